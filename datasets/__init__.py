@@ -1,0 +1,1 @@
+"""Replays on disk: the HDF5 format, readers, labels and batches. Knows nothing of networks."""

@@ -1,0 +1,1 @@
+"""What every package shares: actions, float layout, reference lines, configuration, errors."""

@@ -1,0 +1,1 @@
+"""Stage 1 (visual) and stage 2 (behavioural cloning) of the pretraining."""
