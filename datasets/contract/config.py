@@ -1,0 +1,182 @@
+"""Configuration: strict models, YAML with `extends:`, environment variables and `--set`.
+
+Priority: `--set a.b=value` > environment `RULKA_A__B=value` > YAML > defaults. All problems of a
+file are collected and reported together; an unknown key names the nearest known one.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from datasets.contract.errors import UserError
+from datasets.contract.files import write_text
+
+ENV_PREFIX: Final = "RULKA_"
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration section: immutable, unknown keys are errors, defaults are checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+def load_config(
+    model: type[Model],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    removed: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Model:
+    """Read, merge and validate a configuration.
+
+    Args:
+        model: the schema.
+        path: YAML file, or None for defaults; `extends: other.yaml` (relative to it) is merged below it.
+        overrides: `dotted.key=value` strings, values in YAML syntax.
+        removed: dotted keys that no longer exist -> the hint to show.
+        environment: variables to read instead of the process's.
+
+    Raises:
+        UserError: a missing or malformed file, unknown keys, wrong types; all problems in one message.
+    """
+    source = str(path) if path is not None else model.__name__
+    values = _read_yaml(Path(path), ()) if path is not None else {}
+    variables = os.environ if environment is None else environment
+    for name, text in sorted(variables.items()):
+        if name.startswith(ENV_PREFIX):
+            _assign(values, name.removeprefix(ENV_PREFIX).lower().split("__"), text, name)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {override}: expected KEY=VALUE, for example --set nn.vis.freeze=true")
+        _assign(values, key.split("."), text, f"--set {override}")
+    problems = _removed_keys(values, removed or {})
+    if problems:
+        raise UserError(f"{source}: " + "; ".join(problems))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "; ".join(_explain(error, model))) from error
+
+
+def dump_config(config: StrictModel, path: Path) -> None:
+    """Write the resolved configuration as YAML, atomically."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100))
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two nested mappings."""
+    changed = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.append(f"{prefix}{key}")
+    return changed
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in seen:
+        raise UserError(f"{path}: `extends` runs in a circle")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such configuration file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: a folder, expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    return _merge(_read_yaml(path.parent / str(parent), (*seen, resolved)), values)
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _assign(values: dict[str, Any], keys: Sequence[str], text: str, source: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: the value is not valid YAML") from error
+    section = values
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise UserError(f"{source}: `{key}` is a value, not a section")
+    section[keys[-1]] = value
+
+
+def _removed_keys(values: Mapping[str, Any], removed: Mapping[str, str]) -> list[str]:
+    problems = []
+    for dotted, hint in removed.items():
+        section: Any = values
+        for key in dotted.split("."):
+            section = section.get(key, _ABSENT) if isinstance(section, Mapping) else _ABSENT
+        if section is not _ABSENT:
+            problems.append(f"`{dotted}` was removed: {hint}")
+    return problems
+
+
+_ABSENT: Final = object()
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        key = ".".join(location)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(model, location[:-1])
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f", did you mean `{near[0]}`?" if near else f" (known: {', '.join(sorted(known))})"
+            lines.append(f"unknown key `{key}`{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"`{key}` is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
+            lines.append(f"`{key}`: {message}{shown}" if key else message)
+    return lines
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Names of the fields at `location`; list positions and union tags in it are passed over."""
+    section = model
+    for part in location:
+        field = section.model_fields.get(part)
+        if field is not None:
+            section = _inner_model(field.annotation) or section
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, list, tuple, dict) or get_args(annotation):
+        for argument in get_args(annotation):
+            found = _inner_model(argument)
+            if found is not None:
+                return found
+    return None
