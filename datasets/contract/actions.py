@@ -1,7 +1,7 @@
 """The 12 joint key actions and the two time steps, shared by replays, networks and environments.
 
-An action is a combination of the four keys (accelerate, brake, left, right). Replays hold one action
-per physics tick of 10 ms; an agent holds its action for 50 ms.
+An action is a combination of the four keys (accelerate, brake, left, right). Replays hold one
+action per physics tick of 10 ms; an agent holds its action for 50 ms.
 """
 
 from typing import Final
@@ -48,7 +48,7 @@ def _keys_to_action_table() -> npt.NDArray[np.uint8]:
         keys = [(bits >> shift) & 1 for shift in (3, 2, 1, 0)]
         if keys[2] and keys[3]:  # left and right together cancel
             keys[2] = keys[3] = 0
-        table[bits] = int(np.flatnonzero((ACTION_KEYS == keys).all(axis=1))[0])
+        table[bits] = int(np.flatnonzero((np.array(keys) == ACTION_KEYS).all(axis=1))[0])
     return table
 
 
@@ -66,4 +66,5 @@ def keys_to_actions(keys: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         (...,) uint8 action indices; left and right together count as neither.
     """
     pressed = (np.asarray(keys) != 0).astype(np.int64)
-    return KEYS_TO_ACTION[pressed @ np.array([8, 4, 2, 1])]
+    actions: npt.NDArray[np.uint8] = KEYS_TO_ACTION[pressed @ np.array([8, 4, 2, 1])]
+    return actions

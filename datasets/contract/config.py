@@ -20,7 +20,7 @@ ENV_PREFIX: Final = "RULKA_"
 
 
 class StrictModel(BaseModel):
-    """Base of every configuration section: immutable, unknown keys are errors, defaults are checked."""
+    """Base of every configuration section: immutable, strict about keys, defaults checked too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -40,13 +40,14 @@ def load_config(
 
     Args:
         model: the schema.
-        path: YAML file, or None for defaults; `extends: other.yaml` (relative to it) is merged below it.
+        path: YAML file, or None for defaults; a file named by `extends:` (relative to it) is merged
+            below it.
         overrides: `dotted.key=value` strings, values in YAML syntax.
         removed: dotted keys that no longer exist -> the hint to show.
         environment: variables to read instead of the process's.
 
     Raises:
-        UserError: a missing or malformed file, unknown keys, wrong types; all problems in one message.
+        UserError: a missing or malformed file, unknown keys, wrong types; all in one message.
     """
     source = str(path) if path is not None else model.__name__
     values = _read_yaml(Path(path), ()) if path is not None else {}
@@ -57,7 +58,9 @@ def load_config(
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise UserError(f"--set {override}: expected KEY=VALUE, for example --set nn.vis.freeze=true")
+            raise UserError(
+                f"--set {override}: expected KEY=VALUE, for example --set nn.vis.freeze=true"
+            )
         _assign(values, key.split("."), text, f"--set {override}")
     problems = _removed_keys(values, removed or {})
     if problems:
@@ -111,7 +114,11 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+        merged[key] = (
+            _merge(below, value)
+            if isinstance(below, dict) and isinstance(value, Mapping)
+            else value
+        )
     return merged
 
 
@@ -150,13 +157,19 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            hint = f", did you mean `{near[0]}`?" if near else f" (known: {', '.join(sorted(known))})"
+            hint = (
+                f", did you mean `{near[0]}`?" if near else f" (known: {', '.join(sorted(known))})"
+            )
             lines.append(f"unknown key `{key}`{hint}")
         elif problem["type"] == "missing":
             lines.append(f"`{key}` is missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
+            shown = (
+                ""
+                if isinstance(problem["input"], dict | BaseModel)
+                else f", got {problem['input']!r}"
+            )
             lines.append(f"`{key}`: {message}{shown}" if key else message)
     return lines
 

@@ -29,10 +29,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: could not be saved ({error.strerror or error}); nothing was replaced") from error
+        raise UserError(
+            f"{path}: could not be saved ({error.strerror or error}); nothing was replaced"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

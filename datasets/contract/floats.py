@@ -39,13 +39,17 @@ FREEWHEELING: Final = 183
 N_FLOATS: Final = 184
 
 # Measured means and standard deviations of the waypoints on real driving, in metres.
-_WAYPOINT_MEAN_Y = """-2.1 -2.2 -2.2 -2.2 -2.2 -2.1 -2.0 -1.8 -1.5 -1.3 -1.0 -.7 -.4 0 .3 .7 1.1 1.6 2.1
-    2.6 3.1 3.7 4.2 4.8 5.3 5.8 6.4 6.9 7.4 7.8 8.3 8.7 9.1 9.5 9.9 10.2 10.6 10.9 11.2 11.5"""
-_WAYPOINT_MEAN_Z = """-.2 9.5 19.1 28.5 37.7 46.6 55.2 63.5 71.4 78.9 86.2 93.1 99.8 106 112 118 124 129 134
-    139 143 148 152 156 160 164 167 171 174 177 180 182 185 187 189 191 193 194 196 197"""
-_WAYPOINT_STD_XY = """7.7 7.8 8.3 9.5 11.5 14.3 17.8 21.9 26.3 31.1 36.1 41.3 46.6 52 57.4 63 68.5 74.2 79.9
-    85.6 91.4 97.2 103 109 115 121 127 132 138 144 149 155 160 166 171 176 182 187 192 198"""
-_WAYPOINT_STD_Z = """2.9 3.3 4.1 5.1 6.4 7.9 9.7 11.7 14.2 17 20.1 23.5 27.2 31.1 35.2 39.4 43.7 48.1 52.5 57
+_WAYPOINT_MEAN_Y = """
+    -2.1 -2.2 -2.2 -2.2 -2.2 -2.1 -2.0 -1.8 -1.5 -1.3 -1.0 -.7 -.4 0 .3 .7 1.1 1.6 2.1 2.6
+    3.1 3.7 4.2 4.8 5.3 5.8 6.4 6.9 7.4 7.8 8.3 8.7 9.1 9.5 9.9 10.2 10.6 10.9 11.2 11.5"""
+_WAYPOINT_MEAN_Z = """
+    -.2 9.5 19.1 28.5 37.7 46.6 55.2 63.5 71.4 78.9 86.2 93.1 99.8 106 112 118 124 129 134 139
+    143 148 152 156 160 164 167 171 174 177 180 182 185 187 189 191 193 194 196 197"""
+_WAYPOINT_STD_XY = """
+    7.7 7.8 8.3 9.5 11.5 14.3 17.8 21.9 26.3 31.1 36.1 41.3 46.6 52 57.4 63 68.5 74.2 79.9 85.6
+    91.4 97.2 103 109 115 121 127 132 138 144 149 155 160 166 171 176 182 187 192 198"""
+_WAYPOINT_STD_Z = """
+    2.9 3.3 4.1 5.1 6.4 7.9 9.7 11.7 14.2 17 20.1 23.5 27.2 31.1 35.2 39.4 43.7 48.1 52.5 57
     61.4 65.8 70.2 74.6 79.1 83.5 88 92.6 97.2 102 107 112 117 121 126 131 136 141 146 151"""
 
 
@@ -80,7 +84,10 @@ def _normalisation() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     std = np.ones(N_FLOATS, dtype=np.float32)
     half_mini_race = MINI_RACE_ACTIONS // 2
     mean[CLOCK], std[CLOCK] = half_mini_race, half_mini_race
-    mean[PREVIOUS_ACTIONS], std[PREVIOUS_ACTIONS] = np.tile([0.8, 0.2, 0.3, 0.3], N_PREVIOUS_ACTIONS), 0.5
+    mean[PREVIOUS_ACTIONS], std[PREVIOUS_ACTIONS] = (
+        np.tile([0.8, 0.2, 0.3, 0.3], N_PREVIOUS_ACTIONS),
+        0.5,
+    )
     mean[WHEEL_SLIDING], std[WHEEL_SLIDING] = 0.1, 0.5
     mean[WHEEL_CONTACT], std[WHEEL_CONTACT] = 0.9, 0.5
     mean[WHEEL_DAMPER], std[WHEEL_DAMPER] = 0.02, 0.06
@@ -94,7 +101,9 @@ def _normalisation() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     mean[UP], std[UP] = [0.0, 1.0, 0.0], 0.5
     xy = _numbers(_WAYPOINT_STD_XY)
     zeros = np.zeros(N_WAYPOINTS, dtype=np.float32)
-    mean[WAYPOINTS] = np.stack([zeros, _numbers(_WAYPOINT_MEAN_Y), _numbers(_WAYPOINT_MEAN_Z)], axis=1).ravel()
+    mean[WAYPOINTS] = np.stack(
+        [zeros, _numbers(_WAYPOINT_MEAN_Y), _numbers(_WAYPOINT_MEAN_Z)], axis=1
+    ).ravel()
     std[WAYPOINTS] = np.stack([xy, xy, _numbers(_WAYPOINT_STD_Z)], axis=1).ravel()
     mean[MARGIN], std[MARGIN] = MARGIN_CAP_M, MARGIN_CAP_M / 2
     return mean, std
@@ -111,8 +120,8 @@ def previous_actions(
 ) -> npt.NDArray[np.float32]:
     """The float block of the five previous actions, from a 10 ms timeline.
 
-    The action k steps ago of a frame at t is the one held at t - 50k ms, so that the newest is 50 ms
-    old and never one that is still to be chosen. Before the start it is "forward".
+    The action k steps ago of a frame at t is the one held at t - 50k ms, so that the newest is
+    50 ms old and never one that is still to be chosen. Before the start it is "forward".
 
     Args:
         timeline: (M,) uint8 action of each 10 ms tick from the start of the race.

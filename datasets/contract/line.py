@@ -1,8 +1,8 @@
 """Reference lines: the driven path that zones, progress and waypoints follow.
 
-A line is an array (N, 3) of points in metres, y up, nominally 0.5 m apart; the finish lies in the middle
-of its last segment. Loading extends it behind the start and beyond the finish and smooths it, so that
-waypoints exist everywhere a car can be.
+A line is an array (N, 3) of points in metres, y up, nominally 0.5 m apart; the finish lies in the
+middle of its last segment. Loading extends it behind the start and beyond the finish and smooths
+it, so that waypoints exist everywhere a car can be.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,10 @@ class ReferenceLine:
         """
         array = np.asarray(points)
         if array.ndim != 2 or array.shape[1] != 3 or len(array) < MIN_POINTS:
-            raise UserError(f"{name}: expected an array (N >= {MIN_POINTS}, 3) of x, y, z in metres, got {array.shape}")
+            raise UserError(
+                f"{name}: expected an array (N >= {MIN_POINTS}, 3) of x, y, z in metres, "
+                f"got {array.shape}"
+            )
         if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
             raise UserError(f"{name}: expected real numbers, got {array.dtype}")
         array = array.astype(np.float64)
@@ -63,7 +66,10 @@ class ReferenceLine:
             raise UserError(f"{name}: point {bad} is not finite; remove NaN and infinite points")
         steps = np.linalg.norm(np.diff(array, axis=0), axis=1)
         if steps.min() < 1e-6:
-            raise UserError(f"{name}: points {int(steps.argmin())} and the next coincide; resample to even spacing")
+            raise UserError(
+                f"{name}: points {int(steps.argmin())} and the next coincide; "
+                "resample to even spacing"
+            )
         centers = _smooth(_extend(array))
         radius = np.full(len(centers), NO_CHECKPOINT_RADIUS_M)
         return cls(array, centers, radius)

@@ -1,9 +1,9 @@
 """The mini-race: a fixed horizon of 7 s whose elapsed time is float 0 of the observation.
 
 The clock restarts at every sampled transition, so one stored transition can stand anywhere in the
-window. The value of a state at clock c is the undiscounted reward of the next 140 - c actions, which
-lets the discount be 1. Behavioural cloning and reinforcement learning draw the clock alike: a network
-trained at clock 0 alone would be queried by every later target where it has never been.
+window. The value of a state at clock c is the undiscounted reward of the next 140 - c actions,
+which lets the discount be 1. Behavioural cloning and reinforcement learning draw the clock alike: a
+network trained at clock 0 alone would be queried by every later target where it has never been.
 """
 
 from typing import Final
@@ -36,4 +36,5 @@ def draw_clock(rng: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
     low = OVERSAMPLE_MAXIMUM_TERM_STEPS - OVERSAMPLE_LONG_TERM_STEPS
     high = MINI_RACE_ACTIONS + OVERSAMPLE_MAXIMUM_TERM_STEPS
     drawn = np.abs(rng.integers(low, high, size=size)) - OVERSAMPLE_MAXIMUM_TERM_STEPS
-    return np.maximum(drawn, 0).astype(np.int64)
+    clock: npt.NDArray[np.int64] = np.maximum(drawn, 0).astype(np.int64)
+    return clock

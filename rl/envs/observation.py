@@ -1,4 +1,4 @@
-"""What a car knows of itself and of the line: one scalar definition for the simulator and for the game.
+"""What a car knows of itself and of the line: one scalar definition for simulator and game.
 
 Everything here is compiled for one car, so that a batch gives the same bits as single cars do.
 """
@@ -53,7 +53,7 @@ def advance_zone(
     first: int,
     n_zones: int,
 ) -> int:
-    """The zone of a car at (x, y, z) that was in `zone`, searched locally since lines overlap themselves.
+    """The zone of a car at (x, y, z) that was in `zone`, searched locally: lines overlap.
 
     Args:
         zone: 0-based zone within the car's line.
@@ -93,14 +93,14 @@ def meters_along(
     cumulative: FloatArray,
     first: int,
 ) -> float:
-    """Metres of progress along the line: the last transition's plus the projection on its segment."""
+    """Metres of progress on the line: the last transition's plus the projection on its segment."""
     row = first + zone - 1
     along = (
         (x - transitions[row, 0]) * axes[row, 0]
         + (y - transitions[row, 1]) * axes[row, 1]
         + (z - transitions[row, 2]) * axes[row, 2]
     )
-    return cumulative[row] + min(max(along, 0.0), lengths[row])
+    return float(cumulative[row] + min(max(along, 0.0), lengths[row]))
 
 
 @compiled
@@ -143,10 +143,14 @@ def write_motion(
     """
     for axis in range(3):
         out[_ANGULAR + axis] = (
-            rotation[axis, 0] * angular[0] + rotation[axis, 1] * angular[1] + rotation[axis, 2] * angular[2]
+            rotation[axis, 0] * angular[0]
+            + rotation[axis, 1] * angular[1]
+            + rotation[axis, 2] * angular[2]
         )
         out[_VELOCITY + axis] = (
-            rotation[axis, 0] * velocity[0] + rotation[axis, 1] * velocity[1] + rotation[axis, 2] * velocity[2]
+            rotation[axis, 0] * velocity[0]
+            + rotation[axis, 1] * velocity[1]
+            + rotation[axis, 2] * velocity[2]
         )
         out[_UP + axis] = rotation[axis, 1]
 
@@ -154,4 +158,4 @@ def write_motion(
 @compiled
 def margin_to_finish(meters: float, cumulative: FloatArray, first: int, n_zones: int) -> float:
     """Metres left along the line, capped at 700."""
-    return min(cumulative[first + n_zones - EXTENSION_ZONES] - meters, _CAP)
+    return float(min(cumulative[first + n_zones - EXTENSION_ZONES] - meters, _CAP))
