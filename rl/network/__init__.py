@@ -1,0 +1,1 @@
+"""The one implicit quantile network, and the schema that describes it."""

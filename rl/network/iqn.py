@@ -1,0 +1,173 @@
+"""The implicit quantile network with dueling heads (arXiv:1806.06923, arXiv:1511.06581).
+
+The modules keep the names that artifacts carry: `img_head`, `float_feature_extractor`, `iqn_fc`,
+`A_head`, `V_head`. Renaming one changes a file format.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from datasets.contract.actions import N_ACTIONS
+from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
+from rl.network.config import NetworkConfig
+from rl.network.encoders import FloatExtractor, ImageHead, normalise_frames
+from rl.network.layers import Head, init_orthogonal
+
+PARTS = {
+    "vis": "img_head",
+    "floats": "float_feature_extractor",
+    "iqn": "iqn_fc",
+    "advantage": "A_head",
+    "value": "V_head",
+}
+
+
+def stratified_taus(
+    batch: int,
+    n: int,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw (batch, n) float32 quantile fractions in [0, 1): one per stratum, mirrored about 1/2.
+
+    The draw itself happens on the generator's device (CPU without one), then moves to `device`.
+    """
+    half = n // 2
+    source = generator.device if generator is not None else torch.device("cpu")
+    draw = torch.rand(batch, n - half, generator=generator, device=source)
+    low = (torch.arange(n - half, device=source) + draw) / n
+    # With an odd n the middle stratum has no partner and stays a plain uniform draw.
+    taus = torch.cat([low, 1.0 - low[:, :half].flip(1)], dim=1)
+    return taus.to(device) if device is not None else taus
+
+
+def midpoint_taus(batch: int, n: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Return the (batch, n) float32 midpoints of n equal strata, the same in each row."""
+    taus = (torch.arange(n, dtype=torch.float32, device=device) + 0.5) / n
+    return taus.expand(batch, n)
+
+
+class IQN(nn.Module):
+    """Quantile network: Q = V + A - mean A, over features times an embedding of the fractions.
+
+    Taus are an input of every method that needs them; nothing is sampled inside.
+
+    Attributes:
+        config: what the network was built from.
+        num_actions: A.
+        feature_dimension: D, image features first, then float features.
+    """
+
+    cosines: Tensor
+
+    def __init__(self, config: NetworkConfig, *, num_actions: int = N_ACTIONS) -> None:
+        super().__init__()
+        self.config = config
+        self.num_actions = num_actions
+        self.img_head: ImageHead | None = None
+        self.float_feature_extractor: FloatExtractor | None = None
+        self.image_features = self.float_features = 0
+        if config.use_image_head:
+            self.img_head = ImageHead(config.vis.cnn, config.image_hw, config.n_stack)
+            self.image_features = self.img_head.out_features
+        if config.floats.enabled:
+            mean, std = FLOAT_MEAN.tolist(), FLOAT_STD.tolist()
+            self.float_feature_extractor = FloatExtractor(config.floats, mean, std)
+            self.float_features = self.float_feature_extractor.out_features
+        self.feature_dimension = self.image_features + self.float_features
+        embedding = config.iqn.embedding_dimension
+        self.iqn_fc = nn.Sequential(
+            nn.Linear(embedding, self.feature_dimension), nn.LeakyReLU(inplace=True)
+        )
+        init_orthogonal(self.iqn_fc[0])
+        self.A_head = self.new_head(num_actions)
+        self.V_head = self.new_head(1)
+        cosines = math.pi * torch.arange(1, embedding + 1, dtype=torch.float32)
+        self.register_buffer("cosines", cosines, persistent=False)
+
+    def new_head(self, outputs: int) -> Head:
+        """Build a head with the layout of `A_head` (`outputs` = A) or `V_head` (`outputs` = 1)."""
+        decoder = self.config.decoder
+        return Head(
+            self.feature_dimension,
+            decoder.dense_hidden_dimension // 2,
+            outputs,
+            layer_norm=decoder.layer_norm,
+            noisy=decoder.noisy,
+            sigma0=decoder.noisy_sigma0,
+            zero_init_last=decoder.zero_init_last,
+        )
+
+    def part(self, name: str) -> nn.Module | None:
+        """Return the module of a part (a key of `PARTS`), None if the network lacks it."""
+        module = getattr(self, PARTS[name])
+        assert module is None or isinstance(module, nn.Module)
+        return module
+
+    def features(self, frames: Tensor, floats: Tensor) -> Tensor:
+        """Encode observations.
+
+        Args:
+            frames: (B, n_stack, H, W) uint8, or floating point if already (x - 128) / 128.
+            floats: (B, n_floats) raw float features; ignored by a network without floats.
+
+        Returns: (B, D) features, image first.
+        """
+        encoded: list[Tensor] = []
+        if self.img_head is not None:
+            encoded.append(self.img_head(normalise_frames(frames)))
+        if self.float_feature_extractor is not None:
+            encoded.append(self.float_feature_extractor(floats))
+        return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+
+    def embed(self, taus: Tensor) -> Tensor:
+        """Embed (..., N) quantile fractions as (..., N, D), eq. 4 of the IQN paper."""
+        embedded: Tensor = self.iqn_fc(torch.cos(taus.unsqueeze(-1) * self.cosines))
+        return embedded
+
+    def mixed(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Multiply (B, D) features with the embedding of (B, N) taus: (B, N, D), the heads' input.
+
+        Taus that all rows share may come as (1, N): they are then embedded once.
+        """
+        if features.ndim != 2 or taus.ndim != 2 or taus.shape[0] not in (1, features.shape[0]):
+            raise ValueError(
+                f"expected features (B, D) and taus (B, N), got {tuple(features.shape)} "
+                f"and {tuple(taus.shape)}"
+            )
+        return features.unsqueeze(1) * self.embed(taus)
+
+    def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Return (B, N, A) quantile values in reward units from (B, D) features, (B, N) taus."""
+        mixed = self.mixed(features, taus)
+        advantage: Tensor = self.A_head(mixed)
+        value: Tensor = self.V_head(mixed)
+        return value + advantage - advantage.mean(dim=-1, keepdim=True)
+
+    def advantage_logits(self, features: Tensor, taus: Tensor, head: Head | None = None) -> Tensor:
+        """Return the (B, N, A) output of `A_head`, or of another head of its layout."""
+        logits: Tensor = (self.A_head if head is None else head)(self.mixed(features, taus))
+        return logits
+
+    def values(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Return the (B, N) output of `V_head`, in reward units."""
+        value: Tensor = self.V_head(self.mixed(features, taus))
+        return value.squeeze(-1)
+
+    def forward(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
+        """Return (B, N, A) quantile values; see `features` for the inputs."""
+        return self.quantiles(self.features(frames, floats), taus)
+
+    def q_values(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
+        """Return (B, A) action values, the mean of the quantiles over (B, N) taus.
+
+        The last layers are linear, so the mean over taus is taken before them: the same
+        function, up to rounding, for less work.
+        """
+        mixed = self.mixed(self.features(frames, floats), taus)
+        advantage: Tensor = self.A_head.last(self.A_head.hidden(mixed).mean(dim=1))
+        value: Tensor = self.V_head.last(self.V_head.hidden(mixed).mean(dim=1))
+        return value + advantage - advantage.mean(dim=-1, keepdim=True)
