@@ -1,0 +1,89 @@
+"""The commands of the three stages: `vis`, `bc`, `rl`."""
+
+import argparse
+from pathlib import Path
+
+DEFAULT_VIS_CONFIG = Path("config_files/pretrain/vis/pretrain_config.yaml")
+DEFAULT_BC_CONFIG = Path("config_files/pretrain/bc/pretrain_config_bc_v3_multi_offset.yaml")
+DEFAULT_RL_CONFIG = Path("config_files/rl/config_default.yaml")
+
+Commands = argparse._SubParsersAction  # the only name that argparse has for it
+
+
+def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the parsers of the three stages."""
+    vis = commands.add_parser("vis", help="stage 1: train a visual encoder, write encoder.pt")
+    _add_common(vis, DEFAULT_VIS_CONFIG)
+    vis.set_defaults(run=run_vis)
+
+    bc = commands.add_parser("bc", help="stage 2: behavioural cloning, write the heads' files")
+    _add_common(bc, DEFAULT_BC_CONFIG)
+    bc.set_defaults(run=run_bc)
+
+    rl = commands.add_parser("rl", help="stage 3: reinforcement learning from pretrained parts")
+    _add_common(rl, DEFAULT_RL_CONFIG)
+    start = rl.add_mutually_exclusive_group()
+    start.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
+    start.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
+    rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
+    rl.set_defaults(run=run_rl)
+
+
+def _add_common(parser: argparse.ArgumentParser, config: Path) -> None:
+    parser.add_argument(
+        "--config", type=Path, default=config, metavar="YAML", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, for example --set nn.vis.freeze=true; may be repeated",
+    )
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes")
+
+
+def run_vis(arguments: argparse.Namespace) -> int:
+    """Train the visual encoder; the default dataset is driven first when it is missing."""
+    from datasets.contract.config import load_config
+    from pipeline.capture import ensure_dataset
+    from pretrain.vis.config import VisConfig
+    from pretrain.vis.train import run
+
+    config = load_config(VisConfig, arguments.config, arguments.overrides)
+    ensure_dataset(Path(config.dataset))
+    run(config, max_minutes=arguments.max_minutes)
+    return 0
+
+
+def run_bc(arguments: argparse.Namespace) -> int:
+    """Clone the drivers' behaviour; the default dataset is driven first when it is missing."""
+    from datasets.contract.config import load_config
+    from pipeline.capture import ensure_dataset
+    from pretrain.bc.config import BCConfig
+    from pretrain.bc.train import run
+
+    config = load_config(BCConfig, arguments.config, arguments.overrides)
+    ensure_dataset(Path(config.dataset))
+    run(config, max_minutes=arguments.max_minutes)
+    return 0
+
+
+def run_rl(arguments: argparse.Namespace) -> int:
+    """Train with reinforcement learning, from scratch, from pretrained parts, or go on."""
+    from datasets.contract.config import load_config
+    from rl.config import REMOVED_KEYS, RLConfig
+    from rl.training import train
+
+    config = load_config(RLConfig, arguments.config, arguments.overrides, removed=REMOVED_KEYS)
+    train(
+        config,
+        pretrain=arguments.pretrain,
+        resume=arguments.resume,
+        max_minutes=arguments.max_minutes,
+        max_frames=arguments.max_frames,
+        max_grad_steps=arguments.max_grad_steps,
+    )
+    return 0
