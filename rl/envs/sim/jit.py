@@ -1,0 +1,49 @@
+"""How the simulator compiles its scalar routines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_folder() -> Path:
+    """A folder named after the sources of `rl/envs` and of the contract's constants.
+
+    Numba's cache looks only at the file of the function itself, so a routine that inlines
+    another file's function would keep running the old code after an edit there.
+    """
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    contract = here.parents[2] / "datasets" / "contract"
+    for path in sorted(p for folder in (here, here.parent, contract) for p in folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return here / "__pycache__" / f"numba-{digest.hexdigest()[:12]}"
+
+
+def _use_cache_folder() -> None:
+    settings: Any = numba.config
+    if settings.CACHE_DIR:  # chosen by the user through NUMBA_CACHE_DIR
+        return
+    folder = _cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only installation: numba finds a place of its own
+        return
+    settings.CACHE_DIR = str(folder)
+
+
+_use_cache_folder()
+
+
+def compiled(function: F) -> F:
+    """`numba.njit`, cached on disk, with strict floating point.
+
+    No fastmath, no threads: a car's result must not depend on which cars share its batch.
+    """
+    return cast(F, numba.njit(cache=True, nogil=True)(function))
