@@ -1,0 +1,88 @@
+"""One driven run, as it travels from a collector to the learner: plain numpy, picklable."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rollout:
+    """A run of L actions and the L + 1 observations around them.
+
+    Observation i is what the policy saw before action i; `next_*` is what it saw after the last one.
+    A run that was cut off is truncated, never terminal: learning bootstraps from `next_*`. Only
+    `finished` ends an episode.
+    """
+
+    track: str
+    """Short name of the map cycle's entry."""
+    is_exploration: bool
+    fill_buffer: bool
+    """Whether the learner may train on the run; an evaluation run may be for measurement alone."""
+    seed: int
+    """Seed of the start's variation."""
+    weights_version: int
+    """Version of the weights that drove."""
+    frames: npt.NDArray[np.uint8]
+    """(L, H, W) gray pictures."""
+    floats: npt.NDArray[np.float32]
+    """(L, F) raw float features; feature 0, the mini-race clock, is 0."""
+    actions: npt.NDArray[np.uint8]
+    """(L,) joint key actions, held for 50 ms each."""
+    action_was_greedy: npt.NDArray[np.bool_]
+    """(L,) whether the action was the one of highest value."""
+    q_values: npt.NDArray[np.float32]
+    """(L, A) values that the policy saw, in reward units."""
+    meters: npt.NDArray[np.float64]
+    """(L + 1,) metres along the reference line at each observation."""
+    time_ms: npt.NDArray[np.int32]
+    """(L + 1,) race time of each observation; the last one of a finished run is the race time."""
+    next_frame: npt.NDArray[np.uint8]
+    """(H, W) picture after the last action."""
+    next_floats: npt.NDArray[np.float32]
+    """(F,) floats after the last action."""
+    finished: bool
+    race_time_ms: int
+    """Race time, 300,000 for a run that did not finish."""
+    started_at: float = 0.0
+    """Unix time in seconds at which the run began."""
+    duration_s: float = 0.0
+    """Wall-clock seconds that the run took."""
+
+    def __len__(self) -> int:
+        """Number of actions L."""
+        return len(self.actions)
+
+    def all_frames(self) -> npt.NDArray[np.uint8]:
+        """(L + 1, H, W) pictures, the one after the last action included."""
+        return np.concatenate((self.frames, self.next_frame[None]))
+
+    def all_floats(self) -> npt.NDArray[np.float32]:
+        """(L + 1, F) floats, those after the last action included."""
+        return np.concatenate((self.floats, self.next_floats[None]))
+
+    def check_valid(self) -> None:
+        """Raise if the parts do not belong together.
+
+        Raises:
+            ValueError: an empty run, or lengths and shapes that disagree.
+        """
+        steps = len(self)
+        lengths = {
+            "frames": len(self.frames) - steps,
+            "floats": len(self.floats) - steps,
+            "action_was_greedy": len(self.action_was_greedy) - steps,
+            "q_values": len(self.q_values) - steps,
+            "meters": len(self.meters) - steps - 1,
+            "time_ms": len(self.time_ms) - steps - 1,
+        }
+        wrong = [name for name, excess in lengths.items() if excess]
+        if self.next_frame.shape != self.frames.shape[1:]:
+            wrong.append("next_frame")
+        if self.next_floats.shape != self.floats.shape[1:]:
+            wrong.append("next_floats")
+        if not steps:
+            wrong.append("actions")
+        if wrong:
+            raise ValueError(f"rollout of {steps} actions with misfitting {', '.join(wrong)}")
