@@ -1,0 +1,162 @@
+"""The configuration of reinforcement learning: everything that a YAML in config_files/rl holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import Field, model_validator
+
+from datasets.contract.config import load_config
+from rl.config_learning import BtrConfig, LearningConfig, MemoryConfig, ScheduleConfig
+from rl.config_run import (
+    AveragingConfig,
+    EnvironmentConfig,
+    EvaluationConfig,
+    GuideConfig,
+    LimitsConfig,
+    MapCycleConfig,
+    PerformanceConfig,
+    TransferConfig,
+)
+from rl.envs.rewards import RewardConfig
+from rl.network.config import NetworkConfig
+
+
+class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
+    """One run. The keys that experiments vary most are flat, the others are in sections."""
+
+    run_name: str = Field("A01", min_length=1, description="folder under output/rl")
+    output_dir: str = Field("output/rl", description="folder of all runs")
+    tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
+    seed: int = Field(444, ge=0, description="seed of everything random")
+    map_cycle: MapCycleConfig = Field(default_factory=MapCycleConfig, description="what is driven")
+    nn: NetworkConfig = Field(default_factory=NetworkConfig, description="the network, by parts")
+    use_iqn_image_head: bool = Field(True, description="true | false: false drives by floats alone")
+    btr: BtrConfig = Field(default_factory=BtrConfig, description="Beyond The Rainbow")
+    tau_epsilon_boltzmann: float = Field(
+        0.01, ge=0.0, description="reward units: noise on the values of a Boltzmann action"
+    )
+    pretrain_encoder_path: str | None = Field(None, description="encoder.pt; null: none")
+    pretrain_actions_head_path: str | None = Field(None, description="actions_head.pt; null: none")
+    pretrain_float_head_path: str | None = Field(None, description="float_head.pt; null: none")
+    pretrain_bc_heads_path: str | None = Field(
+        None, description="folder or file of a whole policy, iqn_bc.pt; null: none"
+    )
+    transfer: TransferConfig = Field(default_factory=TransferConfig, description="after loading")
+    guide: GuideConfig = Field(default_factory=GuideConfig, description="pretrained guide driver")
+    environment: EnvironmentConfig = Field(
+        default_factory=EnvironmentConfig, description="starts and cut-offs"
+    )
+    rewards: RewardConfig = Field(default_factory=RewardConfig, description="step rewards")
+    averaging: AveragingConfig = Field(
+        default_factory=AveragingConfig, description="averaged weights"
+    )
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="measurements during training"
+    )
+    performance: PerformanceConfig = Field(
+        default_factory=PerformanceConfig, description="processes, threads, devices"
+    )
+    running_speed: float = Field(
+        512.0, gt=0.0, description="times real time, of the real game; the simulator ignores it"
+    )
+    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="when to stop")
+    save_every_minutes: float = Field(5.0, gt=0.0, description="minutes between checkpoints")
+    frames_before_save_best_runs: int = Field(
+        1_500_000, ge=0, description="frames before best runs are kept with their weights"
+    )
+    threshold_to_save_all_runs_ms: int = Field(
+        -1, description="ms: faster runs are all kept as inputs; -1: none"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nn.n_stack != 1:
+            raise ValueError("nn.n_stack must be 1 here: a replayed observation is one frame")
+        if self.mini_race and not self.nn.floats.enabled:
+            raise ValueError("mini_race needs nn.floats.enabled: its clock is a float feature")
+        return self
+
+    @property
+    def network(self) -> NetworkConfig:
+        """`nn` with the switches of `btr` and `use_iqn_image_head` applied: what is built."""
+        decoder, floats = self.nn.decoder, self.nn.floats
+        if self.btr.use_layer_norm:
+            decoder = decoder.model_copy(update={"layer_norm": True})
+        if self.btr.use_noisy_linear:
+            noise = {"noisy": True, "noisy_sigma0": self.btr.noisy_sigma0}
+            decoder = decoder.model_copy(update=noise)
+        image_head = self.nn.use_image_head and self.use_iqn_image_head
+        update: dict[str, Any] = {
+            "decoder": decoder,
+            "floats": floats,
+            "use_image_head": image_head,
+        }
+        return NetworkConfig.model_validate(self.nn.model_copy(update=update).model_dump())
+
+    def rewards_at(self, frames: int) -> RewardConfig:
+        """Reward weights after `frames` observations were driven."""
+        values = self.schedules_at(frames)
+        return self.rewards.model_copy(
+            update={
+                "speedslide": values.speedslide_reward,
+                "neoslide": values.neoslide_reward,
+                "kamikaze": values.kamikaze_reward,
+                "close_to_vcp": values.close_to_vcp_reward,
+            }
+        )
+
+
+_RENAMED: Final = {
+    "w_downsized": "nn.image_size",
+    "h_downsized": "nn.image_size",
+    "W_downsized": "nn.image_size",
+    "H_downsized": "nn.image_size",
+    "iqn_n": "nn.iqn.n",
+    "iqn_k": "nn.iqn.k",
+    "iqn_kappa": "nn.iqn.kappa",
+    "iqn_embedding_dimension": "nn.iqn.embedding_dimension",
+    "float_hidden_dim": "nn.floats.hidden_dimension",
+    "dense_hidden_dimension": "nn.decoder.dense_hidden_dimension",
+    "float_input_dim": "nn.floats.n_floats",
+    "use_layer_norm": "btr.use_layer_norm",
+    "use_munchausen": "btr.use_munchausen",
+    "use_noisy_linear": "btr.use_noisy_linear",
+    "pretrain_encoder_freeze": "nn.vis.freeze",
+    "pretrain_float_head_freeze": "nn.floats.freeze",
+    "pretrain_iqn_fc_freeze": "nn.iqn.freeze",
+    "pretrain_actions_head_freeze": "nn.decoder.advantage.freeze",
+    "pretrain_V_head_freeze": "nn.decoder.value.freeze",
+    "gpu_collectors_count": "performance.collectors_count",
+    "prio_eps": "prio_epsilon",
+    "final_speed_reward_as_if_duration_s": "rewards.final_speed_reward_as_if_duration_s",
+}
+_OLD_SECTIONS: Final = ("neural_network", "training", "performance", "exploration", "memory")
+
+
+def _removed_keys() -> dict[str, str]:
+    """Keys of older configurations -> what to write instead."""
+    removed = {old: f"use `{new}`" for old, new in _RENAMED.items()}
+    flat = {name: name for name in RLConfig.model_fields if name not in ("nn", "btr")}
+    for section in _OLD_SECTIONS:
+        known = PerformanceConfig.model_fields if section == "performance" else {}
+        for old, new in {**flat, **_RENAMED}.items():
+            if old not in known:
+                removed[f"{section}.{old}"] = f"use `{new}`"
+    return removed
+
+
+REMOVED_KEYS: Final = _removed_keys()
+
+
+def load_rl_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RLConfig:
+    """Read a configuration of reinforcement learning.
+
+    Args:
+        path: YAML file; None for the defaults.
+        overrides: `dotted.key=value` strings.
+
+    Raises:
+        UserError: every problem of the file in one message.
+    """
+    return load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
