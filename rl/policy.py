@@ -1,0 +1,70 @@
+"""Acting with a network: action values for a batch of observations, outside of autograd."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rl.network.iqn import IQN, midpoint_taus, stratified_taus
+from rl.network.layers import resample_noise, set_noise
+
+
+class Policy:
+    """Values of all actions for batches of observations.
+
+    All observations of a call share their K quantile fractions: the embedding of the fractions is
+    then computed once, and an observation's values do not depend on its place in the batch.
+
+    Attributes:
+        network: the network that is asked; it stays in evaluation mode.
+        num_taus: K, fractions per call.
+    """
+
+    def __init__(
+        self,
+        network: IQN,
+        *,
+        num_taus: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: bool = False,
+    ) -> None:
+        """Wrap `network`.
+
+        Args:
+            network: asked as it is at each call, so later weights are used as they come.
+            num_taus: K; None takes `nn.iqn.k` of the network.
+            generator: draws stratified fractions anew at each call; None uses the midpoints of
+                K equal strata, which makes the policy deterministic.
+            noise: draw new noise for noisy layers at each call; False acts on their means.
+        """
+        self.network = network.eval()
+        self.num_taus = network.config.iqn.k if num_taus is None else num_taus
+        self._generator = generator
+        self._noise = noise
+        self._device = next(network.parameters()).device
+        set_noise(network, noise)
+
+    @torch.inference_mode()
+    def act(
+        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Action values of each observation.
+
+        Args:
+            frames: (B, H, W) gray pictures.
+            floats: (B, F) raw float features, the mini-race clock at 0.
+
+        Returns:
+            (B, A) float32 values in reward units, mean over the fractions.
+        """
+        if self._noise:
+            resample_noise(self.network, self._generator)
+        images = torch.from_numpy(frames).unsqueeze(1).to(self._device)
+        features = torch.from_numpy(floats).to(self._device)
+        values = self.network.q_values(images, features, self._taus())
+        result: npt.NDArray[np.float32] = values.float().cpu().numpy()
+        return result
+
+    def _taus(self) -> torch.Tensor:
+        if self._generator is None:
+            return midpoint_taus(1, self.num_taus, device=self._device)
+        return stratified_taus(1, self.num_taus, generator=self._generator, device=self._device)
