@@ -1,0 +1,269 @@
+"""The replay-frame file: names, shapes and attributes of what is written and read.
+
+One HDF5 file, or a folder of such files (shards), holds replays one after another. Rows of a replay
+are contiguous, and datasets are stored without chunks or compression, so that a reader can take any
+block of frames with one read from the disk.
+
+    frames          (N, H, W) uint8     gray, row 0 at the top
+    floats          (N, 184) float32    raw observation floats, float 0 (the clock) written as 0
+    frame_time_ms   (N,) int32          race time of each frame, from the start of its replay
+    meters_advanced (N,) float32        metres along the reference line
+    actions         (M,) uint8          one per 10 ms; actions[i] is held over [10i, 10i + 10) ms
+    replays/*       (R,)                one row per replay, see `REPLAY_DTYPE`
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import ACTION_KEYS, ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
+from datasets.contract.errors import UserError
+from datasets.contract.floats import FLOAT_NAMES, N_FLOATS
+
+FORMAT_NAME: Final = "rulka-replays"
+FORMAT_VERSION: Final = 1
+GENERATED_TRACK_PREFIX: Final = "random"
+"""Names of generated tracks start so; there are endless many, so they are the ones to hold out."""
+
+UNITS: Final = {
+    "frames": "gray level 0..255",
+    "floats": "SI units, car frame",
+    "frame_time_ms": "ms since the start of the race",
+    "meters_advanced": "m along the reference line",
+    "actions": f"index of action_table, one per {TICK_MS} ms",
+    "race_time_ms": "ms",
+    "finish_meters": "m along the reference line",
+}
+ROW_DTYPES: Final[dict[str, type[np.generic]]] = {
+    "frames": np.uint8,
+    "floats": np.float32,
+    "frame_time_ms": np.int32,
+    "meters_advanced": np.float32,
+    "actions": np.uint8,
+}
+TEXT_COLUMNS: Final = {"track": 128, "name": 192, "driver": 64, "digest": 64}
+REPLAY_DTYPE: Final = np.dtype(
+    [
+        ("track", f"U{TEXT_COLUMNS['track']}"),
+        ("name", f"U{TEXT_COLUMNS['name']}"),
+        ("driver", f"U{TEXT_COLUMNS['driver']}"),
+        ("skill", np.float32),  # 0 novice to 1 expert; NaN where nobody knows
+        ("race_time_ms", np.int32),
+        ("finished", np.bool_),
+        ("finish_meters", np.float32),  # metres at the end of the race, after the last frame
+        ("attempt", np.int32),  # 1 = the first try; tries that did not finish are not recorded
+        ("first_frame", np.int64),
+        ("frame_count", np.int64),
+        ("first_action", np.int64),
+        ("action_count", np.int64),
+        ("digest", f"U{TEXT_COLUMNS['digest']}"),  # SHA-256 over the replay's own rows
+    ]
+)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What all replays of a dataset share, and what the recording was asked for.
+
+    Attributes:
+        image_size: pixels (height, width).
+        frame_interval_ms: ms between frames; 0 when it varies.
+        key_ms: ms for which the driver holds its keys at least.
+        source: where the replays come from, e.g. "simulator".
+        parameters: the request, plain JSON values; a recording continues only with equal ones.
+    """
+
+    image_size: tuple[int, int]
+    frame_interval_ms: int
+    key_ms: int
+    source: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, equal for equal specifications."""
+        return {
+            "image_size": list(self.image_size),
+            "frame_interval_ms": self.frame_interval_ms,
+            "key_ms": self.key_ms,
+            "source": self.source,
+            "parameters": dict(self.parameters),
+        }
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """One replay: its frames, its floats and its 10 ms action timeline."""
+
+    track: str
+    name: str
+    driver: str
+    skill: float
+    race_time_ms: int
+    finished: bool
+    finish_meters: float
+    frames: npt.NDArray[np.uint8]
+    floats: npt.NDArray[np.float32]
+    frame_time_ms: npt.NDArray[np.int32]
+    meters: npt.NDArray[np.float32]
+    actions: npt.NDArray[np.uint8]
+    attempt: int = 1
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError when a shape or a value cannot be stored."""
+        n = len(self.frame_time_ms)
+        expected: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+            "frames": (self.frames, (n, *image_size)),
+            "floats": (self.floats, (n, N_FLOATS)),
+            "meters": (self.meters, (n,)),
+        }
+        for name, (array, shape) in expected.items():
+            if array.shape != shape:
+                raise ValueError(f"{self.name}: {name} has shape {array.shape}, expected {shape}")
+        if self.actions.ndim != 1 or (self.actions.size and self.actions.max() >= N_ACTIONS):
+            raise ValueError(f"{self.name}: actions must be (m,) indices below {N_ACTIONS}")
+        for column in ("track", "name", "driver"):
+            text = getattr(self, column)
+            if not text or len(text) > TEXT_COLUMNS[column]:
+                raise ValueError(f"{column} {text!r} must have 1 to {TEXT_COLUMNS[column]} letters")
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The rows of this replay by the name of their dataset, in the stored types."""
+        rows = {
+            "frames": self.frames,
+            "floats": self.floats,
+            "frame_time_ms": self.frame_time_ms,
+            "meters_advanced": self.meters,
+            "actions": self.actions,
+        }
+        return {name: np.ascontiguousarray(a, dtype=ROW_DTYPES[name]) for name, a in rows.items()}
+
+    def digest(self) -> str:
+        """SHA-256 over the rows and the facts of this replay, in hexadecimal."""
+        facts = [self.track, self.race_time_ms, bool(self.finished)]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for array in self.arrays().values():
+            digest.update(array.data)
+        return digest.hexdigest()
+
+    def row(self, first_frame: int, first_action: int) -> npt.NDArray[np.void]:
+        """The row of the replay table, () of `REPLAY_DTYPE`."""
+        values = (
+            *(self.track, self.name, self.driver, self.skill, self.race_time_ms, self.finished),
+            *(self.finish_meters, self.attempt, first_frame, len(self.frame_time_ms)),
+            *(first_action, len(self.actions), self.digest()),
+        )
+        return np.array(values, dtype=REPLAY_DTYPE)
+
+
+def create_layout(
+    handle: h5py.File, spec: DatasetSpec, n_frames: int, n_actions: int
+) -> dict[str, h5py.Dataset]:
+    """Attributes and empty row datasets of a new file; the replay table is written separately."""
+    attributes: dict[str, Any] = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "units": json.dumps(UNITS),
+        "action_table": ACTION_KEYS,
+        "action_names": list(ACTION_NAMES),
+        "float_names": list(FLOAT_NAMES),
+        "image_size": np.array(spec.image_size, dtype=np.int32),
+        "frame_interval_ms": spec.frame_interval_ms,
+        "tick_ms": TICK_MS,
+        "action_ms": ACTION_MS,
+        "key_ms": spec.key_ms,
+        "source": spec.source,
+        "parameters": json.dumps(dict(spec.parameters)),
+    }
+    handle.attrs.update(attributes)
+    shapes = row_shapes(n_frames, n_actions, spec.image_size)
+    return {
+        name: handle.create_dataset(name, shape=shapes[name], dtype=dtype)
+        for name, dtype in ROW_DTYPES.items()
+    }
+
+
+def row_shapes(
+    n_frames: int, n_actions: int, image_size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the row datasets of a file with N frames and M actions."""
+    return {
+        "frames": (n_frames, *image_size),
+        "floats": (n_frames, N_FLOATS),
+        "frame_time_ms": (n_frames,),
+        "meters_advanced": (n_frames,),
+        "actions": (n_actions,),
+    }
+
+
+def write_replay_table(handle: h5py.File, replays: npt.NDArray[np.void]) -> None:
+    """Write the table as one dataset per column under `replays/`."""
+    assert REPLAY_DTYPE.names is not None
+    for name in REPLAY_DTYPE.names:
+        column, dtype = replays[name], None
+        if name in TEXT_COLUMNS:
+            column, dtype = column.tolist(), h5py.string_dtype()
+        handle.create_dataset(f"replays/{name}", data=column, dtype=dtype)
+
+
+def read_replay_table(handle: h5py.File, path: Path) -> npt.NDArray[np.void]:
+    """Read the table; (R,) of `REPLAY_DTYPE`.
+
+    Raises:
+        UserError: a column is missing or has another length.
+    """
+    assert REPLAY_DTYPE.names is not None
+    group = handle.get("replays")
+    missing = [c for c in REPLAY_DTYPE.names if not isinstance(group, h5py.Group) or c not in group]
+    if missing:
+        raise UserError(f"{path}: no column replays/{missing[0]}; the file is damaged or foreign")
+    lengths = {name: len(group[name]) for name in REPLAY_DTYPE.names}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"{path}: the columns of replays/ have different lengths: {lengths}")
+    table = np.zeros(lengths["name"], dtype=REPLAY_DTYPE)
+    for name in REPLAY_DTYPE.names:
+        column = group[name]
+        table[name] = column.asstr()[:] if name in TEXT_COLUMNS else column[:]
+    return table
+
+
+def read_spec(handle: h5py.File, path: Path) -> DatasetSpec:
+    """Check the attributes of an open file and read its specification.
+
+    Raises:
+        UserError: another format or version, other actions or floats, a missing attribute.
+    """
+    attributes = handle.attrs
+    if attributes.get("format") != FORMAT_NAME:
+        raise UserError(f"{path}: an HDF5 file, but not a {FORMAT_NAME} dataset (attribute format)")
+    if int(attributes.get("version", -1)) != FORMAT_VERSION:
+        found = attributes.get("version", "none")
+        raise UserError(f"{path}: format version {found}, this program reads {FORMAT_VERSION}")
+    try:
+        if not np.array_equal(attributes["action_table"], ACTION_KEYS):
+            raise UserError(f"{path}: its action table differs from the {N_ACTIONS} actions here")
+        if list(attributes["float_names"]) != list(FLOAT_NAMES):
+            raise UserError(f"{path}: its float names differ from the {N_FLOATS} floats here")
+        height, width = (int(side) for side in attributes["image_size"])
+        return DatasetSpec(
+            image_size=(height, width),
+            frame_interval_ms=int(attributes["frame_interval_ms"]),
+            key_ms=int(attributes["key_ms"]),
+            source=str(attributes["source"]),
+            parameters=json.loads(attributes["parameters"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: a missing or unreadable attribute ({error})") from error
+
+
+def identity_of(spec: DatasetSpec, replays: npt.NDArray[np.void]) -> str:
+    """SHA-256 of what a dataset holds, whatever the order of its replays or their shards."""
+    lines = sorted(f"{row['track']}/{row['name']}:{row['digest']}" for row in replays)
+    header = json.dumps([FORMAT_VERSION, list(spec.image_size), spec.frame_interval_ms])
+    return hashlib.sha256("\n".join([header, *lines]).encode()).hexdigest()

@@ -1,0 +1,251 @@
+"""Recording replays so that a killed process loses at most the replays it still held in memory.
+
+HDF5 itself does not survive a kill. So replays are written as closed shards, each whole or absent,
+into `NAME.h5.parts/`; at the end they are assembled into `NAME.h5`, which appears by a rename. The
+same recording started again finds its shards and continues behind them. An output whose name does
+not end in .h5 stays a folder of shards.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.errors import UserError
+from datasets.contract.files import atomic_path, read_json, write_json
+from datasets.format import (
+    ROW_DTYPES,
+    DatasetSpec,
+    ReplayRecord,
+    create_layout,
+    write_replay_table,
+)
+from datasets.reader import FOLDER_INDEX, ReplayFile
+
+SHARD_BYTES: Final = 32 * 2**20
+"""Bytes of replays held in memory before a shard is written."""
+SPEC_FILE: Final = "spec.json"
+COPY_ROWS: Final = 2048
+
+
+class DatasetWriter:
+    """Writes one dataset, replay by replay.
+
+    Args:
+        path: `NAME.h5` for one file, or a name without that suffix for a folder of shards.
+        spec: what all replays share; a recording continues only with an equal one.
+        overwrite: replace an existing output, at the end and not before.
+        shard_bytes: bytes of replays after which a shard is closed.
+
+    Raises:
+        UserError: the output exists, or unfinished parts of another recording do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: DatasetSpec,
+        *,
+        overwrite: bool = False,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.path = Path(path)
+        self.spec = spec
+        self.parts = self.path.with_name(self.path.name + ".parts")
+        self._shard_bytes = shard_bytes
+        self._held: list[ReplayRecord] = []
+        self._held_bytes = 0
+        self._closed = False
+        if self.path.exists() and not overwrite:
+            raise UserError(f"{self.path} exists; choose another --out or add --overwrite")
+        self._open_parts(overwrite)
+        self.done_names: set[str] = set()
+        if any(self.parts.glob("*.h5")):
+            with ReplayFile(self.parts) as recorded:
+                self.done_names = {str(name) for name in recorded.replays["name"]}
+
+    def _open_parts(self, overwrite: bool) -> None:
+        spec_path = self.parts / SPEC_FILE
+        if spec_path.exists() and read_json(spec_path) != self.spec.to_json():
+            if not overwrite:
+                raise UserError(
+                    f"{self.parts} holds an unfinished recording with other parameters; repeat its "
+                    "command to finish it, or add --overwrite to drop it"
+                )
+            shutil.rmtree(self.parts)
+        if not spec_path.exists():
+            write_json(spec_path, self.spec.to_json())
+
+    def add(self, record: ReplayRecord) -> None:
+        """Take one replay; it is on the disk when its shard is full or `close` is called.
+
+        Raises:
+            ValueError: the record does not fit the dataset, or its name is already there.
+            UserError: the disk is full; the shards that were closed before stay.
+        """
+        record.check(self.spec.image_size)
+        if record.name in self.done_names:
+            raise ValueError(f"replay {record.name!r} is already recorded")
+        self.done_names.add(record.name)
+        self._held.append(record)
+        self._held_bytes += record.frames.nbytes + record.floats.nbytes
+        if self._held_bytes >= self._shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the replays held in memory as one closed shard."""
+        if not self._held:
+            return
+        numbers = [int(shard.stem.rpartition("_")[2]) for shard in self.parts.glob("shard_*.h5")]
+        shard = self.parts / f"shard_{max(numbers, default=-1) + 1:05d}.h5"
+        with disk_errors(shard, self.parts), atomic_path(shard) as temporary:
+            temporary.write_bytes(_shard_image(self.spec, self._held))
+        self._held, self._held_bytes = [], 0
+
+    def close(self) -> Path:
+        """Write what is held, then put the dataset in its place.
+
+        Raises:
+            UserError: nothing was recorded, or the disk is full; closed shards stay.
+        """
+        if self._closed:
+            return self.path
+        self.flush()
+        if not any(self.parts.glob("*.h5")):
+            raise UserError(f"{self.path}: no replay was recorded, so there is nothing to write")
+        with disk_errors(self.path, self.parts):
+            if self.path.suffix == ".h5":
+                _assemble(self.parts, self.path)
+                shutil.rmtree(self.parts)
+            else:
+                self._rename_folder()
+        self._closed = True
+        return self.path
+
+    def _rename_folder(self) -> None:
+        shards = sorted(shard.name for shard in self.parts.glob("*.h5"))
+        write_json(self.parts / FOLDER_INDEX, {"shards": shards})
+        replaced = self.path.with_name(f".{self.path.name}.replaced")
+        if self.path.exists():
+            self.path.rename(replaced)
+        self.parts.rename(self.path)
+        if replaced.exists():
+            shutil.rmtree(replaced)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close after success; after an interruption keep what was recorded, for the next start."""
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.flush()
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, parts: Path | None = None) -> Iterator[None]:
+    """Turn the errors of a failing write into one line for the user.
+
+    HDF5 reports a full disk as OSError or RuntimeError, depending on the call that meets it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, UserError) as error:
+        kept = f"; {parts} keeps its shards: free space and repeat the command" if parts else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UserError):
+            raise UserError(f"{reason}{kept}") from error
+        raise UserError(f"{path}: could not be written ({reason.splitlines()[0]}){kept}") from error
+
+
+def _shard_image(spec: DatasetSpec, records: list[ReplayRecord]) -> bytes:
+    """The bytes of an HDF5 file with these replays, built in memory.
+
+    A disk that fills up is then an ordinary failed write of bytes, not a library that holds a
+    half-written file open.
+    """
+    n_frames = sum(len(record.frame_time_ms) for record in records)
+    n_actions = sum(len(record.actions) for record in records)
+    rows = []
+    with h5py.File("shard.h5", "w", driver="core", backing_store=False) as handle:
+        datasets = create_layout(handle, spec, n_frames, n_actions)
+        frame = action = 0
+        for record in records:
+            rows.append(record.row(frame, action))
+            for name, array in record.arrays().items():
+                first = action if name == "actions" else frame
+                datasets[name][first : first + len(array)] = array
+            frame += len(record.frame_time_ms)
+            action += len(record.actions)
+        write_replay_table(handle, np.stack(rows))
+        handle.flush()
+        return bytes(handle.id.get_file_image())
+
+
+def _assemble(parts: Path, path: Path) -> None:
+    """Join the shards of `parts` into one file, replays in order of track and name."""
+    with ReplayFile(parts) as source:
+        table = source.replays
+        order = _replay_order(source.spec.parameters, table)
+        placed = table[order].copy()
+        placed["first_frame"] = np.cumsum(placed["frame_count"]) - placed["frame_count"]
+        placed["first_action"] = np.cumsum(placed["action_count"]) - placed["action_count"]
+        with atomic_path(path) as temporary:
+            _reserve(temporary, source.n_frames * source.bytes_per_frame)
+            with h5py.File(temporary, "w") as handle:
+                datasets = create_layout(handle, source.spec, source.n_frames, source.n_actions)
+                for old, new in zip(table[order], placed, strict=True):
+                    _copy_replay(source, datasets, old, new)
+                write_replay_table(handle, placed)
+
+
+def _replay_order(
+    parameters: Mapping[str, object], table: npt.NDArray[np.void]
+) -> npt.NDArray[np.int64]:
+    """Replays by track, in the order in which tracks were asked for, then by name.
+
+    An interrupted recording so ends with the same file as one that ran through.
+    """
+    asked = parameters.get("tracks", [])
+    places = {str(name): i for i, name in enumerate(asked if isinstance(asked, list) else [])}
+    rows = range(len(table))
+
+    def key(row: int) -> tuple[int, str, str]:
+        track = str(table["track"][row])
+        return places.get(track, len(places)), track, str(table["name"][row])
+
+    return np.array(sorted(rows, key=key), dtype=np.int64)
+
+
+def _copy_replay(
+    source: ReplayFile, datasets: Mapping[str, h5py.Dataset], old: np.void, new: np.void
+) -> None:
+    for name in ROW_DTYPES:
+        kind = "action" if name == "actions" else "frame"
+        first, count, target = old[f"first_{kind}"], old[f"{kind}_count"], new[f"first_{kind}"]
+        for start in range(0, count, COPY_ROWS):
+            rows = min(COPY_ROWS, count - start)
+            block = source.read(name, int(first + start), int(rows))
+            datasets[name][target + start : target + start + rows] = block
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Fail now, with a plain OSError, when `size` bytes do not fit the disk or the file limit."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        elif shutil.disk_usage(path.parent).free < size:
+            raise OSError("not enough space on the disk")
