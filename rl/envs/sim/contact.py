@@ -10,20 +10,20 @@ import numpy.typing as npt
 
 from datasets.contract.surfaces import ASPHALT, GRASS
 from rl.envs.sim.car import (
-    X,
-    Z,
-    YAW,
-    VX,
-    VZ,
     AT_WALL,
-    ROAD_S,
-    ROAD_D,
+    CAR,
+    FIRST_SURFACE,
     GRADE,
     GROUND_Y,
-    FIRST_SURFACE,
     N_WHEELS,
-    CAR,
+    ROAD_D,
+    ROAD_S,
     TICK_S,
+    VX,
+    VZ,
+    YAW,
+    X,
+    Z,
 )
 from rl.envs.sim.jit import compiled
 from rl.envs.sim.road import PackedTracks
