@@ -1,0 +1,334 @@
+"""The files between the stages: plain state dicts, and `pretrain_meta.json` beside them.
+
+A tensor file holds parameters under their full names in the network (`img_head.0.weight`). The
+metadata says which network they belong to, and carries a hash of each file, so that a file that
+was swapped, cut or edited is refused.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from datasets.contract.actions import ACTION_MS, ACTION_NAMES
+from datasets.contract.config import StrictModel
+from datasets.contract.errors import UserError
+from datasets.contract.files import atomic_path, read_json
+from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
+from rl.network.config import NetworkConfig
+
+FORMAT_VERSION: Final = 1
+META_FILE: Final = "pretrain_meta.json"
+ENCODER_FILE: Final = "encoder.pt"
+ACTIONS_HEAD_FILE: Final = "actions_head.pt"
+FLOAT_HEAD_FILE: Final = "float_head.pt"
+IQN_FILE: Final = "iqn_bc.pt"
+
+FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    ENCODER_FILE: ("vis",),
+    ACTIONS_HEAD_FILE: ("advantage", "iqn"),
+    FLOAT_HEAD_FILE: ("floats",),
+    IQN_FILE: ("vis", "floats", "iqn", "advantage", "value"),
+}
+"""Parts of the network that each file carries."""
+
+IMAGE_NORMALISATION: Final = "(x - 128) / 128"
+
+LegacyInput = Literal["01", "iqn"]
+Tensors = dict[str, Tensor]
+
+_LOAD_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    pickle.UnpicklingError,
+)
+
+
+class ArtifactMeta(StrictModel):
+    """Content of `pretrain_meta.json`."""
+
+    format_version: int = Field(description="of this file's layout")
+    stage: str = Field(description="vis | bc")
+    run_name: str = Field(description="of the run that trained the tensors")
+    network: NetworkConfig = Field(description="the network that the tensors belong to")
+    image_size: tuple[int, int] = Field(description="pixels: height, width")
+    use_floats: bool = Field(description="true | false: trained with float features")
+    shapes: dict[str, dict[str, tuple[int, ...]]] = Field(description="file -> tensor -> shape")
+    sha256: dict[str, str] = Field(description="file -> hash of its bytes")
+    normalisation: dict[str, str] = Field(description="what the network does to its inputs")
+    actions: dict[str, Any] = Field(description="names of the actions and their length in ms")
+    offsets_ms: tuple[int, ...] = Field((), description="ms: offsets that were imitated")
+    dataset: dict[str, Any] | None = Field(None, description="identity of the training data")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="of the run, by name")
+    seconds: float = Field(0.0, ge=0.0, description="s: duration of the stage")
+    extra: dict[str, Any] = Field(default_factory=dict, description="what else the stage notes")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One tensor file, read and checked.
+
+    Attributes:
+        path: of the file.
+        tensors: float32 on the CPU, by full parameter name, scaled for (x - 128) / 128 frames.
+        sha256: of the file's bytes.
+        meta: its metadata, None for a legacy file.
+        legacy_input: how a legacy file's frames were scaled, None for a file with metadata.
+    """
+
+    path: Path
+    tensors: Tensors
+    sha256: str
+    meta: ArtifactMeta | None
+    legacy_input: LegacyInput | None = None
+
+    @property
+    def network(self) -> NetworkConfig | None:
+        """The network that the tensors belong to, where it is known."""
+        return None if self.meta is None else self.meta.network
+
+
+def input_contract() -> tuple[dict[str, str], dict[str, Any]]:
+    """What the network does to frames and floats, and the actions that its outputs stand for."""
+    floats = hashlib.sha256(FLOAT_MEAN.tobytes() + FLOAT_STD.tobytes()).hexdigest()
+    normalisation = {"frames": IMAGE_NORMALISATION, "floats_mean_std_sha256": floats}
+    return normalisation, {"names": list(ACTION_NAMES), "action_ms": ACTION_MS}
+
+
+def module_tensors(module: nn.Module, prefix: str) -> Tensors:
+    """Copy a module's parameters and persistent buffers as CPU float32, named `prefix.name`."""
+    state = module.state_dict(prefix=f"{prefix}.")
+    return {
+        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def fold_unit_range(tensors: Mapping[str, Tensor], convolution: str = "img_head.0") -> Tensors:
+    """Make an encoder that was trained on frames in [0, 1] equal on (x - 128) / 128 frames.
+
+    With u = x / 255 and z = (x - 128) / 128, u = (128 / 255) (z + 1). The first convolution has no
+    padding, so each output sees its whole kernel and the offset folds into the bias exactly.
+
+    Args:
+        tensors: of the encoder, by full name.
+        convolution: name of the first convolution.
+
+    Raises:
+        UserError: there is no such convolution (an encoder with padding cannot be folded).
+    """
+    weight = tensors.get(f"{convolution}.weight")
+    bias = tensors.get(f"{convolution}.bias")
+    if weight is None or bias is None:
+        raise UserError(
+            f"no {convolution}.weight and bias: frames in [0, 1] can only be folded into arch "
+            "default; train with image_normalization: iqn"
+        )
+    scaled = weight.double() * (128.0 / 255.0)
+    folded = dict(tensors)
+    folded[f"{convolution}.weight"] = scaled.float()
+    folded[f"{convolution}.bias"] = (bias.double() + scaled.sum(dim=(1, 2, 3))).float()
+    return folded
+
+
+def save_artifacts(
+    folder: Path,
+    files: Mapping[str, Mapping[str, Tensor]],
+    *,
+    stage: str,
+    run_name: str,
+    network: NetworkConfig,
+    dataset: Mapping[str, Any] | None = None,
+    offsets_ms: tuple[int, ...] = (),
+    metrics: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+    extra: Mapping[str, Any] | None = None,
+) -> ArtifactMeta:
+    """Write tensor files and their metadata, all or none.
+
+    Args:
+        folder: to write into.
+        files: file name (a key of `FILE_PARTS`) -> tensors by full name.
+        stage: vis or bc.
+        run_name: of the training run.
+        network: that the tensors belong to.
+        dataset: identity of the training data, plain JSON types.
+        offsets_ms: that were imitated.
+        metrics: by name, numbers or plain JSON types; a NaN is written as null.
+        seconds: that the stage took.
+        extra: what else is worth noting.
+
+    Raises:
+        UserError: a tensor is not finite, or the disk refuses; what was there stays.
+    """
+    contents = {name: _serialise(folder / name, tensors) for name, tensors in files.items()}
+    normalisation, actions = input_contract()
+    meta = ArtifactMeta(
+        format_version=FORMAT_VERSION,
+        stage=stage,
+        run_name=run_name,
+        network=network,
+        image_size=network.image_hw,
+        use_floats=network.floats.enabled,
+        shapes={
+            file: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            for file, tensors in files.items()
+        },
+        sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        normalisation=normalisation,
+        actions=actions,
+        offsets_ms=offsets_ms,
+        dataset=None if dataset is None else dict(dataset),
+        metrics=_finite(dict(metrics or {})),
+        seconds=seconds,
+        extra=_finite(dict(extra or {})),
+    )
+    text = meta.model_dump_json(indent=2) + "\n"
+    with contextlib.ExitStack() as stack:
+        # Left in reverse order: the metadata replaces the old one last, after every tensor file.
+        for name, data in {META_FILE: text.encode(), **contents}.items():
+            stack.enter_context(atomic_path(folder / name)).write_bytes(data)
+    return meta
+
+
+def load_artifact(path: Path, *, legacy_input: LegacyInput | None = None) -> Artifact:
+    """Read one tensor file and check it against its metadata.
+
+    Args:
+        path: of the file.
+        legacy_input: for a file without metadata: `iqn` if it was trained on (x - 128) / 128
+            frames, `01` if on [0, 1] ones, which is folded into the first convolution.
+
+    Raises:
+        UserError: missing, corrupt, foreign, changed since it was written, or without metadata.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected an artifact of rulka-pipeline vis or bc")
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    meta_path = path.with_name(META_FILE)
+    meta = read_meta(meta_path) if meta_path.exists() else None
+    if meta is None and legacy_input is None:
+        raise UserError(
+            f"{path}: no {META_FILE} beside it, so its input scale is unknown; say "
+            "--legacy-input iqn (frames as (x - 128) / 128) or 01 (frames in [0, 1])"
+        )
+    if meta is not None:
+        _check_hash(path, sha256, meta)
+    tensors = _deserialise(path, data)
+    if meta is not None:
+        got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if got != meta.shapes.get(path.name):
+            raise UserError(f"{path}: its tensors are not those that {META_FILE} lists")
+        return Artifact(path, tensors, sha256, meta)
+    if legacy_input == "01" and any(name.startswith("img_head.") for name in tensors):
+        tensors = fold_unit_range(tensors)
+    return Artifact(path, tensors, sha256, None, legacy_input)
+
+
+def read_meta(path: Path) -> ArtifactMeta:
+    """Read and check `pretrain_meta.json`.
+
+    Raises:
+        UserError: not readable, of another format version, or of another action or input contract.
+    """
+    values = read_json(path)
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version {version!r}, expected {FORMAT_VERSION}; write the artifacts "
+            "again with this version of rulka"
+        )
+    try:
+        meta = ArtifactMeta.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: `{key}`: {first['msg']}") from error
+    normalisation, actions = input_contract()
+    for name, got, expected in (
+        ("normalisation", meta.normalisation, normalisation),
+        ("actions", meta.actions, actions),
+    ):
+        if got != expected:
+            raise UserError(f"{path}: `{name}` differs from this version's: {got} != {expected}")
+    return meta
+
+
+def _check_hash(path: Path, sha256: str, meta: ArtifactMeta) -> None:
+    expected = meta.sha256.get(path.name)
+    if expected is None:
+        raise UserError(
+            f"{path}: {META_FILE} beside it does not list this file (it lists "
+            f"{', '.join(sorted(meta.sha256)) or 'none'}); move it to a folder of its own"
+        )
+    if sha256 != expected:
+        raise UserError(
+            f"{path}: its hash {sha256[:12]} is not {expected[:12]} as in {META_FILE}: the file "
+            "was changed, cut or swapped; write the artifacts again"
+        )
+
+
+def _serialise(path: Path, tensors: Mapping[str, Tensor]) -> bytes:
+    if path.name not in FILE_PARTS:
+        raise ValueError(f"{path.name} is not an artifact's name: {', '.join(FILE_PARTS)}")
+    plain = {
+        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, tensor in tensors.items()
+    }
+    _check_finite(path, plain)
+    buffer = io.BytesIO()  # in memory first: a full disk then fails as a plain write
+    torch.save(plain, buffer)
+    return buffer.getvalue()
+
+
+def _deserialise(path: Path, data: bytes) -> Tensors:
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except _LOAD_ERRORS as error:
+        raise UserError(
+            f"{path}: not a readable PyTorch state dict (cut short, or another kind of file)"
+        ) from error
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected a state dict, got {type(content).__name__}")
+    tensors: Tensors = {}
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: expected a plain state dict, but `{name}` is not a tensor")
+        if not value.is_floating_point():
+            raise UserError(f"{path}: `{name}` has type {value.dtype}, expected floating point")
+        tensors[name] = value.to(torch.float32)
+    _check_finite(path, tensors)
+    return tensors
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: `{name}` holds NaN or infinite numbers: the run diverged")
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that JSON does not have by None, in nested plain types."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
