@@ -1,4 +1,4 @@
-"""What the learner needs: schedules, replay memory, loss and optimizer. Flat keys of the RL YAML."""
+"""What the learner needs: schedules, replay memory, loss, optimizer. Flat keys of the RL YAML."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -101,8 +101,8 @@ class ScheduleConfig(StrictModel):
         for step, (capacity, start) in self.memory_size_schedule:
             if not 0 < start <= capacity:
                 raise ValueError(
-                    f"memory_size_schedule at {step}: [{capacity}, {start}] is not [capacity, start]"
-                    " with 0 < start <= capacity"
+                    f"memory_size_schedule at {step}: [{capacity}, {start}] must be"
+                    " [capacity, start] with 0 < start <= capacity"
                 )
         return self
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 class Rollout:
     """A run of L actions and the L + 1 observations around them.
 
-    Observation i is what the policy saw before action i; `next_*` is what it saw after the last one.
-    A run that was cut off is truncated, never terminal: learning bootstraps from `next_*`. Only
-    `finished` ends an episode.
+    Observation i is what the policy saw before action i; `next_*` is what it saw after the last
+    one. A run that was cut off is truncated, never terminal: learning bootstraps from `next_*`.
+    Only `finished` ends an episode.
     """
 
     track: str

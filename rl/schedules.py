@@ -5,6 +5,7 @@ first one, after the last point the last one.
 """
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ def check_points(points: Sequence[tuple[float, object]], name: str) -> None:
         raise ValueError(f"{name} needs at least one [step, value] point")
     if steps[0] < 0:
         raise ValueError(f"{name} starts at the negative step {steps[0]:g}")
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         if after <= before:
             raise ValueError(f"{name} is out of order: step {after:g} comes after step {before:g}")
 

@@ -1,0 +1,1 @@
+"""Replay memory: each picture once, n-step transitions and mini-races made when sampled."""

@@ -1,0 +1,70 @@
+"""A batch of transitions as torch tensors, gathered into buffers that are used again."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """B transitions (s, a, r, discount, s').
+
+    The tensors of a batch from a replay memory are overwritten by the next one of the same size.
+    """
+
+    frames: Tensor
+    """(B, 1, H, W) uint8."""
+    floats: Tensor
+    """(B, F) float32, the mini-race clock in feature 0."""
+    actions: Tensor
+    """(B,) int64."""
+    rewards: Tensor
+    """(B,) float32, n-step sums with the potentials' difference."""
+    discounts: Tensor
+    """(B,) float32, gamma^n; 0 where the transition is terminal."""
+    next_frames: Tensor
+    """(B, 1, H, W) uint8."""
+    next_floats: Tensor
+    """(B, F) float32."""
+    weights: Tensor
+    """(B,) float32 importance weights, 1 for uniform sampling."""
+    slots: Tensor
+    """(B,) int64 places in the memory."""
+    clock: Tensor
+    """(B,) int64 elapsed actions of the mini-race at s, 0 without mini-races."""
+
+    @classmethod
+    def empty(cls, size: int, image_hw: tuple[int, int], n_floats: int, *, pin: bool) -> Self:
+        """Buffers for `size` transitions, in page-locked memory if `pin`."""
+
+        def new(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.empty(shape, dtype=dtype, pin_memory=pin)
+
+        return cls(
+            frames=new(size, 1, *image_hw, dtype=torch.uint8),
+            floats=new(size, n_floats, dtype=torch.float32),
+            actions=new(size, dtype=torch.int64),
+            rewards=new(size, dtype=torch.float32),
+            discounts=new(size, dtype=torch.float32),
+            next_frames=new(size, 1, *image_hw, dtype=torch.uint8),
+            next_floats=new(size, n_floats, dtype=torch.float32),
+            weights=new(size, dtype=torch.float32),
+            slots=new(size, dtype=torch.int64),
+            clock=new(size, dtype=torch.int64),
+        )
+
+    def __len__(self) -> int:
+        """Number of transitions B."""
+        return len(self.actions)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device; itself if it is there already."""
+        if self.frames.device == device:
+            return self
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def clone(self) -> "Batch":
+        """A copy that later batches do not overwrite."""
+        return Batch(**{f.name: getattr(self, f.name).clone() for f in fields(self)})

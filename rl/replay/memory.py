@@ -1,0 +1,376 @@
+"""The replay memory: a ring of observations, from which n-step transitions are made when sampled.
+
+Each observation is stored once. A run of L actions takes L + 1 slots that follow each other around
+the ring, so s' of a transition of n actions lies n slots after s. Old runs are overwritten from
+their beginning, which leaves every later transition of them whole.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datasets.contract.floats import CLOCK
+from datasets.contract.minirace import (
+    MINI_RACE_ACTIONS,
+    OVERSAMPLE_LONG_TERM_STEPS,
+    draw_clock,
+)
+from rl.config_learning import MemoryConfig
+from rl.replay.batch import Batch
+from rl.replay.minirace import limit_to_window
+from rl.replay.sum_tree import SumTree
+from rl.rollout import Rollout
+
+LAST, TRAIN, TEST = 0, 1, 2
+"""Kinds of slots: after a run's last action, or the start of a transition for training or test."""
+NEVER: Final = np.int64(1 << 40)
+SPLIT_CHANGE_PROBABILITY: Final = 0.1
+"""Neighbours share pictures, so the split to train or test is drawn for stretches, not steps."""
+NEW_PRIORITY_FACTOR: Final = 2.0
+
+Slots = npt.NDArray[np.int64]
+Columns = dict[str, npt.NDArray[Any]]
+
+
+class ReplayMemory:
+    """A ring of `capacity` observations.
+
+    Attributes:
+        capacity: slots; a run of L actions takes L + 1.
+        total: slots ever written, which numbers them: slot t lies at (t - base) mod capacity.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        image_hw: tuple[int, int],
+        n_floats: int,
+        config: MemoryConfig,
+        *,
+        pin_memory: bool = False,
+    ) -> None:
+        self.config = config
+        self.image_hw = image_hw
+        self.n_floats = n_floats
+        self.total = 0
+        self._base = 0
+        self._pin = pin_memory
+        self._buffers: dict[int, Batch] = {}
+        self._allocate(capacity)
+
+    def _allocate(self, capacity: int) -> None:
+        if capacity < 2:
+            raise ValueError(f"capacity must hold a transition, got {capacity}")
+        self.capacity = capacity
+        self._columns: Columns = {
+            "frames": np.zeros((capacity, *self.image_hw), dtype=np.uint8),
+            "floats": np.zeros((capacity, self.n_floats), dtype=np.float32),
+            "actions": np.zeros(capacity, dtype=np.uint8),
+            "rewards": np.zeros(capacity, dtype=np.float32),
+            "potentials": np.zeros(capacity, dtype=np.float32),
+            "greedy": np.zeros(capacity, dtype=np.bool_),
+            "finishes": np.zeros(capacity, dtype=np.bool_),
+            "steps_left": np.zeros(capacity, dtype=np.int32),
+            "kinds": np.zeros(capacity, dtype=np.uint8),
+        }
+        self._tree = SumTree(capacity) if self.config.prio_alpha > 0.0 else None
+        self._starts: dict[int, Slots] = {}
+
+    # -- what is in it --------------------------------------------------------------------------
+
+    @property
+    def used_slots(self) -> int:
+        """Slots that hold an observation."""
+        return min(self.total - self._base, self.capacity)
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest slot that is still held."""
+        return self.total - self.used_slots
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled for training."""
+        return len(self._start_slots(TRAIN))
+
+    @property
+    def test_size(self) -> int:
+        """Transitions that are kept for measuring the loss."""
+        return len(self._start_slots(TEST))
+
+    @property
+    def bytes_per_transition(self) -> float:
+        """Memory of one slot, its share of the sum tree included."""
+        held = sum(column.nbytes for column in self._columns.values()) / self.capacity
+        return held + (16.0 if self._tree is not None else 0.0)
+
+    def priorities(self) -> npt.NDArray[np.float64]:
+        """Sampling weights of the training transitions; empty without prioritised replay."""
+        if self._tree is None:
+            return np.zeros(0)
+        return self._tree.get(self._start_slots(TRAIN))
+
+    def _start_slots(self, kind: int) -> Slots:
+        if kind not in self._starts:
+            kinds = self._columns["kinds"][: self.used_slots]
+            self._starts[kind] = np.flatnonzero(kinds == kind)
+        return self._starts[kind]
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def add(
+        self,
+        rollout: Rollout,
+        rewards: npt.NDArray[np.float32],
+        rng: np.random.Generator,
+        potentials: npt.NDArray[np.float32] | None = None,
+    ) -> int:
+        """Store a run, overwriting the oldest slots.
+
+        Args:
+            rollout: a run of L actions.
+            rewards: (L,) reward of each action.
+            rng: draws the split into training and test.
+            potentials: (L + 1,) potential of each observation; None for 0.
+
+        Returns:
+            Number of training transitions that it adds.
+
+        Raises:
+            ValueError: parts of different lengths.
+        """
+        rollout.check_valid()
+        steps = len(rollout)
+        if rewards.shape != (steps,):
+            raise ValueError(f"expected {steps} rewards, got shape {rewards.shape}")
+        last = np.zeros(1, dtype=np.float32)
+        columns: Columns = {
+            "frames": rollout.all_frames(),
+            "floats": rollout.all_floats(),
+            "actions": np.append(rollout.actions, np.uint8(0)),
+            "rewards": np.append(rewards, last),
+            "potentials": np.zeros(steps + 1, np.float32) if potentials is None else potentials,
+            "greedy": np.append(rollout.action_was_greedy, False),
+            "finishes": np.full(steps + 1, rollout.finished),
+            "steps_left": np.arange(steps, -1, -1, dtype=np.int32),
+            "kinds": np.append(self._split(steps, rng), np.uint8(LAST)),
+        }
+        # Only the end of a run that is longer than the whole memory fits.
+        columns = {name: values[-self.capacity :] for name, values in columns.items()}
+        self._write(columns)
+        return int((columns["kinds"] == TRAIN).sum())
+
+    def _split(self, steps: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        changes = rng.random(steps) < SPLIT_CHANGE_PROBABILITY
+        changes[0] = True
+        is_test = rng.random(steps) < self.config.buffer_test_ratio
+        drawn_at = np.maximum.accumulate(np.where(changes, np.arange(steps), 0))
+        return np.where(is_test[drawn_at], np.uint8(TEST), np.uint8(TRAIN)).astype(np.uint8)
+
+    def _write(self, columns: Columns) -> None:
+        count = len(columns["actions"])
+        slots = (self.total - self._base + np.arange(count)) % self.capacity
+        new_priority = self._new_priority()
+        head = min(count, self.capacity - int(slots[0]))
+        for name, values in columns.items():
+            column = self._columns[name]
+            column[slots[0] : slots[0] + head] = values[:head]
+            column[: count - head] = values[head:]
+        self.total += count
+        self._starts.clear()
+        if self._tree is not None:
+            self._tree.set(slots, np.where(columns["kinds"] == TRAIN, new_priority, 0.0))
+
+    def _new_priority(self) -> float:
+        if self._tree is None or self._tree.total <= 0.0:
+            return 1.0
+        return NEW_PRIORITY_FACTOR * self._tree.total / max(len(self), 1)
+
+    def update_priorities(self, batch: Batch, errors: npt.NDArray[np.float32]) -> None:
+        """Set the priorities of a batch just sampled to its errors.
+
+        Late in a mini-race little reward is left, so errors are small whatever the transition is
+        worth: those samples leave the priorities alone.
+
+        Args:
+            batch: from `sample`, with nothing written since.
+            errors: (B,) |mean online value - mean target|, in reward units.
+        """
+        if self._tree is None:
+            return
+        slots, clock = batch.slots.numpy(), batch.clock.numpy()
+        early = clock < MINI_RACE_ACTIONS - OVERSAMPLE_LONG_TERM_STEPS
+        weights = (np.abs(errors) + self.config.prio_epsilon) ** self.config.prio_alpha
+        self._tree.set(slots[early], weights[early].astype(np.float64))
+
+    def resize(self, capacity: int) -> None:
+        """Change the capacity and keep the newest observations that fit."""
+        if capacity == self.capacity:
+            return
+        first = self.total - min(self.used_slots, capacity)
+        rows = self.rows(first)
+        weights = self._tree.get(self._places(first)) if self._tree is not None else None
+        self._allocate(capacity)
+        self._base = first
+        self._restore(rows, weights)
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    def sample(
+        self, size: int, rng: np.random.Generator, *, gamma: float, test: bool = False
+    ) -> Batch:
+        """Draw transitions with replacement.
+
+        Args:
+            size: B.
+            rng: draws slots and mini-race clocks.
+            gamma: discount per action.
+            test: draw from the test transitions, uniformly.
+
+        Returns:
+            A batch that the next one of the same size overwrites.
+
+        Raises:
+            ValueError: there are no such transitions.
+        """
+        slots, weights = self._draw(size, rng, test)
+        columns = self._columns
+        places = (slots[:, None] + np.arange(self.config.n_steps)) % self.capacity
+        left = columns["steps_left"][slots].astype(np.int64)
+        length = self._lengths(places, left)
+        to_finish = np.where(columns["finishes"][slots], left, NEVER)
+        clock = np.zeros(size, dtype=np.int64)
+        used, terminal = length, length >= to_finish
+        if self.config.mini_race:
+            clock = draw_clock(rng, size)
+            used, terminal = limit_to_window(clock, length, to_finish)
+        powers = np.power(gamma, np.arange(self.config.n_steps + 1))
+        inside = np.arange(self.config.n_steps) < used[:, None]
+        rewards = (columns["rewards"][places] * powers[:-1] * inside).sum(axis=1)
+        discounts = np.where(terminal, 0.0, powers[used])
+        next_slots = (slots + length) % self.capacity
+        rewards += discounts * columns["potentials"][next_slots] - columns["potentials"][slots]
+
+        batch = self._buffer(size)
+        self._gather("frames", slots, batch.frames)
+        self._gather("frames", next_slots, batch.next_frames)
+        self._gather("floats", slots, batch.floats)
+        self._gather("floats", next_slots, batch.next_floats)
+        batch.floats.numpy()[:, CLOCK] = clock
+        batch.next_floats.numpy()[:, CLOCK] = clock + length if self.config.mini_race else 0
+        batch.actions.numpy()[:] = columns["actions"][slots]
+        batch.rewards.numpy()[:] = rewards
+        batch.discounts.numpy()[:] = discounts
+        batch.weights.numpy()[:] = weights
+        batch.slots.numpy()[:] = slots
+        batch.clock.numpy()[:] = clock
+        return batch
+
+    def _draw(
+        self, size: int, rng: np.random.Generator, test: bool
+    ) -> tuple[Slots, npt.NDArray[np.float64]]:
+        starts = self._start_slots(TEST if test else TRAIN)
+        if len(starts) == 0:
+            raise ValueError(f"the memory holds no {'test' if test else 'training'} transitions")
+        if test or self._tree is None:
+            return starts[rng.integers(len(starts), size=size)], np.ones(size)
+        slots = self._tree.draw(size, rng)
+        probabilities = self._tree.get(slots) / self._tree.total
+        weights = (len(starts) * probabilities) ** -self.config.prio_beta
+        return slots, weights / weights.max()
+
+    def _lengths(self, places: Slots, left: Slots) -> Slots:
+        """(B,) actions n of the transitions whose slots are (B, n_steps) `places`."""
+        goes_on = left[:, None] > np.arange(1, self.config.n_steps)
+        if self.config.discard_non_greedy_actions_in_nsteps:
+            goes_on &= self._columns["greedy"][places[:, 1:]]
+        lengths: Slots = 1 + np.logical_and.accumulate(goes_on, axis=1).sum(axis=1)
+        return lengths
+
+    def _buffer(self, size: int) -> Batch:
+        if size not in self._buffers:
+            self._buffers[size] = Batch.empty(size, self.image_hw, self.n_floats, pin=self._pin)
+        return self._buffers[size]
+
+    def _gather(self, name: str, slots: Slots, out: torch.Tensor) -> None:
+        column = self._columns[name].reshape(self.capacity, -1)
+        # Any mode but the default writes to `out` without a copy in between.
+        np.take(column, slots, axis=0, out=out.numpy().reshape(len(slots), -1), mode="clip")
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def _places(self, first: int) -> Slots:
+        return (np.arange(first, self.total) - self._base) % self.capacity
+
+    def rows(self, first: int = 0) -> Columns:
+        """Copies of the slots from number `first` on that are still held, in order of age.
+
+        Slots never change after they are written (priorities are apart), so a checkpoint can
+        append the rows since the last one and drop those before `oldest`.
+        """
+        places = self._places(max(first, self.oldest))
+        return {name: column[places] for name, column in self._columns.items()}
+
+    def cursor(self) -> dict[str, Any]:
+        """Everything but the rows: where the ring stands, and the sampling weights."""
+        places = self._places(self.oldest)
+        weights = self._tree.get(places) if self._tree is not None else None
+        return {
+            "capacity": self.capacity,
+            "total": self.total,
+            "base": self._base,
+            "oldest": self.oldest,
+            "weights": weights,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Cursor and rows, from which `load_state_dict` rebuilds the memory exactly."""
+        return {"cursor": self.cursor(), "rows": self.rows()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, slot by slot.
+
+        Raises:
+            ValueError: rows that are missing or of another shape.
+        """
+        cursor, rows = state["cursor"], state["rows"]
+        held = cursor["total"] - cursor["oldest"]
+        for name, column in self._columns.items():
+            found = rows[name].shape if name in rows else None
+            if found != (held, *column.shape[1:]):
+                expected = (held, *column.shape[1:])
+                raise ValueError(f"replay memory: {name} should be {expected}, got {found}")
+        self._allocate(cursor["capacity"])
+        self._base, self.total = cursor["base"], cursor["total"]
+        self._restore(rows, cursor["weights"])
+
+    def _restore(self, rows: Columns, weights: npt.NDArray[np.float64] | None) -> None:
+        places = self._places(self.oldest)
+        for name, column in self._columns.items():
+            column[places] = rows[name]
+        self._starts.clear()
+        if self._tree is not None:
+            ones = np.where(rows["kinds"] == TRAIN, 1.0, 0.0)
+            self._tree.set(places, ones if weights is None else weights)
+
+    def check_valid(self) -> None:
+        """Raise if a run is broken, or a slot has a weight that it should not have.
+
+        Raises:
+            ValueError: what is wrong.
+        """
+        places = self._places(self.oldest)
+        left, kinds = self._columns["steps_left"][places], self._columns["kinds"][places]
+        if len(left) == 0:
+            return
+        if not np.array_equal(left == 0, kinds == LAST):
+            raise ValueError("replay memory: transitions that start after the last action")
+        inside = left[:-1] > 0
+        if left[-1] != 0 or not np.array_equal(left[1:][inside], left[:-1][inside] - 1):
+            raise ValueError("replay memory: a run whose slots do not follow each other")
+        if self._tree is not None:
+            self._tree.check_valid()
+            if not np.array_equal(self._tree.get(places) > 0.0, kinds == TRAIN):
+                raise ValueError("replay memory: weights on other slots than training transitions")
