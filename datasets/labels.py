@@ -1,0 +1,145 @@
+"""Which action to predict: labels at offsets from a frame, taken from the 10 ms timeline.
+
+The label of offset d at a frame of time t is `actions[(t + d) / 10]`, the action held at t + d. The
+floats of that frame hold the actions of t - 50 ms and before. So for d >= 0 they never contain the
+action being predicted; for d < 0 they may (see `leaking_offsets`).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import ACTION_FORWARD, ACTION_MS, TICK_MS
+from datasets.contract.errors import UserError
+from datasets.reader import ReplayFile
+
+MASKED: Final = -1
+"""Label of an action that lies outside the replay; a loss ignores it."""
+
+
+def labels(
+    actions: npt.NDArray[np.uint8],
+    frame_time_ms: npt.NDArray[np.integer],
+    offsets_ms: Sequence[int],
+) -> npt.NDArray[np.int64]:
+    """Labels of one replay's frames.
+
+    Args:
+        actions: (m,) action of each 10 ms tick of the replay.
+        frame_time_ms: (n,) race time of each frame.
+        offsets_ms: K offsets in ms.
+
+    Returns:
+        (n, K) int64 action indices, `MASKED` outside the replay.
+    """
+    ends = np.full(len(frame_time_ms), len(actions), dtype=np.int64)
+    return _labels(actions, np.zeros_like(ends), ends, np.asarray(frame_time_ms), offsets_ms)
+
+
+def frame_labels(
+    file: ReplayFile, frames: npt.NDArray[np.integer], offsets_ms: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Labels of any frames of a dataset.
+
+    Args:
+        frames: (B,) indices of frames in the dataset.
+        offsets_ms: K offsets in ms.
+
+    Returns:
+        (B, K) int64 action indices, `MASKED` outside the frame's replay.
+    """
+    rows = file.replays[file.replay_of_frame[frames]]
+    return _labels(
+        file.actions,
+        rows["first_action"],
+        rows["action_count"],
+        file.frame_time_ms[frames],
+        offsets_ms,
+    )
+
+
+def _labels(
+    actions: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    times: npt.NDArray[np.integer],
+    offsets_ms: Sequence[int],
+) -> npt.NDArray[np.int64]:
+    offsets = np.asarray(offsets_ms, dtype=np.int64)
+    ticks = (times.astype(np.int64)[:, None] + offsets) // TICK_MS
+    inside = (ticks >= 0) & (ticks < counts[:, None])
+    if len(actions) == 0:
+        return np.full(ticks.shape, MASKED, dtype=np.int64)
+    rows = np.where(inside, starts[:, None] + ticks, 0)
+    return np.where(inside, actions[rows].astype(np.int64), MASKED)
+
+
+def leaking_offsets(offsets_ms: Sequence[int]) -> list[int]:
+    """The offsets whose label may stand in the previous-action floats of the same frame.
+
+    A key is held for some time, so any action before the frame may equal one that the floats show.
+    Train them without those floats, or leave them out.
+    """
+    return [int(offset) for offset in offsets_ms if offset < 0]
+
+
+def check_offsets(
+    file: ReplayFile, offsets_ms: Sequence[int], replays: npt.NDArray[np.integer] | None = None
+) -> None:
+    """Refuse offsets that a dataset has no labels for.
+
+    Args:
+        replays: (r,) indices of the replays that will be used; all when None.
+
+    Raises:
+        UserError: no offsets, a repeated one, one between two ticks, or one beyond every replay.
+    """
+    if not offsets_ms:
+        raise UserError("no offsets; name at least one, such as bc_time_offsets_ms: [0]")
+    rows = file.replays if replays is None else file.replays[replays]
+    for position, offset in enumerate(offsets_ms):
+        if offset in offsets_ms[:position]:
+            raise UserError(f"offset {offset} ms is named twice")
+        if offset % TICK_MS:
+            raise UserError(
+                f"offset {offset} ms: it must be a multiple of the {TICK_MS} ms between actions"
+            )
+        if not _reaches(file, rows, offset):
+            raise UserError(
+                f"{file.path}: no frame has an action {offset} ms away; the longest replay has "
+                f"{int(rows['action_count'].max(initial=0)) * TICK_MS} ms of actions"
+            )
+
+
+def _reaches(file: ReplayFile, rows: npt.NDArray[np.void], offset_ms: int) -> bool:
+    """Whether any frame of these replays has a label at the offset: its first or its last has."""
+    driven = rows[rows["frame_count"] > 0]
+    if len(driven) == 0:
+        return False
+    first = file.frame_time_ms[driven["first_frame"]] + offset_ms
+    last = file.frame_time_ms[driven["first_frame"] + driven["frame_count"] - 1] + offset_ms
+    return bool(((first < driven["action_count"] * TICK_MS) & (last >= 0)).any())
+
+
+def copy_previous_action_accuracy(
+    file: ReplayFile, frames: npt.NDArray[np.integer], offsets_ms: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """Accuracy of predicting, at each offset, the action held 50 ms before the frame.
+
+    A model below it has learnt nothing but to hold the keys.
+
+    Args:
+        frames: (B,) indices of frames in the dataset.
+
+    Returns:
+        (K,) share of the frames that have a label; NaN for an offset without any.
+    """
+    previous = frame_labels(file, frames, [-ACTION_MS])
+    previous[previous == MASKED] = ACTION_FORWARD
+    wanted = frame_labels(file, frames, offsets_ms)
+    valid = wanted != MASKED
+    hits = ((wanted == previous) & valid).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(hits / valid.sum(axis=0), dtype=np.float64)
