@@ -72,10 +72,10 @@ class CarSpec(NamedTuple):
     drift_grip: float = 0.65
     drift_yaw: float = 1.45
     grass_grip: float = 0.45
-    grass_drag: float = 5.0
-    grass_speed_drag: float = 0.06  # per second
+    grass_drag: float = 7.0
+    grass_speed_drag: float = 0.1  # per second
     dirt_grip: float = 0.6
-    dirt_drag: float = 2.0
+    dirt_drag: float = 5.0
     turbo_accel: float = 18.0
     turbo_ms: float = 250.0
     shift_ms: float = 150.0

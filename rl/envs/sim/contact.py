@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from datasets.contract.surfaces import ASPHALT, GRASS
 from rl.envs.sim.car import (
+    AIRBORNE,
     AT_WALL,
     CAR,
     FIRST_SURFACE,
@@ -90,7 +91,8 @@ def project(state: F64, tracks: PackedTracks, track: int, row: int) -> int:
     state[ROAD_D] = d
     state[GRADE] = (center[b, 1] - center[a, 1]) / max(gap, 0.2)
     state[GROUND_Y] = center[a, 1] + u * (center[b, 1] - center[a, 1])
-    _touch(state, tracks, track, a)
+    if state[AIRBORNE] == 0.0:
+        _touch(state, tracks, track, a)
     return row
 
 

@@ -52,7 +52,7 @@ F64 = npt.NDArray[np.float64]
 
 @compiled
 def _steering(state: F64, left: int, right: int) -> None:
-    target = float(left - right)
+    target = float(left) - float(right)
     step = CAR.steer_rate * TICK_S
     steer = state[STEER]
     if steer < target:

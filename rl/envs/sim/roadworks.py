@@ -28,7 +28,7 @@ LINE_MARGIN_M: Final = 1.0  # from the reference line to the edge, at least
 
 
 def inside_limits(center: F64) -> F64:
-    """(M, 2) metres to the centre of the turn on the left and on the right, huge if there is none."""
+    """(M, 2) metres to the centre of the turn on the left and on the right, huge if none."""
     bend = curvature(center)
     limits = np.full((len(center), 2), 1e6)
     for column, toward in enumerate((bend, -bend)):

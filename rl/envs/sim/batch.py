@@ -1,0 +1,258 @@
+"""Many cars on many tracks, one compiled scalar routine per car."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import ACTION_FORWARD, TICKS_PER_ACTION
+from datasets.contract.floats import N_FLOATS
+from rl.envs.sim.car import STATE_SIZE
+from rl.envs.sim.race import (
+    HISTORY_TICKS,
+    Cars,
+    Finishes,
+    observe_cars,
+    start_car,
+    tick_cars,
+)
+from rl.envs.sim.road import PackedTracks, Track, pack_tracks
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+Flags = npt.NDArray[np.bool_]
+
+START_ALONG_M: Final = 2.0  # start variation, each uniform
+START_ASIDE_M: Final = 1.0
+START_SPEED_MPS: Final = 10.0 / 3.6
+START_ANGLE_RAD: Final = math.radians(3.0)
+_AIM_POINTS: Final = 10  # recorded points are rounded: the start's direction needs a few metres
+
+
+class RaceBatch:
+    """B cars that race independently; a car's run is the same bit for bit in every batch.
+
+    Attributes (arrays are updated in place):
+        frames: (B, H, W) uint8, gray (only if `render`).
+        floats: (B, 184) float32.
+        state: (B, STATE_SIZE) float64, columns in `rl.envs.sim.car`.
+        time and progress: race_time_ms, finished, truncated, zone, furthest_zone, meters (B,).
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        track_of_car: Sequence[int] | I64,
+        *,
+        image_size: tuple[int, int] = (64, 64),
+        render: bool = True,
+        start_noise: float = 1.0,
+        no_progress_ms: int = 2000,
+        max_race_ms: int = 300_000,
+    ) -> None:
+        """Places every car exactly at its start.
+
+        Args:
+            tracks: T tracks.
+            track_of_car: (B,) index of each car's track.
+            image_size: (H, W) pixels of the frames.
+            render: whether `observe` draws frames; without it they stay black.
+            start_noise: scale of the start variation; 0 is a standstill exactly at the start.
+            no_progress_ms: a car without a new furthest zone for longer is cut off.
+            max_race_ms: race time at which a car is cut off.
+        """
+        self.tracks = list(tracks)
+        self.packed: PackedTracks = pack_tracks(self.tracks)
+        self.render = render
+        self.start_noise = start_noise
+        self.no_progress_ms = no_progress_ms
+        self.max_race_ms = max_race_ms
+        self.num_cars = len(track_of_car)
+        self._cars = _new_cars(np.asarray(track_of_car, dtype=np.int64), len(self.tracks))
+        self._finishes = _finishes(self.tracks)
+        self._starts = np.array([_start(track) for track in self.tracks])
+        self.floats: F32 = np.zeros((self.num_cars, N_FLOATS), np.float32)
+        self.frames: U8 = np.zeros((self.num_cars, *image_size), np.uint8)
+        for car in range(self.num_cars):
+            self._place(car, 0.0, 0.0, 0.0, 0.0)
+        self.observe()
+
+    def reset(self, cars: npt.ArrayLike, seeds: npt.ArrayLike) -> None:
+        """Puts `cars` (k,) back to the start, each varied by its own seed (k,); observes."""
+        chosen = np.atleast_1d(np.asarray(cars, dtype=np.int64))
+        for car, seed in zip(chosen, np.atleast_1d(np.asarray(seeds)), strict=True):
+            along, aside, speed, angle = _start_variation(int(seed)) * self.start_noise
+            self._place(int(car), along, aside, speed, angle)
+        self._observe(chosen)
+
+    def step(self, actions: U8) -> None:
+        """50 ms with each car's action (B,) held, then an observation."""
+        self._tick(actions, TICKS_PER_ACTION)
+        self.observe()
+
+    def tick(self, actions: U8) -> None:
+        """10 ms with each car's action (B,); nothing is observed."""
+        self._tick(actions, 1)
+
+    def observe(self) -> None:
+        """Fills `floats` and `frames` for every car."""
+        observe_cars(self._cars, self.packed, self.floats)
+        if self.render:
+            self._draw(self.frames, self._cars)
+
+    def move_to_track(self, car: int, track: int) -> None:
+        """Puts a car exactly at the start of another track; call `reset` after it."""
+        if not 0 <= track < len(self.tracks):
+            raise IndexError(f"track {track} of {len(self.tracks)}")
+        self._cars.track[car] = track
+        self._place(car, 0.0, 0.0, 0.0, 0.0)
+
+    def get_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies of all arrays that determine every car's future."""
+        return {name: array.copy() for name, array in self._cars._asdict().items()}
+
+    def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Continues exactly from `get_state` of a batch with as many cars and the same tracks.
+
+        Raises:
+            ValueError: arrays are missing or differ in shape.
+        """
+        for name, array in self._cars._asdict().items():
+            if name not in state or np.shape(state[name]) != array.shape:
+                raise ValueError(f"state of {name!r}: expected an array of shape {array.shape}")
+        for name, array in self._cars._asdict().items():
+            array[...] = state[name]
+        self.observe()
+
+    def _tick(self, actions: U8, ticks: int) -> None:
+        held = np.ascontiguousarray(actions, dtype=np.uint8)
+        if held.shape != (self.num_cars,):
+            raise ValueError(f"expected {self.num_cars} actions, got an array {held.shape}")
+        tick_cars(
+            self._cars,
+            self.packed,
+            self._finishes,
+            held,
+            ticks,
+            self.no_progress_ms,
+            self.max_race_ms,
+        )
+
+    def _observe(self, chosen: I64) -> None:
+        """Observes only some cars."""
+        rows = Cars(*(array[chosen] for array in self._cars))
+        floats = self.floats[chosen]
+        observe_cars(rows, self.packed, floats)
+        self.floats[chosen] = floats
+        if self.render:
+            frames = self.frames[chosen]
+            self._draw(frames, rows)
+            self.frames[chosen] = frames
+
+    def _draw(self, frames: U8, cars: Cars) -> None:
+        from rl.envs.sim.camera import render_all  # compiled only where pictures are wanted
+
+        render_all(frames, self.packed, cars.track, cars.road_index, cars.state)
+
+    def _place(self, car: int, along: float, aside: float, speed: float, angle: float) -> None:
+        x, z, yaw = self._starts[self._cars.track[car]]
+        sin_yaw, cos_yaw = math.sin(yaw), math.cos(yaw)
+        x += along * sin_yaw + aside * cos_yaw
+        z += along * cos_yaw - aside * sin_yaw
+        start_car(self._cars, car, self.packed, x, z, yaw + angle, speed)
+
+    @property
+    def state(self) -> F64:
+        """(B, STATE_SIZE) see `rl.envs.sim.car`."""
+        return self._cars.state
+
+    @property
+    def track_of_car(self) -> I64:
+        """(B,) index of each car's track."""
+        return self._cars.track
+
+    @property
+    def road_index(self) -> I64:
+        """(B,) row of each car on its own road."""
+        return self._cars.road_index
+
+    @property
+    def race_time_ms(self) -> I32:
+        """(B,) since the start; exact to 10 ms at the finish."""
+        return self._cars.time_ms
+
+    @property
+    def finished(self) -> Flags:
+        """(B,) crossed the finish; the car stays frozen until it is reset."""
+        return self._cars.finished
+
+    @property
+    def truncated(self) -> Flags:
+        """(B,) cut off; the car stays frozen until it is reset."""
+        return self._cars.truncated
+
+    @property
+    def zone(self) -> I64:
+        """(B,) current zone of the line."""
+        return self._cars.zone
+
+    @property
+    def furthest_zone(self) -> I64:
+        """(B,) furthest zone of this race."""
+        return self._cars.furthest_zone
+
+    @property
+    def meters(self) -> F64:
+        """(B,) progress along the line; only differences matter."""
+        return self._cars.meters
+
+
+def _new_cars(track: I64, n_tracks: int) -> Cars:
+    if track.ndim != 1 or len(track) == 0 or track.min() < 0 or track.max() >= n_tracks:
+        raise ValueError(f"track_of_car: expected indices below {n_tracks}, at least one car")
+    n = len(track)
+
+    def whole() -> I64:
+        return np.zeros(n, np.int64)
+
+    return Cars(
+        state=np.zeros((n, STATE_SIZE)),
+        track=track.copy(),
+        road_index=whole(),
+        zone=whole(),
+        furthest_zone=whole(),
+        progress_ms=whole(),
+        time_ms=np.zeros(n, np.int32),
+        finished=np.zeros(n, np.bool_),
+        truncated=np.zeros(n, np.bool_),
+        gearbox_counter=whole(),
+        meters=np.zeros(n),
+        history=np.full((n, HISTORY_TICKS), ACTION_FORWARD, np.uint8),
+    )
+
+
+def _start(track: Track) -> tuple[float, float, float]:
+    """x, z and yaw of a track's start."""
+    points = track.line.points
+    aim = points[min(_AIM_POINTS, len(points) - 1)] - points[0]
+    return float(points[0, 0]), float(points[0, 2]), math.atan2(aim[0], aim[2])
+
+
+def _finishes(tracks: Sequence[Track]) -> Finishes:
+    last = np.array([track.line.points[-1] - track.line.points[-2] for track in tracks])
+    last /= np.linalg.norm(last, axis=1, keepdims=True)
+    return Finishes(np.array([track.line.finish_point for track in tracks]), last)
+
+
+def _start_variation(seed: int) -> F64:
+    """(4,) metres ahead, metres to the left, m/s and radians of a seed, at full noise."""
+    u = np.random.default_rng(seed).uniform(-1.0, 1.0, 4)
+    u[2] = (u[2] + 1.0) / 2.0
+    return u * np.array([START_ALONG_M, START_ASIDE_M, START_SPEED_MPS, START_ANGLE_RAD])
