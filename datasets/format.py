@@ -146,8 +146,7 @@ class ReplayRecord:
 
     def digest(self) -> str:
         """SHA-256 over the rows and the facts of this replay, in hexadecimal."""
-        facts = [self.track, self.race_time_ms, bool(self.finished)]
-        digest = hashlib.sha256(json.dumps(facts).encode())
+        digest = content_hash(self.track, int(self.race_time_ms), bool(self.finished))
         for array in self.arrays().values():
             digest.update(array.data)
         return digest.hexdigest()
@@ -160,6 +159,11 @@ class ReplayRecord:
             *(first_action, len(self.actions), self.digest()),
         )
         return np.array(values, dtype=REPLAY_DTYPE)
+
+
+def content_hash(track: str, race_time_ms: int, finished: bool) -> "hashlib._Hash":
+    """The hash of a replay, before its rows: frames, floats, times, metres, actions, in order."""
+    return hashlib.sha256(json.dumps([track, race_time_ms, finished]).encode())
 
 
 def create_layout(
