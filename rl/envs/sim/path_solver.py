@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from rl.envs.sim.jit import compiled
 
 Floats = npt.NDArray[np.float64]
 
@@ -18,15 +19,16 @@ Floats = npt.NDArray[np.float64]
 _OBJECTIVE_SCALE = 1e3
 _BARRIER_SHRINK = 0.15
 _STEP_SHARE = 0.97
+_LEAST_SLACK_M = 1e-9
 
 
-@njit(cache=True)
+@compiled
 def wrap_angle(angle: float) -> float:
     """The same angle in [-pi, pi)."""
     return angle - 2.0 * math.pi * math.floor(angle / (2.0 * math.pi) + 0.5)
 
 
-@njit(cache=True)
+@compiled
 def path_points(center: Floats, left: Floats, offset: Floats, out: Floats) -> None:
     """World points of a path given by its lateral offsets.
 
@@ -40,7 +42,7 @@ def path_points(center: Floats, left: Floats, offset: Floats, out: Floats) -> No
         out[i, 2] = center[i, 2] + offset[i] * left[i, 1]
 
 
-@njit(cache=True)
+@compiled
 def path_geometry(points: Floats, heading: Floats, curvature: Floats, spacing: Floats) -> None:
     """Heading, curvature and horizontal spacing of a path.
 
@@ -71,7 +73,7 @@ def path_geometry(points: Floats, heading: Floats, curvature: Floats, spacing: F
         heading[i] = 0.5 * (heading[i] + heading[i - 1])
 
 
-@njit(cache=True)
+@compiled
 def _quadratic_form(
     center: Floats,
     left: Floats,
@@ -120,7 +122,7 @@ def _quadratic_form(
         linear[i + 1] += w * (cx * left[i + 1, 0] + cz * left[i + 1, 1])
 
 
-@njit(cache=True)
+@compiled
 def _solve_pentadiagonal(band: Floats, extra: Floats, rhs: Floats, factor: Floats) -> None:
     """Solves (band + diag(extra)) x = rhs in place by LDL^T; `factor` is (3, M) scratch."""
     n = rhs.shape[0]
@@ -149,7 +151,7 @@ def _solve_pentadiagonal(band: Floats, extra: Floats, rhs: Floats, factor: Float
             rhs[i] -= factor[2, i + 2] * rhs[i + 2]
 
 
-@njit(cache=True)
+@compiled
 def _interior_point(
     band: Floats, linear: Floats, low: Floats, high: Floats, x: Floats, iterations: int
 ) -> None:
@@ -175,13 +177,15 @@ def _interior_point(
                 gradient += band[1, i] * x[i + 1]
             if i + 2 < n:
                 gradient += band[2, i] * x[i + 2]
-            s_low, s_high = x[i] - low[i], high[i] - x[i]
+            s_low = max(x[i] - low[i], _LEAST_SLACK_M)
+            s_high = max(high[i] - x[i], _LEAST_SLACK_M)
             extra[i] = z_low[i] / s_low + z_high[i] / s_high
             step[i] = -gradient + mu / s_low - mu / s_high
         _solve_pentadiagonal(band, extra, step, factor)
         share = 1.0
         for i in range(n):
-            s_low, s_high = x[i] - low[i], high[i] - x[i]
+            s_low = max(x[i] - low[i], _LEAST_SLACK_M)
+            s_high = max(high[i] - x[i], _LEAST_SLACK_M)
             d_low = (mu - z_low[i] * step[i]) / s_low - z_low[i]
             d_high = (mu + z_high[i] * step[i]) / s_high - z_high[i]
             if step[i] < 0.0:
@@ -193,13 +197,14 @@ def _interior_point(
             if d_high < 0.0:
                 share = min(share, -_STEP_SHARE * z_high[i] / d_high)
         for i in range(n):
-            s_low, s_high = x[i] - low[i], high[i] - x[i]
+            s_low = max(x[i] - low[i], _LEAST_SLACK_M)
+            s_high = max(high[i] - x[i], _LEAST_SLACK_M)
             z_low[i] += share * ((mu - z_low[i] * step[i]) / s_low - z_low[i])
             z_high[i] += share * ((mu + z_high[i] * step[i]) / s_high - z_high[i])
             x[i] += share * step[i]
 
 
-@njit(cache=True)
+@compiled
 def smoothest_path(
     center: Floats,
     left: Floats,

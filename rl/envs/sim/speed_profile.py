@@ -1,0 +1,173 @@
+"""How fast a path can be driven: forward and backward passes with the car's own constants."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.surfaces import DIRT, GRASS, TURBO
+from rl.envs.sim.car import CAR
+from rl.envs.sim.jit import compiled
+from rl.envs.sim.path_solver import path_geometry, path_points
+
+F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
+
+TOP_SPEED_MPS: Final = 95.0
+LEAST_SPEED_MPS: Final = 6.0
+_CREST_BASE_M: Final = 4  # half of the base over which the road's vertical bend is measured
+_CREST_REACH_M: Final = 20  # a bend this far behind a crest must be reached with wheels on the road
+_CREST_BEND: Final = 0.006  # 1/m; a bend weaker than this can be flown over
+_SHIFT_SHARE: Final = 0.96  # of the engine's push is left by gear changes
+_BRAKING_USE: Final = 0.45  # share of the grip used for cornering at which braking ends
+
+
+class Shares(NamedTuple):
+    """Share of the car's abilities that a profile asks for."""
+
+    grip: float = 0.95
+    brake: float = 0.85
+    crest: float = 0.9
+    edge: float = 1.0  # metres between a wheel and a patch, or the road's edge
+
+
+class Sections(NamedTuple):
+    """A road's sections for compiled code: the fields of `Road` with these names."""
+
+    center: F64
+    left: F64
+    edges: F64
+    patch_kind: U8
+    patch_span: F64
+
+
+class Course(NamedTuple):
+    """What a car meets along one path; (M,) each.
+
+    points: (M, 3) m. heading: rad. curvature: 1/m, left > 0. spacing: m to the next section.
+    grip: share of the grip on asphalt. drag: m/s^2 of extra drag at 30 m/s.
+    boost: 1 where a wheel is on a turbo strip. speed: m/s, the fastest profile.
+    """
+
+    points: F64
+    heading: F64
+    curvature: F64
+    spacing: F64
+    grip: F64
+    drag: F64
+    boost: F64
+    speed: F64
+
+
+def empty_course(n: int) -> Course:
+    """A course of `n` sections to be filled."""
+    return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(7)))
+
+
+@compiled
+def _meet_surfaces(road: Sections, offset: F64, course: Course, first: int, end: int) -> None:
+    """Fills grip, drag and boost on rows first:end."""
+    for i in range(first, end):
+        grip, drag, boost = 0.0, 0.0, 0.0
+        for side in range(2):
+            d = offset[i] + (CAR.wheel_track if side == 0 else -CAR.wheel_track)
+            kind = 0
+            if d > road.edges[i, 0] or -d > road.edges[i, 1]:
+                kind = GRASS
+            elif road.patch_kind[i] != 0 and road.patch_span[i, 0] <= d <= road.patch_span[i, 1]:
+                kind = road.patch_kind[i]
+            if kind == GRASS:
+                grip += 0.5 * CAR.grass_grip
+                drag += 0.5 * (CAR.grass_drag + 30.0 * CAR.grass_speed_drag)
+            elif kind == DIRT:
+                grip += 0.5 * CAR.dirt_grip
+                drag += 0.5 * CAR.dirt_drag
+            else:
+                grip += 0.5
+                if kind == TURBO:
+                    boost = 1.0
+        course.grip[i], course.drag[i], course.boost[i] = grip, drag, boost
+
+
+@compiled
+def _cornering_limits(course: Course, shares: Shares) -> None:
+    """Speed (M,) that grip, steering and crests allow on each section alone."""
+    curvature, speed = course.curvature, course.speed
+    n = curvature.shape[0]
+    for i in range(n):
+        # A few metres of path are one action long: the mean bend over them counts.
+        lo, hi = max(i - 2, 0), min(i + 3, n)
+        bend = 0.0
+        for j in range(lo, hi):
+            bend += abs(curvature[j])
+        bend = max(bend / (hi - lo), 1e-6)
+        limit = math.sqrt(shares.grip * CAR.grip * course.grip[i] / bend)
+        limit = min(limit, shares.grip * CAR.max_yaw_rate / bend)
+        speed[i] = max(min(limit, TOP_SPEED_MPS), LEAST_SPEED_MPS)
+    for i in range(_CREST_BASE_M, n - _CREST_BASE_M):
+        base = float(_CREST_BASE_M * _CREST_BASE_M)
+        around = course.points[i - _CREST_BASE_M, 1] + course.points[i + _CREST_BASE_M, 1]
+        fall = (2.0 * course.points[i, 1] - around) / base
+        if fall < 1e-4:
+            continue
+        sharpest = 0.0
+        for j in range(max(i - 4, 0), min(i + _CREST_REACH_M, n)):
+            sharpest = max(sharpest, abs(curvature[j]))
+        if sharpest > _CREST_BEND:
+            limit = math.sqrt(shares.crest * CAR.gravity / fall)
+            speed[i] = min(speed[i], max(limit, LEAST_SPEED_MPS))
+
+
+@compiled
+def fill_speed(course: Course, start: int, shares: Shares) -> None:
+    """Fills the fastest speed along a path, from standing at row `start`."""
+    curvature, spacing, speed = course.curvature, course.spacing, course.speed
+    drag, height = course.drag, course.points[:, 1]
+    n = curvature.shape[0]
+    _cornering_limits(course, shares)
+    for i in range(n - 2, -1, -1):
+        v = speed[i + 1]
+        used = v * v * abs(curvature[i]) / (CAR.grip * course.grip[i])
+        brake = CAR.brake * shares.brake * max(0.0, 1.0 - (used / _BRAKING_USE) ** 2)
+        slope = (height[i + 1] - height[i]) / spacing[i]
+        slow = brake + CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope
+        slow = max(slow, 0.5)
+        speed[i] = min(speed[i], math.sqrt(v * v + 2.0 * slow * spacing[i]))
+    speed[start] = min(speed[start], LEAST_SPEED_MPS)
+    turbo_left_s = 0.0
+    for i in range(start, n - 1):
+        v = speed[i]
+        slope = (height[i + 1] - height[i]) / spacing[i]
+        bend = v * v * abs(curvature[i])
+        push = _SHIFT_SHARE * min(CAR.engine_accel, CAR.engine_power / v)
+        # The tyres' force is square to the car, which points into the bend.
+        scrub = bend * bend * CAR.lateral_tau_s / v
+        push -= CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope + scrub
+        if course.boost[i] > 0.0:
+            turbo_left_s = CAR.turbo_ms / 1000.0
+        if turbo_left_s > 0.0:
+            push += CAR.turbo_accel
+            turbo_left_s -= spacing[i] / v
+        reached = math.sqrt(max(v * v + 2.0 * push * spacing[i], LEAST_SPEED_MPS**2))
+        speed[i + 1] = min(speed[i + 1], reached)
+
+
+@compiled
+def profile_time(course: Course, start: int, finish: int) -> float:
+    """Seconds that a course's profile takes from row `start` to row `finish`."""
+    total = 0.0
+    for i in range(start, finish):
+        total += 2.0 * course.spacing[i] / (course.speed[i] + course.speed[i + 1])
+    return total
+
+
+@compiled
+def fill_course(road: Sections, offset: F64, start: int, shares: Shares, course: Course) -> None:
+    """Fills the course of the path with these offsets (M,) m."""
+    path_points(road.center, road.left, offset, course.points)
+    path_geometry(course.points, course.heading, course.curvature, course.spacing)
+    _meet_surfaces(road, offset, course, 0, offset.shape[0])
+    fill_speed(course, start, shares)
