@@ -21,6 +21,12 @@ class PartConfig(StrictModel):
         None, ge=0, description="frames after which a frozen part is trained; null: never"
     )
 
+    @model_validator(mode="after")
+    def _check_warm_up(self) -> Self:
+        if self.unfreeze_at_frames is not None and not self.freeze:
+            raise ValueError("unfreeze_at_frames needs freeze: true (or set it to null)")
+        return self
+
 
 class CnnConfig(StrictModel):
     """Convolutions of the image encoder."""
