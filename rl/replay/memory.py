@@ -21,6 +21,7 @@ from datasets.contract.minirace import (
 from rl.config_learning import MemoryConfig
 from rl.replay.batch import Batch
 from rl.replay.minirace import limit_to_window
+from rl.replay.ring import Columns, ObservationRing, Slots
 from rl.replay.sum_tree import SumTree
 from rl.rollout import Rollout
 
@@ -31,17 +32,9 @@ SPLIT_CHANGE_PROBABILITY: Final = 0.1
 """Neighbours share pictures, so the split to train or test is drawn for stretches, not steps."""
 NEW_PRIORITY_FACTOR: Final = 2.0
 
-Slots = npt.NDArray[np.int64]
-Columns = dict[str, npt.NDArray[Any]]
-
 
 class ReplayMemory:
-    """A ring of `capacity` observations.
-
-    Attributes:
-        capacity: slots; a run of L actions takes L + 1.
-        total: slots ever written, which numbers them: slot t lies at (t - base) mod capacity.
-    """
+    """A ring of `capacity` observations and the transitions between them."""
 
     def __init__(
         self,
@@ -55,41 +48,31 @@ class ReplayMemory:
         self.config = config
         self.image_hw = image_hw
         self.n_floats = n_floats
-        self.total = 0
-        self._base = 0
         self._pin = pin_memory
         self._buffers: dict[int, Batch] = {}
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        if capacity < 2:
-            raise ValueError(f"capacity must hold a transition, got {capacity}")
-        self.capacity = capacity
-        self._columns: Columns = {
-            "frames": np.zeros((capacity, *self.image_hw), dtype=np.uint8),
-            "floats": np.zeros((capacity, self.n_floats), dtype=np.float32),
-            "actions": np.zeros(capacity, dtype=np.uint8),
-            "rewards": np.zeros(capacity, dtype=np.float32),
-            "potentials": np.zeros(capacity, dtype=np.float32),
-            "greedy": np.zeros(capacity, dtype=np.bool_),
-            "finishes": np.zeros(capacity, dtype=np.bool_),
-            "steps_left": np.zeros(capacity, dtype=np.int32),
-            "kinds": np.zeros(capacity, dtype=np.uint8),
-        }
+        self._ring = ObservationRing(capacity, self.image_hw, self.n_floats)
         self._tree = SumTree(capacity) if self.config.prio_alpha > 0.0 else None
         self._starts: dict[int, Slots] = {}
 
     # -- what is in it --------------------------------------------------------------------------
 
     @property
-    def used_slots(self) -> int:
-        """Slots that hold an observation."""
-        return min(self.total - self._base, self.capacity)
+    def capacity(self) -> int:
+        """Slots; a run of L actions takes L + 1."""
+        return self._ring.capacity
+
+    @property
+    def total(self) -> int:
+        """Observations ever written, which numbers them."""
+        return self._ring.total
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest slot that is still held."""
-        return self.total - self.used_slots
+        """Number of the oldest observation that is still held."""
+        return self._ring.oldest
 
     def __len__(self) -> int:
         """Transitions that can be sampled for training."""
@@ -103,8 +86,8 @@ class ReplayMemory:
     @property
     def bytes_per_transition(self) -> float:
         """Memory of one slot, its share of the sum tree included."""
-        held = sum(column.nbytes for column in self._columns.values()) / self.capacity
-        return held + (16.0 if self._tree is not None else 0.0)
+        tree = self._tree.nbytes / self.capacity if self._tree is not None else 0.0
+        return self._ring.bytes_per_slot + tree
 
     def priorities(self) -> npt.NDArray[np.float64]:
         """Sampling weights of the training transitions; empty without prioritised replay."""
@@ -114,7 +97,7 @@ class ReplayMemory:
 
     def _start_slots(self, kind: int) -> Slots:
         if kind not in self._starts:
-            kinds = self._columns["kinds"][: self.used_slots]
+            kinds = self._ring.columns["kinds"][: self._ring.used]
             self._starts[kind] = np.flatnonzero(kinds == kind)
         return self._starts[kind]
 
@@ -157,10 +140,13 @@ class ReplayMemory:
             "steps_left": np.arange(steps, -1, -1, dtype=np.int32),
             "kinds": np.append(self._split(steps, rng), np.uint8(LAST)),
         }
-        # Only the end of a run that is longer than the whole memory fits.
-        columns = {name: values[-self.capacity :] for name, values in columns.items()}
-        self._write(columns)
-        return int((columns["kinds"] == TRAIN).sum())
+        new_priority = self._new_priority()
+        slots = self._ring.write(columns)
+        self._starts.clear()
+        is_training = self._ring.columns["kinds"][slots] == TRAIN
+        if self._tree is not None:
+            self._tree.set(slots, np.where(is_training, new_priority, 0.0))
+        return int(is_training.sum())
 
     def _split(self, steps: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         changes = rng.random(steps) < SPLIT_CHANGE_PROBABILITY
@@ -168,20 +154,6 @@ class ReplayMemory:
         is_test = rng.random(steps) < self.config.buffer_test_ratio
         drawn_at = np.maximum.accumulate(np.where(changes, np.arange(steps), 0))
         return np.where(is_test[drawn_at], np.uint8(TEST), np.uint8(TRAIN)).astype(np.uint8)
-
-    def _write(self, columns: Columns) -> None:
-        count = len(columns["actions"])
-        slots = (self.total - self._base + np.arange(count)) % self.capacity
-        new_priority = self._new_priority()
-        head = min(count, self.capacity - int(slots[0]))
-        for name, values in columns.items():
-            column = self._columns[name]
-            column[slots[0] : slots[0] + head] = values[:head]
-            column[: count - head] = values[head:]
-        self.total += count
-        self._starts.clear()
-        if self._tree is not None:
-            self._tree.set(slots, np.where(columns["kinds"] == TRAIN, new_priority, 0.0))
 
     def _new_priority(self) -> float:
         if self._tree is None or self._tree.total <= 0.0:
@@ -209,12 +181,11 @@ class ReplayMemory:
         """Change the capacity and keep the newest observations that fit."""
         if capacity == self.capacity:
             return
-        first = self.total - min(self.used_slots, capacity)
-        rows = self.rows(first)
-        weights = self._tree.get(self._places(first)) if self._tree is not None else None
+        total = self.total
+        first = total - min(self._ring.used, capacity)
+        rows, weights = self._ring.rows(first), self._weights(first)
         self._allocate(capacity)
-        self._base = first
-        self._restore(rows, weights)
+        self._restore(rows, weights, base=first, total=total)
 
     # -- sampling -------------------------------------------------------------------------------
 
@@ -236,7 +207,7 @@ class ReplayMemory:
             ValueError: there are no such transitions.
         """
         slots, weights = self._draw(size, rng, test)
-        columns = self._columns
+        columns = self._ring.columns
         places = (slots[:, None] + np.arange(self.config.n_steps)) % self.capacity
         left = columns["steps_left"][slots].astype(np.int64)
         length = self._lengths(places, left)
@@ -285,7 +256,7 @@ class ReplayMemory:
         """(B,) actions n of the transitions whose slots are (B, n_steps) `places`."""
         goes_on = left[:, None] > np.arange(1, self.config.n_steps)
         if self.config.discard_non_greedy_actions_in_nsteps:
-            goes_on &= self._columns["greedy"][places[:, 1:]]
+            goes_on &= self._ring.columns["greedy"][places[:, 1:]]
         lengths: Slots = 1 + np.logical_and.accumulate(goes_on, axis=1).sum(axis=1)
         return lengths
 
@@ -295,34 +266,28 @@ class ReplayMemory:
         return self._buffers[size]
 
     def _gather(self, name: str, slots: Slots, out: torch.Tensor) -> None:
-        column = self._columns[name].reshape(self.capacity, -1)
+        column = self._ring.columns[name].reshape(self.capacity, -1)
         # Any mode but the default writes to `out` without a copy in between.
         np.take(column, slots, axis=0, out=out.numpy().reshape(len(slots), -1), mode="clip")
 
     # -- saving ---------------------------------------------------------------------------------
 
-    def _places(self, first: int) -> Slots:
-        return (np.arange(first, self.total) - self._base) % self.capacity
-
     def rows(self, first: int = 0) -> Columns:
-        """Copies of the slots from number `first` on that are still held, in order of age.
+        """Copies of the observations from number `first` on that are still held, by age.
 
-        Slots never change after they are written (priorities are apart), so a checkpoint can
+        They never change after they are written (priorities are apart), so a checkpoint can
         append the rows since the last one and drop those before `oldest`.
         """
-        places = self._places(max(first, self.oldest))
-        return {name: column[places] for name, column in self._columns.items()}
+        return self._ring.rows(first)
 
     def cursor(self) -> dict[str, Any]:
         """Everything but the rows: where the ring stands, and the sampling weights."""
-        places = self._places(self.oldest)
-        weights = self._tree.get(places) if self._tree is not None else None
         return {
             "capacity": self.capacity,
             "total": self.total,
-            "base": self._base,
+            "base": self._ring.base,
             "oldest": self.oldest,
-            "weights": weights,
+            "weights": self._weights(self.oldest),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -335,25 +300,22 @@ class ReplayMemory:
         Raises:
             ValueError: rows that are missing or of another shape.
         """
-        cursor, rows = state["cursor"], state["rows"]
-        held = cursor["total"] - cursor["oldest"]
-        for name, column in self._columns.items():
-            found = rows[name].shape if name in rows else None
-            if found != (held, *column.shape[1:]):
-                expected = (held, *column.shape[1:])
-                raise ValueError(f"replay memory: {name} should be {expected}, got {found}")
+        cursor = state["cursor"]
         self._allocate(cursor["capacity"])
-        self._base, self.total = cursor["base"], cursor["total"]
-        self._restore(rows, cursor["weights"])
+        base, total = cursor["base"], cursor["total"]
+        self._restore(state["rows"], cursor["weights"], base=base, total=total)
 
-    def _restore(self, rows: Columns, weights: npt.NDArray[np.float64] | None) -> None:
-        places = self._places(self.oldest)
-        for name, column in self._columns.items():
-            column[places] = rows[name]
-        self._starts.clear()
+    def _weights(self, first: int) -> npt.NDArray[np.float64] | None:
+        return self._tree.get(self._ring.slots(first)) if self._tree is not None else None
+
+    def _restore(
+        self, rows: Columns, weights: npt.NDArray[np.float64] | None, *, base: int, total: int
+    ) -> None:
+        self._ring.restore(rows, base=base, total=total)
         if self._tree is not None:
-            ones = np.where(rows["kinds"] == TRAIN, 1.0, 0.0)
-            self._tree.set(places, ones if weights is None else weights)
+            alike = np.where(rows["kinds"] == TRAIN, 1.0, 0.0)
+            slots = self._ring.slots(self.oldest)
+            self._tree.set(slots, alike if weights is None else weights)
 
     def check_valid(self) -> None:
         """Raise if a run is broken, or a slot has a weight that it should not have.
@@ -361,10 +323,11 @@ class ReplayMemory:
         Raises:
             ValueError: what is wrong.
         """
-        places = self._places(self.oldest)
-        left, kinds = self._columns["steps_left"][places], self._columns["kinds"][places]
-        if len(left) == 0:
+        slots = self._ring.slots(self.oldest)
+        if len(slots) == 0:
             return
+        left = self._ring.columns["steps_left"][slots]
+        kinds = self._ring.columns["kinds"][slots]
         if not np.array_equal(left == 0, kinds == LAST):
             raise ValueError("replay memory: transitions that start after the last action")
         inside = left[:-1] > 0
@@ -372,5 +335,5 @@ class ReplayMemory:
             raise ValueError("replay memory: a run whose slots do not follow each other")
         if self._tree is not None:
             self._tree.check_valid()
-            if not np.array_equal(self._tree.get(places) > 0.0, kinds == TRAIN):
+            if not np.array_equal(self._tree.get(slots) > 0.0, kinds == TRAIN):
                 raise ValueError("replay memory: weights on other slots than training transitions")

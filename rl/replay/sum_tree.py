@@ -19,6 +19,11 @@ class SumTree:
         """Sum of all weights."""
         return float(self._nodes[1])
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tree."""
+        return self._nodes.nbytes
+
     def get(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Weights of the slots, same shape as `slots`."""
         found: npt.NDArray[np.float64] = self._nodes[self._leaves + slots]
@@ -52,10 +57,6 @@ class SumTree:
             left -= np.where(right, below, 0.0)
             nodes += right
         return nodes - self._leaves
-
-    def weights(self) -> npt.NDArray[np.float64]:
-        """(capacity,) copy of all weights."""
-        return self._nodes[self._leaves : self._leaves + self.capacity].copy()
 
     def check_valid(self) -> None:
         """Raise if a weight is negative or a sum is not that of its children.
