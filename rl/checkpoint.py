@@ -1,14 +1,17 @@
 """Checkpoints that are whole or absent, with the previous one kept.
 
 A checkpoint is a folder `checkpoints/<number>/` of tensor files with a manifest of their sizes and
-hashes. It is written under a temporary name, flushed and renamed. Reading starts with the newest and
-falls back, with a warning, to the one before it if a file is damaged.
+hashes. It is written under a temporary name, flushed and renamed. Reading starts with the newest
+and falls back, with a warning, to the one before it if a file is damaged. What is too large to be
+written each time, the replay memory, lies in segments beside them (`rl.segments`), which the
+manifest lists with their hashes.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, sha256_of, write_json
+from rl.segments import Segment, SegmentStore
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +30,15 @@ KEPT: Final = 2
 _ARRAY: Final = "__ndarray__"
 
 
-def save_checkpoint(folder: Path, number: int, parts: Mapping[str, Any]) -> Path:
-    """Write a checkpoint and remove all but the last `KEPT`.
+def save_checkpoint(
+    folder: Path, parts: Mapping[str, Any], segments: Sequence[Segment] = ()
+) -> Path:
+    """Write a checkpoint and remove all but the last `KEPT`, with the segments only they need.
 
     Args:
         folder: the run's `checkpoints` folder.
-        number: orders checkpoints; saving a number again replaces that one.
         parts: file stem -> state of tensors, arrays, numbers, strings, lists and dicts.
+        segments: of the replay memory that belong to it, written before.
 
     Returns:
         The checkpoint's folder.
@@ -40,33 +46,39 @@ def save_checkpoint(folder: Path, number: int, parts: Mapping[str, Any]) -> Path
     Raises:
         UserError: the disk is full or the folder cannot be written; what was there stays.
     """
-    target, temporary = folder / f"{number:012d}", folder / f".{number:012d}.tmp"
+    found = _numbered(folder)
+    number = int(found[-1].name) + 1 if found else 1
+    target, temporary = folder / f"{number:06d}", folder / f".{number:06d}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         files = {}
         for name, state in parts.items():
             path = temporary / f"{name}.pt"
-            torch.save(_encode(state), path)
+            torch.save(encode(state), path)
             _flush(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        write_json(temporary / MANIFEST, {"format_version": FORMAT_VERSION, "files": files})
-        _replace_folder(temporary, target)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "files": files,
+            "segments": [asdict(segment) for segment in segments],
+        }
+        write_json(temporary / MANIFEST, manifest)
+        temporary.rename(target)
+    except (OSError, RuntimeError, UserError) as error:  # torch reports a full disk its own way
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"{target}: the checkpoint could not be saved ({error}); earlier ones are kept"
         ) from error
-    for old in _numbered(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(folder)
     return target
 
 
-def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Read the newest checkpoint that is whole.
+def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
+    """Read the newest checkpoint that is whole; damaged ones are renamed and reported.
 
     Returns:
-        Its folder, and its parts as they were given to `save_checkpoint`.
+        Its folder, its parts as they were given to `save_checkpoint`, and its segments.
 
     Raises:
         UserError: there is none.
@@ -75,8 +87,9 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     for path in reversed(found):
         problem = check_checkpoint(path)
         if problem is None:
-            return path, _read(path)
-        logger.warning("%s is damaged (%s); trying the checkpoint before it", path, problem)
+            return path, _read(path), _segments(path)
+        logger.warning("%s is damaged (%s); using the checkpoint before it", path, problem)
+        path.rename(path.with_name(f"{path.name}.damaged"))
     raise UserError(
         f"{folder}: no usable checkpoint"
         + (f" ({len(found)} damaged)" if found else "; the run stopped before its first save")
@@ -92,22 +105,46 @@ def check_checkpoint(path: Path) -> str | None:
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         return f"its format is not version {FORMAT_VERSION}"
     for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.exists():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} of {expected['bytes']} bytes"
-        if sha256_of(file) != expected["sha256"]:
-            return f"{name} has another hash than when it was saved"
+        problem = _check_file(path / name, expected["bytes"], expected["sha256"])
+        if problem is not None:
+            return problem
+    store = SegmentStore(path.parent)
+    for segment in _segments(path):
+        problem = _check_file(store.path(segment), segment.bytes, segment.sha256)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _check_file(file: Path, size: int, sha256: str) -> str | None:
+    if not file.exists():
+        return f"{file.name} is missing"
+    if file.stat().st_size != size:
+        return f"{file.name} has {file.stat().st_size} of {size} bytes"
+    if sha256_of(file) != sha256:
+        return f"{file.name} has another hash than when it was saved"
     return None
 
 
 def _read(path: Path) -> dict[str, Any]:
     names = [Path(name).stem for name in read_json(path / MANIFEST)["files"]]
     return {
-        name: _decode(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
+        name: decode(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
         for name in names
     }
+
+
+def _segments(path: Path) -> list[Segment]:
+    return [Segment(**entry) for entry in read_json(path / MANIFEST)["segments"]]
+
+
+def _prune(folder: Path) -> None:
+    """Drop old checkpoints, and segments that none of the others lists."""
+    found = _numbered(folder)
+    for old in found[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    needed = {s.name for path in found[-KEPT:] for s in _segments(path)}
+    SegmentStore(folder).keep_only(needed)
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -122,36 +159,25 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _replace_folder(temporary: Path, target: Path) -> None:
-    """Put `temporary` at `target`; a folder cannot be replaced in one step, so the old steps aside."""
-    if target.exists():
-        aside = target.with_name(f".{target.name}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)
-        temporary.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        temporary.rename(target)
-
-
-def _encode(state: Any) -> Any:
+def encode(state: Any) -> Any:
     """Arrays as marked tensors, so that files load with `weights_only=True`."""
     if isinstance(state, np.ndarray):
         return {_ARRAY: torch.from_numpy(np.ascontiguousarray(state)), "shape": list(state.shape)}
     if isinstance(state, np.generic):
         return state.item()
     if isinstance(state, Mapping):
-        return {key: _encode(value) for key, value in state.items()}
+        return {key: encode(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return [_encode(value) for value in state]
+        return [encode(value) for value in state]
     return state
 
 
-def _decode(state: Any) -> Any:
+def decode(state: Any) -> Any:
+    """Inverse of `encode`, with lists for tuples."""
     if isinstance(state, dict):
         if _ARRAY in state:
             return state[_ARRAY].numpy().reshape(state["shape"])
-        return {key: _decode(value) for key, value in state.items()}
+        return {key: decode(value) for key, value in state.items()}
     if isinstance(state, list):
-        return [_decode(value) for value in state]
+        return [decode(value) for value in state]
     return state

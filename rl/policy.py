@@ -15,7 +15,7 @@ class Policy:
     then computed once, and an observation's values do not depend on its place in the batch.
 
     Attributes:
-        network: the network that is asked; it stays in evaluation mode.
+        network: the network that is asked; it is put into evaluation mode.
         num_taus: K, fractions per call.
     """
 
@@ -25,7 +25,6 @@ class Policy:
         *,
         num_taus: int | None = None,
         generator: torch.Generator | None = None,
-        noise: bool = False,
     ) -> None:
         """Wrap `network`.
 
@@ -34,30 +33,35 @@ class Policy:
             num_taus: K; None takes `nn.iqn.k` of the network.
             generator: draws stratified fractions anew at each call; None uses the midpoints of
                 K equal strata, which makes the policy deterministic.
-            noise: draw new noise for noisy layers at each call; False acts on their means.
         """
         self.network = network.eval()
         self.num_taus = network.config.iqn.k if num_taus is None else num_taus
         self._generator = generator
-        self._noise = noise
+        self._noisy = network.config.decoder.noisy
         self._device = next(network.parameters()).device
-        set_noise(network, noise)
 
     @torch.inference_mode()
     def act(
-        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+        self,
+        frames: npt.NDArray[np.uint8],
+        floats: npt.NDArray[np.float32],
+        *,
+        noise: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Action values of each observation.
 
         Args:
             frames: (B, H, W) gray pictures.
             floats: (B, F) raw float features, the mini-race clock at 0.
+            noise: draw new noise for noisy layers, if there are any; False acts on their means.
 
         Returns:
             (B, A) float32 values in reward units, mean over the fractions.
         """
-        if self._noise:
-            resample_noise(self.network, self._generator)
+        if self._noisy:
+            set_noise(self.network, noise)
+            if noise:
+                resample_noise(self.network, self._generator)
         images = torch.from_numpy(frames).unsqueeze(1).to(self._device)
         features = torch.from_numpy(floats).to(self._device)
         values = self.network.q_values(images, features, self._taus())

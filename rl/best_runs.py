@@ -1,0 +1,103 @@
+"""Fastest runs, kept as inputs: the form that a human's replay has, so they can be data again."""
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import ACTION_KEYS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.files import atomic_path, read_json, write_json, write_text
+from rl.evaluation import DrivenRun
+from rl.rollout import Rollout
+
+KEPT_PER_MAP: Final = 10
+SCRIPT_KEYS: Final = ("up", "down", "left", "right")
+"""Names of accelerate, brake, left and right in an input script."""
+
+
+def run_of_rollout(rollout: Rollout) -> DrivenRun:
+    """A finished rollout as inputs."""
+    ticks = -(-rollout.race_time_ms // TICK_MS)
+    actions = rollout.actions.repeat(TICKS_PER_ACTION)[:ticks]
+    return DrivenRun(rollout.track, rollout.seed, rollout.race_time_ms, actions)
+
+
+def input_script(actions: npt.NDArray[np.uint8]) -> str:
+    """The run as an input script, one line per hold: `<from>-<to> press <key>`, in seconds.
+
+    Args:
+        actions: (M,) one action per 10 ms tick.
+    """
+    pressed = ACTION_KEYS[actions].astype(np.int8)
+    holds: list[tuple[int, int, str]] = []
+    for column, key in enumerate(SCRIPT_KEYS):
+        edges = np.diff(pressed[:, column], prepend=0, append=0)
+        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        holds += [(int(a), int(b), key) for a, b in zip(starts, ends, strict=True)]
+    seconds = TICK_MS / 1000.0
+    return "".join(
+        f"{start * seconds:.2f}-{end * seconds:.2f} press {key}\n"
+        for start, end, key in sorted(holds)
+    )
+
+
+def save_best_run(
+    folder: Path,
+    run: DrivenRun,
+    notes: dict[str, Any],
+    q_values: npt.NDArray[np.float32] | None = None,
+) -> Path:
+    """Write a run into `<folder>/<map>_<ms>/` and drop all but the map's fastest runs.
+
+    The folder holds `<map>_<ms>.inputs`, `actions.npy` ((M,) uint8 per 10 ms tick), `run.json`
+    (track, time, seed of the start, `notes`), and `q_values.npy` if they are given.
+
+    Returns:
+        The run's folder.
+    """
+    name = f"{run.track}_{run.race_time_ms}"
+    target = folder / name
+    write_text(target / f"{name}.inputs", input_script(run.actions))
+    _save_array(target / "actions.npy", run.actions)
+    if q_values is not None:
+        _save_array(target / "q_values.npy", q_values)
+    write_json(
+        target / "run.json",
+        {
+            "track": run.track,
+            "race_time_ms": run.race_time_ms,
+            "start_seed": run.start_seed,
+            **notes,
+        },
+    )
+    for slower in saved_runs(folder, run.track)[KEPT_PER_MAP:]:
+        shutil.rmtree(slower, ignore_errors=True)
+    return target
+
+
+def saved_runs(folder: Path, track: str) -> list[Path]:
+    """Folders of a map's saved runs, fastest first."""
+    found = [
+        (int(path.name.removeprefix(f"{track}_")), path)
+        for path in folder.glob(f"{track}_*")
+        if path.name.removeprefix(f"{track}_").isdigit() and (path / "run.json").exists()
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def load_run(folder: Path) -> DrivenRun:
+    """Read a saved run.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    notes = read_json(folder / "run.json")
+    actions = np.load(folder / "actions.npy")
+    return DrivenRun(notes["track"], notes["start_seed"], notes["race_time_ms"], actions)
+
+
+def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

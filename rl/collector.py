@@ -1,0 +1,255 @@
+"""Driving for the learner: a batch of cars that follow the map cycle and hand over rollouts.
+
+No processes here: `rl.collector_pool` runs collectors in processes, the serial mode runs one in the
+learner's own.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datasets.contract.actions import N_ACTIONS
+from datasets.contract.floats import N_FLOATS
+from rl.config import RLConfig
+from rl.config_learning import ScheduleConfig
+from rl.config_run import EnvironmentConfig, MapCycleEntry
+from rl.envs.registry import make_track
+from rl.envs.sim.batch import RaceBatch
+from rl.envs.sim.road import Track
+from rl.evaluation import DNF_MS
+from rl.exploration import choose_actions
+from rl.guide import Guide
+from rl.network.iqn import IQN
+from rl.policy import Policy
+from rl.recorder import Recorder
+from rl.rollout import Rollout
+
+MAX_SEED: Final = 2**62
+
+
+@dataclass(frozen=True)
+class CollectorPlan:
+    """What a collector drives and how; plain data that a new process can be given."""
+
+    cycle: tuple[MapCycleEntry, ...]
+    """One round of the map cycle, repetitions written out."""
+    environment: EnvironmentConfig
+    schedules: ScheduleConfig
+    tau_epsilon_boltzmann: float
+    cars: int
+    averaged_share: float
+    """Share of the cars that averaged weights drive."""
+    seed: int
+    first_entry: int = 0
+    """Where in the cycle this collector starts, so that several do not all evaluate at once."""
+
+    @classmethod
+    def from_config(cls, cfg: RLConfig, index: int = 0, count: int = 1) -> "CollectorPlan":
+        """The plan of collector `index` of `count`."""
+        cycle = tuple(entry for entry in cfg.map_cycle.entries for _ in range(entry.repeat))
+        return cls(
+            cycle=cycle,
+            environment=cfg.environment,
+            schedules=cfg,
+            tau_epsilon_boltzmann=cfg.tau_epsilon_boltzmann,
+            cars=cfg.performance.cars_per_collector,
+            averaged_share=cfg.averaging.collector_share if cfg.averaging.decay > 0 else 0.0,
+            seed=int(np.random.SeedSequence([cfg.seed, index]).generate_state(1)[0]),
+            first_entry=index * len(cycle) // max(count, 1),
+        )
+
+    def tracks(self) -> dict[str, Track]:
+        """The maps of the cycle by short name."""
+        return load_tracks(self.cycle)
+
+
+def load_tracks(entries: Sequence[MapCycleEntry]) -> dict[str, Track]:
+    """Build each map of some entries once, named and keyed by its short name.
+
+    Raises:
+        UserError: an unknown track or an unusable line.
+    """
+    first = {entry.short_name: entry for entry in reversed(entries)}
+    return {
+        name: replace(make_track(entry.map_path, entry.reference_line_path), name=name)
+        for name, entry in sorted(first.items())
+    }
+
+
+class Collector:
+    """Drives `plan.cars` cars without end; each takes the next entry of the map cycle.
+
+    Attributes:
+        online: the network that drives, a copy of the learner's of `weights_version`.
+        averaged: the network that drives the averaged share of the cars, None without one.
+        weights_version: version of both.
+    """
+
+    def __init__(
+        self,
+        plan: CollectorPlan,
+        online: IQN,
+        averaged: IQN | None = None,
+        guide: Guide | None = None,
+    ) -> None:
+        """Put all cars at a start.
+
+        Args:
+            plan: what to drive.
+            online: own copy of the learner's network.
+            averaged: own copy of its averaged network, needed if `plan.averaged_share` > 0.
+            guide: drives the first part of some exploration runs.
+        """
+        self.plan = plan
+        self.online, self.averaged = online, averaged
+        self.weights_version = 0
+        tracks = plan.tracks()
+        self._track_index = {name: index for index, name in enumerate(tracks)}
+        self._rng = np.random.default_rng(plan.seed)
+        self._generator = torch.Generator().manual_seed(plan.seed)
+        self._policies = [
+            Policy(network, generator=self._generator)
+            for network in (online, averaged)
+            if network is not None
+        ]
+        self._guide = guide
+        config = online.config
+        environment = plan.environment
+        self._batch = RaceBatch(
+            list(tracks.values()),
+            np.zeros(plan.cars, dtype=np.int64),
+            image_size=config.image_hw,
+            render=config.use_image_head,
+            start_noise=environment.start_noise,
+            no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
+            max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
+        )
+        self._recorder = Recorder(plan.cars, config.image_hw, N_FLOATS, N_ACTIONS)
+        averaged_cars = round(plan.averaged_share * plan.cars) if averaged is not None else 0
+        self._network_of_car = (np.arange(plan.cars) < averaged_cars).astype(np.int64)
+        self._entry = np.zeros(plan.cars, dtype=np.int64)
+        self._exploring = np.zeros(plan.cars, dtype=np.bool_)
+        self._seed = np.zeros(plan.cars, dtype=np.int64)
+        self._version = np.zeros(plan.cars, dtype=np.int64)
+        self._started_at = np.zeros(plan.cars)
+        self._next_entry = plan.first_entry
+        self._start(np.arange(plan.cars), frames_played=0)
+
+    def step(self, frames_played: int) -> list[Rollout]:
+        """Let each car act once.
+
+        Args:
+            frames_played: observations that the whole run has learnt of, for the schedules.
+
+        Returns:
+            The runs that ended with this action.
+        """
+        batch = self._batch
+        values = self._values()
+        schedules = self.plan.schedules.schedules_at(frames_played)
+        actions, was_greedy = choose_actions(
+            values,
+            np.where(self._exploring, schedules.epsilon, 0.0),
+            np.where(self._exploring, schedules.epsilon_boltzmann, 0.0),
+            self.plan.tau_epsilon_boltzmann,
+            self._rng,
+        )
+        if self._guide is not None:
+            greedy = values.argmax(axis=1).astype(np.uint8)
+            self._guide.drive(
+                batch.frames, batch.floats, batch.race_time_ms, actions, greedy, was_greedy
+            )
+        self._recorder.record(batch, actions, was_greedy, values)
+        batch.step(actions)
+        done = np.flatnonzero(batch.finished | batch.truncated)
+        rollouts = [self._rollout(int(car)) for car in done]
+        if len(done):
+            self._start(done, frames_played)
+        return rollouts
+
+    def _values(self) -> npt.NDArray[np.float32]:
+        """(B, A) action values of each car's own network."""
+        batch = self._batch
+        values = np.empty((self.plan.cars, N_ACTIONS), dtype=np.float32)
+        group = 2 * self._network_of_car + self._exploring
+        for key in np.unique(group):
+            cars = np.flatnonzero(group == key)
+            policy = self._policies[int(key) // 2]
+            values[cars] = policy.act(batch.frames[cars], batch.floats[cars], noise=bool(key % 2))
+        return values
+
+    def _start(self, cars: npt.NDArray[np.int64], frames_played: int) -> None:
+        """Give each car the next entry of the cycle and a start of its own."""
+        now = time.time()
+        for car in cars:
+            entry = self.plan.cycle[self._next_entry % len(self.plan.cycle)]
+            self._entry[car] = self._next_entry % len(self.plan.cycle)
+            self._next_entry += 1
+            self._exploring[car] = entry.is_exploration
+            self._batch.move_to_track(int(car), self._track_index[entry.short_name])
+            if self._guide is not None:
+                self._guide.start(
+                    int(car),
+                    is_exploration=entry.is_exploration,
+                    frames=frames_played,
+                    rng=self._rng,
+                )
+        self._seed[cars] = self._rng.integers(0, MAX_SEED, size=len(cars))
+        self._version[cars] = self.weights_version
+        self._started_at[cars] = now
+        self._batch.reset(cars, self._seed[cars])
+
+    def _rollout(self, car: int) -> Rollout:
+        entry = self.plan.cycle[self._entry[car]]
+        finished = bool(self._batch.finished[car])
+        return Rollout(
+            track=entry.short_name,
+            is_exploration=entry.is_exploration,
+            fill_buffer=entry.fill_buffer,
+            seed=int(self._seed[car]),
+            weights_version=int(self._version[car]),
+            finished=finished,
+            race_time_ms=int(self._batch.race_time_ms[car]) if finished else DNF_MS,
+            started_at=float(self._started_at[car]),
+            duration_s=time.time() - float(self._started_at[car]),
+            **self._recorder.take(self._batch, car),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the collector goes on, half-driven runs included."""
+        return {
+            "online": self.online.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "weights_version": self.weights_version,
+            "rng": self._rng.bit_generator.state,
+            "generator": self._generator.get_state(),
+            "batch": self._batch.get_state(),
+            "recorder": self._recorder.state_dict(),
+            "guide": None if self._guide is None else self._guide.state_dict(),
+            "next_entry": self._next_entry,
+            "per_car": {name: getattr(self, name).copy() for name in _PER_CAR},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a collector with the same plan."""
+        self.online.load_state_dict(state["online"])
+        if self.averaged is not None and state["averaged"] is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.weights_version = state["weights_version"]
+        self._rng.bit_generator.state = state["rng"]
+        self._generator.set_state(state["generator"])
+        self._batch.set_state(state["batch"])
+        self._recorder.load_state_dict(state["recorder"])
+        if self._guide is not None and state["guide"] is not None:
+            self._guide.load_state_dict(state["guide"])
+        self._next_entry = state["next_entry"]
+        for name, values in state["per_car"].items():
+            getattr(self, name)[:] = values
+
+
+_PER_CAR: Final = ("_entry", "_exploring", "_seed", "_version", "_started_at")

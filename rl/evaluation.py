@@ -1,0 +1,217 @@
+"""How well a policy drives: greedy runs from many starts, and the scripted drivers beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
+from rl.envs.sim.batch import RaceBatch
+from rl.envs.sim.drivers import SKILLS, DriverPool
+from rl.envs.sim.road import Track
+from rl.network.iqn import IQN
+from rl.policy import Policy
+
+RELIABLE_FINISH_RATE: Final = 0.95
+DNF_MS: Final = 300_000
+"""Race time that counts for a run that did not finish."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrivenRun:
+    """One run as inputs: with its track and seed it can be driven again exactly."""
+
+    track: str
+    start_seed: int
+    race_time_ms: int
+    actions: npt.NDArray[np.uint8]
+    """(M,) one action per 10 ms tick."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """Outcome of greedy runs on one track, each from its own start."""
+
+    track: str
+    times_ms: npt.NDArray[np.int64]
+    """(S,) race time of each start, `DNF_MS` for those that did not finish."""
+    finished: npt.NDArray[np.bool_]
+    """(S,) which starts finished."""
+    best_run: DrivenRun | None
+    """The fastest finished run; None if none finished."""
+
+    @property
+    def starts(self) -> int:
+        """Number of runs S."""
+        return len(self.times_ms)
+
+    @property
+    def finish_rate(self) -> float:
+        """Share of runs that finished, in [0, 1]."""
+        return float(self.finished.mean())
+
+    @property
+    def finished_ms(self) -> npt.NDArray[np.int64]:
+        """Times of the finished runs, in ms."""
+        return self.times_ms[self.finished]
+
+    @property
+    def best_ms(self) -> int | None:
+        """Fastest time; None if no run finished."""
+        return int(self.finished_ms.min()) if self.finished.any() else None
+
+    @property
+    def mean_ms(self) -> float | None:
+        """Mean over finished runs; None if no run finished."""
+        return float(self.finished_ms.mean()) if self.finished.any() else None
+
+    @property
+    def median_ms(self) -> float | None:
+        """Median over finished runs; None if no run finished."""
+        return float(np.median(self.finished_ms)) if self.finished.any() else None
+
+    @property
+    def std_ms(self) -> float | None:
+        """Standard deviation over finished runs; None if no run finished."""
+        return float(self.finished_ms.std()) if self.finished.any() else None
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Orders policies, smaller is better; see the function of this name."""
+        return score([self])
+
+    def to_json(self) -> dict[str, Any]:
+        """Summary of plain types."""
+        return {
+            "track": self.track,
+            "starts": self.starts,
+            "finish_rate": self.finish_rate,
+            "best_ms": self.best_ms,
+            "mean_ms": self.mean_ms,
+            "median_ms": self.median_ms,
+            "std_ms": self.std_ms,
+        }
+
+
+def score(results: Sequence[EvaluationResult]) -> tuple[float, float]:
+    """Order of policies over one or more tracks, smaller is better.
+
+    A policy that finishes at least `RELIABLE_FINISH_RATE` on every track is ordered by its summed
+    mean times alone; all others come after it, by their mean finish rate, then by time.
+    """
+    means = [r.mean_ms if r.mean_ms is not None else DNF_MS for r in results]
+    if all(r.finish_rate >= RELIABLE_FINISH_RATE for r in results):
+        return (-1.0, float(sum(means)))
+    return (1.0 - float(np.mean([r.finish_rate for r in results])), float(sum(means)))
+
+
+def start_seeds(seed: int, starts: int) -> npt.NDArray[np.int64]:
+    """Seeds of the start variations of an evaluation, (starts,) non-negative int64."""
+    words = np.random.SeedSequence(seed).generate_state(starts, np.uint64)
+    return (words >> np.uint64(1)).astype(np.int64)
+
+
+def evaluate(
+    network: IQN,
+    track: Track,
+    *,
+    starts: int = 64,
+    seed: int = 0,
+    num_taus: int | None = None,
+    start_noise: float = 1.0,
+    no_progress_ms: int = 2_000,
+    max_race_ms: int = DNF_MS,
+) -> EvaluationResult:
+    """Drive greedily from `starts` different starts.
+
+    Args:
+        network: asked at fixed quantile fractions and without noise, so that the result is
+            decided by the arguments alone.
+        track: where to drive.
+        starts: number of runs.
+        seed: of the starts' variation; another seed gives fresh starts.
+        num_taus: quantile fractions per decision; None takes `nn.iqn.k`.
+        start_noise: factor on the variation of starts.
+        no_progress_ms: race time without a new furthest zone after which a run is cut off.
+        max_race_ms: race time after which a run is cut off.
+
+    Returns:
+        Times, and the best run as inputs.
+    """
+    batch = RaceBatch(
+        [track],
+        np.zeros(starts, dtype=np.int64),
+        image_size=network.config.image_hw,
+        render=network.config.use_image_head,
+        start_noise=start_noise,
+        no_progress_ms=no_progress_ms,
+        max_race_ms=max_race_ms,
+    )
+    policy = Policy(network, num_taus=num_taus)
+    seeds = start_seeds(seed, starts)
+    batch.reset(np.arange(starts), seeds)
+    driven: list[npt.NDArray[np.uint8]] = []
+    while True:
+        live = np.flatnonzero(~(batch.finished | batch.truncated))
+        if not len(live):
+            break
+        actions = np.zeros(starts, dtype=np.uint8)
+        actions[live] = policy.act(batch.frames[live], batch.floats[live]).argmax(axis=1)
+        batch.step(actions)
+        driven.append(actions)
+    return _result(batch, track.name, seeds, np.array(driven).repeat(TICKS_PER_ACTION, axis=0))
+
+
+def evaluate_drivers(
+    track: Track,
+    skill: float | str,
+    *,
+    starts: int = 64,
+    seed: int = 0,
+    key_ms: int = TICK_MS,
+    start_noise: float = 1.0,
+) -> EvaluationResult:
+    """Let scripted drivers drive from the starts that `evaluate` uses with the same seed.
+
+    Args:
+        track: where to drive.
+        skill: 0 (novice) to 1 (expert), or a name of `SKILLS`.
+        starts: number of runs.
+        seed: of the starts and of the drivers.
+        key_ms: how long a driver holds its keys at least.
+        start_noise: factor on the variation of starts.
+    """
+    level = SKILLS[skill] if isinstance(skill, str) else skill
+    batch = RaceBatch(
+        [track], np.zeros(starts, dtype=np.int64), render=False, start_noise=start_noise
+    )
+    seeds = start_seeds(seed, starts)
+    cars = np.arange(starts)
+    batch.reset(cars, seeds)
+    pool = DriverPool(batch, np.full(starts, level), seeds, key_ms=key_ms)
+    driven: list[npt.NDArray[np.uint8]] = []
+    while not (batch.finished | batch.truncated).all():
+        actions = pool.act().copy()
+        batch.tick(actions)
+        driven.append(actions)
+    return _result(batch, track.name, seeds, np.array(driven))
+
+
+def _result(
+    batch: RaceBatch,
+    track: str,
+    seeds: npt.NDArray[np.int64],
+    ticks: npt.NDArray[np.uint8],
+) -> EvaluationResult:
+    """Read off a batch whose cars have all stopped; `ticks` is (T, S), one action per 10 ms."""
+    finished = batch.finished.copy()
+    times = np.where(finished, batch.race_time_ms, DNF_MS).astype(np.int64)
+    best_run = None
+    if finished.any():
+        car = int(times.argmin())
+        needed = -(-int(times[car]) // TICK_MS)
+        actions = np.ascontiguousarray(ticks[:needed, car])
+        best_run = DrivenRun(track, int(seeds[car]), int(times[car]), actions)
+    return EvaluationResult(track, times, finished, best_run)

@@ -1,0 +1,83 @@
+"""A guide driver: a frozen pretrained policy that drives the first part of some runs.
+
+After a random time the learner takes over, so that it meets all of the track from its first minute
+without being tied to the guide's actions (arXiv:2204.02372, with random switch times).
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl.config_run import GuideConfig
+from rl.policy import Policy
+
+
+class Guide:
+    """Decides which cars the guide drives, until when, and with which actions."""
+
+    def __init__(
+        self, policy: Policy, config: GuideConfig, cars: int, typical_race_ms: int
+    ) -> None:
+        """Start with no car guided.
+
+        Args:
+            policy: the pretrained policy; it drives greedily.
+            config: how often and for how long.
+            cars: number of cars B.
+            typical_race_ms: longest switch time where the configuration names none.
+        """
+        self.policy = policy
+        self._config = config
+        longest_s = config.max_duration_s
+        self._longest_ms = typical_race_ms if longest_s is None else round(1000 * longest_s)
+        self.until_ms = np.zeros(cars, dtype=np.int64)
+        """(B,) race time at which the learner takes over, 0 for cars without a guide."""
+
+    def share(self, frames: int) -> float:
+        """Share of exploration runs that are guided after `frames` observations were driven."""
+        if self._config.until_frames is None:
+            return self._config.share
+        return self._config.share * max(1.0 - frames / self._config.until_frames, 0.0)
+
+    def start(
+        self, car: int, *, is_exploration: bool, frames: int, rng: np.random.Generator
+    ) -> None:
+        """Draw whether a car that starts now is guided, and until when."""
+        guided = is_exploration and rng.random() < self.share(frames)
+        self.until_ms[car] = int(rng.integers(1, self._longest_ms + 1)) if guided else 0
+
+    def drive(
+        self,
+        frames: npt.NDArray[np.uint8],
+        floats: npt.NDArray[np.float32],
+        time_ms: npt.NDArray[np.int32],
+        actions: npt.NDArray[np.uint8],
+        greedy: npt.NDArray[np.uint8],
+        was_greedy: npt.NDArray[np.bool_],
+    ) -> None:
+        """Replace, in place, the actions of the cars that are still guided.
+
+        A guided action counts as greedy if it is the learner's own greedy action.
+
+        Args:
+            frames: (B, H, W) pictures.
+            floats: (B, F) float features.
+            time_ms: (B,) race time of each car.
+            actions: (B,) what the learner chose; changed where the guide drives.
+            greedy: (B,) the learner's greedy actions.
+            was_greedy: (B,) changed along with `actions`.
+        """
+        cars = np.flatnonzero(time_ms < self.until_ms)
+        if not len(cars):
+            return
+        actions[cars] = self.policy.act(frames[cars], floats[cars]).argmax(axis=1)
+        was_greedy[cars] = actions[cars] == greedy[cars]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Switch times of the current runs."""
+        return {"until_ms": self.until_ms.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.until_ms[:] = state["until_ms"]

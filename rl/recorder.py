@@ -1,0 +1,112 @@
+"""What a batch of cars has driven since each one's start, in arrays that all cars share."""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rl.envs.sim.batch import RaceBatch
+
+FIRST_CAPACITY: Final = 256
+
+
+class Recorder:
+    """Observations and decisions of the current run of each car.
+
+    One row of each array per car, one column per action; the columns double when a run outgrows
+    them. Memory is touched only as far as runs have come.
+    """
+
+    def __init__(self, cars: int, image_hw: tuple[int, int], n_floats: int, n_actions: int) -> None:
+        """Reserve arrays for `cars` runs.
+
+        Args:
+            cars: number of cars B.
+            image_hw: height and width of a frame in pixels.
+            n_floats: F, features per observation.
+            n_actions: A.
+        """
+        self.length = np.zeros(cars, dtype=np.int64)
+        """(B,) actions recorded of each car's current run."""
+        self._capacity = FIRST_CAPACITY
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            name: np.empty((cars, self._capacity, *shape), dtype=dtype)
+            for name, (shape, dtype) in {
+                "frames": (image_hw, np.uint8),
+                "floats": ((n_floats,), np.float32),
+                "actions": ((), np.uint8),
+                "action_was_greedy": ((), np.bool_),
+                "q_values": ((n_actions,), np.float32),
+                "meters": ((), np.float64),
+                "time_ms": ((), np.int32),
+            }.items()
+        }
+
+    def record(
+        self,
+        batch: RaceBatch,
+        actions: npt.NDArray[np.uint8],
+        action_was_greedy: npt.NDArray[np.bool_],
+        q_values: npt.NDArray[np.float32],
+    ) -> None:
+        """Add each car's observation and what was decided on it, before the batch steps.
+
+        Args:
+            batch: shows the observations.
+            actions: (B,) chosen actions.
+            action_was_greedy: (B,) whether each was the one of highest value.
+            q_values: (B, A) values that were seen.
+        """
+        if self.length.max() >= self._capacity:
+            self._grow()
+        here = (np.arange(len(self.length)), self.length)
+        self._arrays["frames"][here] = batch.frames
+        self._arrays["floats"][here] = batch.floats
+        self._arrays["actions"][here] = actions
+        self._arrays["action_was_greedy"][here] = action_was_greedy
+        self._arrays["q_values"][here] = q_values
+        self._arrays["meters"][here] = batch.meters
+        self._arrays["time_ms"][here] = batch.race_time_ms
+        self.length += 1
+
+    def take(self, batch: RaceBatch, car: int) -> dict[str, Any]:
+        """Copies of a car's run as the array fields of a `Rollout`, and start it anew.
+
+        Args:
+            batch: has just stepped; it shows what came after the last action.
+            car: whose run is over.
+        """
+        length = int(self.length[car])
+        run: dict[str, Any] = {
+            name: array[car, :length].copy() for name, array in self._arrays.items()
+        }
+        run["meters"] = np.append(run["meters"], batch.meters[car])
+        run["time_ms"] = np.append(run["time_ms"], batch.race_time_ms[car]).astype(np.int32)
+        run["next_frame"] = batch.frames[car].copy()
+        run["next_floats"] = batch.floats[car].copy()
+        self.length[car] = 0
+        return run
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recorded part of all arrays, copied."""
+        used = int(self.length.max())
+        arrays = {name: array[:, :used].copy() for name, array in self._arrays.items()}
+        for car, length in enumerate(self.length):  # what an earlier run left there is not state
+            for array in arrays.values():
+                array[car, length:] = 0
+        return {"length": self.length.copy(), "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a recorder of the same dimensions."""
+        self.length[:] = state["length"]
+        while self._capacity < self.length.max():
+            self._grow()
+        for name, array in state["arrays"].items():
+            self._arrays[name][:, : array.shape[1]] = array
+
+    def _grow(self) -> None:
+        for name, array in self._arrays.items():
+            larger = np.empty((len(array), 2 * self._capacity, *array.shape[2:]), array.dtype)
+            larger[:, : self._capacity] = array
+            self._arrays[name] = larger
+        self._capacity *= 2

@@ -1,0 +1,107 @@
+"""The replay memory on disk: segments that are written once and never changed.
+
+A memory is gigabytes, and most of it was there at the last save. So each save writes the
+observations since the one before into a new segment, and segments whose observations were all
+overwritten since are deleted.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datasets.contract.files import atomic_path, sha256_of
+from rl.replay.memory import ReplayMemory
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file with the observations of numbers `first` to `end` (exclusive)."""
+
+    name: str
+    first: int
+    end: int
+    bytes: int
+    sha256: str
+
+
+class SegmentStore:
+    """Segments of one run, in `<checkpoints>/memory/`.
+
+    Attributes:
+        segments: written or adopted so far, by age.
+    """
+
+    def __init__(self, checkpoints: Path) -> None:
+        self._folder = checkpoints / "memory"
+        self.segments: list[Segment] = []
+
+    def path(self, segment: Segment) -> Path:
+        """Where a segment lies."""
+        return self._folder / segment.name
+
+    def append(self, memory: ReplayMemory) -> list[Segment]:
+        """Write what `memory` holds beyond the last segment.
+
+        Returns:
+            The segments that hold all of the memory's rows.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        done = self.segments[-1].end if self.segments else 0
+        first = max(done, memory.oldest)
+        if memory.total > first:
+            rows = {name: torch.from_numpy(c) for name, c in memory.rows(first).items()}
+            path = self._folder / f"rows_{first:012d}_{memory.total:012d}.pt"
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                torch.save(rows, file)
+            size = path.stat().st_size
+            self.segments.append(Segment(path.name, first, memory.total, size, sha256_of(path)))
+        self.segments = [s for s in self.segments if s.end > memory.oldest]
+        return list(self.segments)
+
+    def adopt(self, segments: Sequence[Segment]) -> None:
+        """Continue after the segments of a checkpoint; later ones belong to a lost future."""
+        self.segments = list(segments)
+        self.keep_only({segment.name for segment in segments})
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Delete all segment files but these."""
+        for path in self._folder.glob("rows_*.pt"):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+    def restore(self, memory: ReplayMemory, cursor: Mapping[str, Any]) -> None:
+        """Fill a memory from the adopted segments.
+
+        Args:
+            memory: replaced by what was saved.
+            cursor: of the saved memory (`ReplayMemory.cursor`).
+
+        Raises:
+            ValueError: segments are missing or do not fit.
+        """
+        oldest, total = int(cursor["oldest"]), int(cursor["total"])
+        rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in memory.rows(memory.total)}
+        place = oldest
+        for segment in self.segments:
+            if segment.first > place:
+                break
+            loaded = torch.load(self.path(segment), map_location="cpu", weights_only=True)
+            for name, parts in rows.items():
+                parts.append(loaded[name].numpy()[place - segment.first :])
+            place = segment.end
+        if place != total:
+            raise ValueError(f"replay memory: observations {place} to {total} are missing")
+        empty = memory.rows(memory.total)
+        joined = {
+            name: np.concatenate(parts) if parts else empty[name] for name, parts in rows.items()
+        }
+        memory.load_state_dict({"cursor": cursor, "rows": joined})
