@@ -1,0 +1,77 @@
+"""`rulka-pipeline eval`: how well a policy drives, beside the scripted drivers."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.stage_commands import Commands
+
+if TYPE_CHECKING:
+    from rl.evaluation import EvaluationResult
+
+COMPARED_DRIVERS = ("novice", "amateur", "good", "expert")
+
+
+def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the parser of `eval`."""
+    parser = commands.add_parser("eval", help="drive a policy greedily and compare with drivers")
+    parser.add_argument("policy", type=Path, metavar="ARTIFACT_OR_RUN")
+    parser.add_argument("--track", default="A01", help="name, random:SEED or a .npy line")
+    parser.add_argument("--episodes", type=int, default=32, metavar="N", help="runs, default 32")
+    parser.add_argument("--seed", type=int, default=0, help="of the starts' variation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.set_defaults(run=run_eval)
+
+
+def run_eval(arguments: argparse.Namespace) -> int:
+    """Evaluate the policy and the scripted drivers on the same starts."""
+    from datasets.contract.errors import UserError
+    from pipeline.policies import load_policy
+    from rl.envs.registry import find_track
+    from rl.evaluation import evaluate, evaluate_drivers
+
+    if arguments.episodes < 1:
+        raise UserError(f"--episodes {arguments.episodes}: expected at least 1")
+    track = find_track(arguments.track)
+    network, artifact = load_policy(arguments.policy)
+    options = {"starts": arguments.episodes, "seed": arguments.seed}
+    policy = evaluate(network, track, **options)
+    drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}
+    if arguments.json:
+        report = _report(policy, drivers, artifact.path)
+        print(json.dumps(report, allow_nan=False))
+    else:
+        _print_table(arguments.track, policy, drivers, artifact.path)
+    return 0
+
+
+def _report(
+    policy: "EvaluationResult", drivers: "dict[str, EvaluationResult]", path: Path
+) -> dict[str, Any]:
+    return {
+        "policy_file": path.as_posix(),
+        "policy": policy.to_json(),
+        "drivers": {name: result.to_json() for name, result in drivers.items()},
+    }
+
+
+def _print_table(
+    track: str, policy: "EvaluationResult", drivers: "dict[str, EvaluationResult]", path: Path
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{track}, {policy.starts} starts", caption=path.as_posix())
+    table.add_column("driver")
+    for title in ("finished", "best", "mean", "median", "spread (std)"):
+        table.add_column(title, justify="right")
+    for name, result in {"policy": policy, **drivers}.items():
+        times = (result.best_ms, result.mean_ms, result.median_ms, result.std_ms)
+        table.add_row(name, f"{result.finish_rate:.0%}", *(seconds(time) for time in times))
+    Console().print(table)
+
+
+def seconds(milliseconds: float | None) -> str:
+    """Show a time as seconds with two decimals, `-` if there is none."""
+    return "-" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
