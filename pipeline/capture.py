@@ -1,0 +1,272 @@
+"""Driving and recording: scripted drivers race on the simulator and become a dataset.
+
+Each replay depends on the seed, its track, its number and nothing else: neither on the cars that
+drive beside it nor on an interruption.
+"""
+
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datasets.contract.errors import UserError
+from datasets.format import DatasetSpec, ReplayRecord
+from datasets.writer import DatasetWriter
+from pipeline.drive_request import DriveRequest
+from pipeline.recording import record_until_done
+
+if TYPE_CHECKING:
+    from rl.envs.sim.road import Track
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS: Final = 5
+"""Tries per replay: a run that does not finish is driven again from another seed."""
+CARS: Final = 64
+CARS_FRAMES_PER_S: Final = 64 * 20
+"""Frames that the cars of one batch record per second of race, which bounds the memory."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One replay to drive."""
+
+    track: int
+    track_name: str
+    number: int
+    attempt: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.track_name}_{self.number:05d}"
+
+    def draws(self, request: DriveRequest) -> tuple[int, int, float]:
+        """Seed of the start, seed of the driver, skill."""
+        track = zlib.crc32(self.track_name.encode())
+        rng = np.random.default_rng([request.seed, track, self.number, self.attempt])
+        start, driver = (int(seed) for seed in rng.integers(0, 2**62, size=2))
+        low, high = request.skill_range()
+        return start, driver, float(rng.uniform(low, high))
+
+
+@dataclass
+class DriveSummary:
+    """What a recording did.
+
+    Attributes:
+        path: the dataset.
+        recorded: replays of this call.
+        already_there: replays that an earlier, interrupted call had recorded.
+        unfinished: runs of this call that did not finish.
+        given_up: replays for which no try finished.
+    """
+
+    path: Path
+    recorded: int = 0
+    already_there: int = 0
+    unfinished: int = 0
+    given_up: int = 0
+
+
+def drive_dataset(
+    out: Path, request: DriveRequest, *, overwrite: bool = False, cars: int | None = None
+) -> DriveSummary:
+    """Drive all replays of a request and write them as one dataset.
+
+    An interrupted call with the same arguments continues where it stopped.
+
+    Args:
+        out: `NAME.h5`, or a name without that suffix for a folder of shards.
+        overwrite: replace an existing dataset at the end.
+        cars: cars that race at once; the result does not depend on it.
+
+    Raises:
+        UserError: a wrong request, an existing output, or a full disk.
+    """
+    request.check()
+    tracks, counts = _tracks_of(request)
+    summary = DriveSummary(Path(out))
+    with DatasetWriter(Path(out), _spec(request, tracks, counts), overwrite=overwrite) as writer:
+        jobs = [
+            _Job(i, track.name, number)
+            for i, (track, count) in enumerate(zip(tracks, counts, strict=True))
+            for number in range(count)
+        ]
+        waiting = [job for job in jobs if job.name not in writer.done_names]
+        summary.already_there = len(jobs) - len(waiting)
+        if summary.already_there:
+            logger.info(
+                "continuing: %d of %d replays are there", len(jobs) - len(waiting), len(jobs)
+            )
+        cars = cars or max(4, min(CARS, CARS_FRAMES_PER_S // request.fps))
+        _drive_jobs(tracks, waiting, request, writer, summary, cars)
+    _log_summary(summary)
+    return summary
+
+
+def _log_summary(summary: DriveSummary) -> None:
+    lost = f", {summary.given_up} replays given up" if summary.given_up else ""
+    logger.info(
+        "%s: %d replays recorded; %d runs did not finish and were left out%s",
+        summary.path,
+        summary.recorded + summary.already_there,
+        summary.unfinished,
+        lost,
+    )
+
+
+def _tracks_of(request: DriveRequest) -> tuple[list["Track"], list[int]]:
+    """Tracks without repetition, and how many replays each gets."""
+    from rl.envs.registry import find_tracks
+
+    found: dict[str, tuple[Track, int]] = {}
+    for spec in dict.fromkeys(request.tracks):
+        count = request.replays if isinstance(request.replays, int) else request.replays[spec]
+        for track in find_tracks(spec):
+            if track.name in found and found[track.name][0] is not track:
+                raise UserError(f"two tracks are called {track.name!r}; rename one of the files")
+            found.setdefault(track.name, (track, count))
+    return [track for track, _ in found.values()], [count for _, count in found.values()]
+
+
+def _spec(request: DriveRequest, tracks: Sequence["Track"], counts: Sequence[int]) -> DatasetSpec:
+    return DatasetSpec(
+        image_size=request.image_size,
+        frame_interval_ms=request.frame_interval_ms,
+        key_ms=request.key_ms,
+        source="simulator",
+        parameters={
+            "tracks": [track.name for track in tracks],
+            "lines": [zlib.crc32(track.line.points.tobytes()) for track in tracks],
+            "replays": list(counts),
+            "driver": request.driver,
+            "skills": list(request.skill_range()),
+            "seed": request.seed,
+            "keep_unfinished": request.keep_unfinished,
+        },
+    )
+
+
+def _drive_jobs(
+    tracks: Sequence["Track"],
+    waiting: list[_Job],
+    request: DriveRequest,
+    writer: DatasetWriter,
+    summary: DriveSummary,
+    cars: int,
+) -> None:
+    columns = ("driving", BarColumn(), MofNCompleteColumn(), "replays", TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[frames]:,} frames"), console=_CONSOLE) as bar:
+        task = bar.add_task("drive", total=len(waiting), frames=0)
+        frames = 0
+        while waiting:
+            group, waiting = waiting[:cars], waiting[cars:]
+            for job, record in _race(tracks, group, request):
+                if record.finished or request.keep_unfinished:
+                    writer.add(record)
+                    summary.recorded += 1
+                    frames += len(record.frames)
+                    bar.update(task, advance=1, frames=frames)
+                if not record.finished:
+                    summary.unfinished += 1
+                    if request.keep_unfinished:
+                        continue
+                    if job.attempt < MAX_ATTEMPTS:
+                        again = _Job(job.track, job.track_name, job.number, job.attempt + 1)
+                        waiting.append(again)
+                    else:
+                        summary.given_up += 1
+                        bar.update(task, advance=1)
+
+
+_CONSOLE = Console(stderr=True)
+
+
+def _race(
+    tracks: Sequence["Track"], group: Sequence[_Job], request: DriveRequest
+) -> list[tuple[_Job, ReplayRecord]]:
+    """Drive some jobs side by side until each has finished or was cut off."""
+    from rl.envs.sim.drivers import DriverPool
+
+    from rl.envs.sim.batch import RaceBatch
+
+    used = sorted({job.track for job in group})
+    draws = [job.draws(request) for job in group]
+    cars = np.arange(len(group))
+    batch = RaceBatch(
+        [tracks[i] for i in used],
+        [used.index(job.track) for job in group],
+        image_size=request.image_size,
+    )
+    seeds = np.array([driver for _, driver, _ in draws])
+    skills = np.array([skill for _, _, skill in draws])
+    pool = DriverPool(batch, skills, seeds, key_ms=request.key_ms)
+    batch.reset(cars, np.array([start for start, _, _ in draws]))
+    pool.reset(cars, seeds, skills)
+    tapes = record_until_done(batch, pool, request.frame_interval_ms)
+    return [
+        (
+            job,
+            tape.record(
+                batch,
+                car,
+                track=job.track_name,
+                name=job.name,
+                driver=request.driver if request.skills is None else "scripted",
+                skill=skills[car],
+                attempt=job.attempt,
+            ),
+        )
+        for car, (job, tape) in enumerate(zip(group, tapes, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class DefaultDataset:
+    """A dataset that is driven when a config names it and it is not there."""
+
+    request: DriveRequest
+    description: str
+
+
+_DEFAULT_TRACKS: Final = ("A01", "short", "random:4")
+DEFAULT_DATASETS: Final[dict[str, DefaultDataset]] = {
+    "output/datasets/default.h5": DefaultDataset(
+        DriveRequest(_DEFAULT_TRACKS, {"A01": 40, "short": 40, "random:4": 10}),
+        "the default dataset, 20 frames per second",
+    ),
+    "output/datasets/default_100fps.h5": DefaultDataset(
+        DriveRequest(("A01", "short"), {"A01": 12, "short": 12}, fps=100),
+        "the default dataset at 100 frames per second",
+    ),
+}
+"""By path from the root of the repository; at most 50,000 frames each."""
+
+
+def ensure_dataset(path: Path) -> None:
+    """Drive a default dataset if it is missing; any other path must exist.
+
+    Raises:
+        UserError: a missing dataset that is not one of `DEFAULT_DATASETS`.
+    """
+    path = Path(path)
+    if path.exists():
+        return
+    try:
+        relative = path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+    except ValueError:
+        relative = path.as_posix()
+    default = DEFAULT_DATASETS.get(relative)
+    if default is None:
+        raise UserError(
+            f"{path}: no such dataset; record one with `rulka-pipeline data drive --tracks A01 "
+            f"--replays 40 --out {path}`"
+        )
+    logger.info("%s is not there: driving and recording %s", path, default.description)
+    drive_dataset(path, default.request)

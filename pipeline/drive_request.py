@@ -1,0 +1,77 @@
+"""What scripted drivers are asked to drive, and how it is recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from datasets.contract.actions import ACTION_MS, TICK_MS
+from datasets.contract.errors import UserError
+
+MIXED: Final = "mixed"
+
+
+@dataclass(frozen=True)
+class DriveRequest:
+    """What to drive and how to record it.
+
+    Attributes:
+        tracks: names, `random:N` for N generated tracks, paths of reference lines.
+        replays: replays per track; or one number per entry of `tracks`.
+        driver: "novice", "amateur", "good", "expert", or "mixed" for novice to good.
+        skills: range of skill to draw from, 0 novice to 1 expert; overrides `driver`.
+        fps: frames per second of race, with 1000 / fps a multiple of 10 ms.
+        key_ms: ms for which a driver holds its keys: 10 as people do, or 50. A transition whose
+            five 10 ms inputs differ is no transition of any of the 12 actions, so with 50 every
+            recorded action is one that the agent can repeat.
+        seed: of the drivers and their starts.
+        image_size: pixels (height, width).
+        keep_unfinished: record runs that did not finish, instead of driving them again.
+    """
+
+    tracks: tuple[str, ...]
+    replays: int | Mapping[str, int] = 200
+    driver: str = MIXED
+    skills: tuple[float, float] | None = None
+    fps: int = 20
+    key_ms: int = ACTION_MS
+    seed: int = 0
+    image_size: tuple[int, int] = (64, 64)
+    keep_unfinished: bool = False
+
+    @property
+    def frame_interval_ms(self) -> int:
+        return 1000 // self.fps
+
+    def skill_range(self) -> tuple[float, float]:
+        """Lowest and highest skill."""
+        from rl.envs.sim.drivers import SKILLS
+
+        if self.skills is not None:
+            return self.skills
+        if self.driver == MIXED:
+            return SKILLS["novice"], SKILLS["good"]
+        return SKILLS[self.driver], SKILLS[self.driver]
+
+    def check(self) -> None:
+        """Raise UserError for values that cannot be driven or recorded."""
+        from rl.envs.sim.drivers import SKILLS
+
+        known = (*SKILLS, MIXED)
+        counts = [self.replays] if isinstance(self.replays, int) else list(self.replays.values())
+        low, high = self.skills or (0.0, 1.0)
+        problems = {
+            "no tracks; name at least one, such as A01": not self.tracks,
+            "replays must be at least 1 per track": min(counts, default=1) < 1,
+            f"unknown driver {self.driver!r}; known: {', '.join(known)}": self.driver not in known,
+            f"skills {low}:{high} must be a range within 0:1": not 0 <= low <= high <= 1,
+            f"fps {self.fps}: frames must be a multiple of {TICK_MS} ms apart, so choose 100, 50, "
+            "25, 20, 10, 5, 4, 2 or 1": self.fps < 1 or 1000 % self.fps > 0 or 100 % self.fps > 0,
+            f"key-ms {self.key_ms}: choose {TICK_MS} or {ACTION_MS}": self.key_ms
+            not in (TICK_MS, ACTION_MS),
+            f"image size {self.image_size}: sides must be 8 to 1024": not all(
+                8 <= side <= 1024 for side in self.image_size
+            ),
+        }
+        for message, wrong in problems.items():
+            if wrong:
+                raise UserError(message)

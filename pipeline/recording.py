@@ -1,0 +1,64 @@
+"""Recording what cars on the simulator see and do."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import TICK_MS
+from datasets.format import ReplayRecord
+
+if TYPE_CHECKING:
+    from rl.envs.sim.drivers import DriverPool
+
+    from rl.envs.sim.batch import RaceBatch
+
+
+@dataclass
+class Tape:
+    """What one car has recorded so far."""
+
+    frames: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    floats: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    meters: list[float] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+
+    def observe(self, batch: "RaceBatch", car: int, time_ms: int) -> None:
+        self.frames.append(batch.frames[car].copy())
+        self.floats.append(batch.floats[car].copy())
+        self.times.append(time_ms)
+        self.meters.append(float(batch.meters[car]))
+
+    def record(self, batch: "RaceBatch", car: int, **facts: object) -> ReplayRecord:
+        return ReplayRecord(
+            race_time_ms=int(batch.race_time_ms[car]),
+            finished=bool(batch.finished[car]),
+            finish_meters=float(batch.meters[car]),
+            frames=np.stack(self.frames),
+            floats=np.stack(self.floats),
+            frame_time_ms=np.array(self.times, dtype=np.int32),
+            meters=np.array(self.meters, dtype=np.float32),
+            actions=np.array(self.actions, dtype=np.uint8),
+            **facts,  # type: ignore[arg-type]
+        )
+
+
+def record_until_done(batch: "RaceBatch", pool: "DriverPool", frame_interval_ms: int) -> list[Tape]:
+    """Tick until no car races any more; a frame at 0 ms and every interval after it."""
+    tapes = [Tape() for _ in range(batch.num_cars)]
+    racing = list(range(batch.num_cars))
+    time_ms = 0
+    while racing:
+        if time_ms % frame_interval_ms == 0:
+            batch.observe()
+            for car in racing:
+                tapes[car].observe(batch, car, time_ms)
+        actions = pool.act()
+        for car in racing:
+            tapes[car].actions.append(int(actions[car]))
+        batch.tick(actions)
+        time_ms += TICK_MS
+        racing = [car for car in racing if not (batch.finished[car] or batch.truncated[car])]
+    return tapes

@@ -1,0 +1,186 @@
+"""The dataset file: what is written is read, and damaged or foreign files are refused."""
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from datasets.contract.actions import ACTION_KEYS
+from datasets.contract.errors import UserError
+from datasets.contract.floats import FLOAT_NAMES
+from datasets.format import DatasetSpec, ReplayRecord
+from datasets.reader import ReplayFile
+from datasets.writer import DatasetWriter
+from tests.dataset_samples import HEIGHT, SPEC, WIDTH, make_replay, sample_records, write_dataset
+
+
+def assert_equal_records(found: ReplayRecord, expected: ReplayRecord) -> None:
+    for name, value in vars(expected).items():
+        got = getattr(found, name)
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(got, value)
+            assert got.dtype == value.dtype
+        else:
+            assert got == pytest.approx(value), name
+
+
+@pytest.fixture(params=["data.h5", "folder"])
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / str(request.param), sample_records())
+
+
+def test_round_trip_as_a_file_and_as_a_folder_of_shards(dataset: Path) -> None:
+    with ReplayFile(dataset) as file:
+        assert file.image_size == (HEIGHT, WIDTH)
+        assert file.n_replays == 11
+        assert file.n_frames == sum(len(record.frames) for record in sample_records())
+        names = [str(name) for name in file.replays["name"]]
+        for record in sample_records():
+            assert_equal_records(file.replay(names.index(record.name)), record)
+    assert not dataset.with_name(dataset.name + ".parts").exists()
+
+
+def test_file_and_folder_have_the_same_identity_and_other_data_another(tmp_path: Path) -> None:
+    file = write_dataset(tmp_path / "a.h5", sample_records())
+    folder = write_dataset(tmp_path / "a", sample_records()[::-1])
+    changed = sample_records()
+    changed[5].frames[3, 2, 1] ^= 1
+    other = write_dataset(tmp_path / "b.h5", changed)
+    assert ReplayFile(file).identity() == ReplayFile(folder).identity()
+    assert ReplayFile(file).identity() != ReplayFile(other).identity()
+
+
+def test_reads_cross_shard_borders_and_stop_at_the_end(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "folder", sample_records())
+    assert len(list(path.glob("*.h5"))) > 2
+    with ReplayFile(path) as file:
+        whole = np.concatenate([file.replay(i).frames for i in range(file.n_replays)])
+        np.testing.assert_array_equal(file.read("frames", 5, 200), whole[5:205])
+        with pytest.raises(IndexError):
+            file.read("frames", file.n_frames - 1, 2)
+
+
+def test_attributes_describe_the_file_to_any_reader(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "data.h5", sample_records())
+    with h5py.File(path) as handle:
+        attributes = dict(handle.attrs)
+        assert handle["frames"].dtype == np.uint8
+        assert handle["actions"].dtype == np.uint8
+    assert attributes["format"] == "rulka-replays"
+    assert attributes["version"] == 1
+    assert list(attributes["float_names"]) == list(FLOAT_NAMES)
+    np.testing.assert_array_equal(attributes["action_table"], ACTION_KEYS)
+    assert attributes["frame_interval_ms"] == 50
+    assert attributes["key_ms"] == 50
+    assert attributes["source"] == "test"
+
+
+def test_chunked_and_compressed_files_of_other_programs_are_read(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "data.h5", sample_records())
+    before = ReplayFile(path).read("frames", 3, 40)
+    with h5py.File(path, "a") as handle:
+        frames = handle["frames"][:]
+        del handle["frames"]
+        handle.create_dataset("frames", data=frames, chunks=(7, HEIGHT, WIDTH), compression="gzip")
+    np.testing.assert_array_equal(ReplayFile(path).read("frames", 3, 40), before)
+
+
+def test_an_open_reader_can_be_sent_to_a_worker(dataset: Path) -> None:
+    file = ReplayFile(dataset)
+    first = file.read("frames", 0, 5)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(file)).read("frames", 0, 5), first)
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def cut_to_the_head(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def make_text(path: Path) -> None:
+    path.write_text("not HDF5")
+
+
+def make_foreign(path: Path) -> None:
+    path.unlink()
+    with h5py.File(path, "w") as handle:
+        handle["frames"] = np.zeros((3, 4))
+
+
+def change_version(path: Path) -> None:
+    with h5py.File(path, "a") as handle:
+        handle.attrs["version"] = 7
+
+
+def drop_floats(path: Path) -> None:
+    with h5py.File(path, "a") as handle:
+        del handle["floats"]
+
+
+def drop_column(path: Path) -> None:
+    with h5py.File(path, "a") as handle:
+        del handle["replays/finished"]
+
+
+def shift_replays(path: Path) -> None:
+    with h5py.File(path, "a") as handle:
+        handle["replays/first_frame"][1] += 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "no such file"),
+        (cut, "truncated"),
+        (cut_to_the_head, "truncated|not an HDF5"),
+        (make_text, "not an HDF5 file"),
+        (make_foreign, "not a rulka-replays dataset"),
+        (change_version, "version 7"),
+        (drop_floats, "no dataset 'floats'"),
+        (drop_column, "no column replays/finished"),
+        (shift_replays, "does not cover"),
+    ],
+)
+def test_bad_files_are_refused_by_path_and_reason(
+    damage: object, message: str, tmp_path: Path
+) -> None:
+    path = write_dataset(tmp_path / "data.h5", sample_records())
+    assert callable(damage)
+    damage(path)
+    with pytest.raises(UserError, match=message) as caught:
+        ReplayFile(path)
+    assert "data.h5" in str(caught.value)
+
+
+def test_a_folder_with_a_missing_shard_is_refused(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "folder", sample_records())
+    (path / "shard_00001.h5").unlink()
+    with pytest.raises(UserError, match=r"shard_00001.h5.*missing"):
+        ReplayFile(path)
+
+
+def test_shards_of_different_image_sizes_are_refused(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "folder", sample_records())
+    small = make_replay(50)
+    small = ReplayRecord(**{**vars(small), "frames": small.frames[:, :4, :6]})
+    spec = DatasetSpec((4, 6), 50, 50, "test")
+    write_dataset(tmp_path / "small.h5", [small], spec)
+    (tmp_path / "small.h5").rename(path / "shard_90000.h5")
+    (path / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"shard_90000.h5: image_size"):
+        ReplayFile(path)
+
+
+def test_a_record_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path / "data.h5", SPEC)
+    replay = make_replay(1)
+    with pytest.raises(ValueError, match="frames has shape"):
+        writer.add(ReplayRecord(**{**vars(replay), "frames": replay.frames[:, :4]}))
+    writer.add(replay)
+    with pytest.raises(ValueError, match="already recorded"):
+        writer.add(replay)
