@@ -6,6 +6,7 @@ faster, and cuts corners. It is planned once for each track and kept as long as 
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _LENGTH_WEIGHT = 1e-4
 _ROUNDS, _ITERATIONS = 3, 18
 _TRIAL_ROUNDS, _TRIAL_ITERATIONS = 1, 14
 _BUMPS = np.array([[80.0, 0.5], [50.0, 0.35], [32.0, 0.2], [20.0, 0.1]])  # metres long, high
+
+_AT_LIMIT = Shares()
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,7 @@ def _patches(road: Road) -> list[tuple[int, int, int]]:
     """(kind, first row, end row) of each patch along the road."""
     kind = road.patch_kind.astype(np.int64)
     cuts = np.flatnonzero(np.diff(kind, prepend=0, append=0))
-    return [
-        (int(kind[a]), int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if kind[a]
-    ]
+    return [(int(kind[a]), int(a), int(b)) for a, b in itertools.pairwise(cuts) if kind[a]]
 
 
 class _Planner:
@@ -226,7 +227,7 @@ class _Planner:
         )
 
 
-def make_plan(track: Track, shares: Shares = Shares()) -> Plan:
+def make_plan(track: Track, shares: Shares = _AT_LIMIT) -> Plan:
     """Plans a track, without looking into the cache."""
     planner = _Planner(track, shares)
     careless = np.zeros(len(track.road.center))

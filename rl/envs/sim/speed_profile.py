@@ -49,7 +49,8 @@ class Course(NamedTuple):
 
     points: (M, 3) m. heading: rad. curvature: 1/m, left > 0. spacing: m to the next section.
     grip: share of the grip on asphalt. drag: m/s^2 of extra drag at 30 m/s.
-    boost: 1 where a wheel is on a turbo strip. speed: m/s, the fastest profile.
+    boost: 1 where a wheel is on a turbo strip. limit: m/s, above it the car cannot brake in time.
+    speed: m/s, the fastest profile.
     """
 
     points: F64
@@ -59,12 +60,13 @@ class Course(NamedTuple):
     grip: F64
     drag: F64
     boost: F64
+    limit: F64
     speed: F64
 
 
 def empty_course(n: int) -> Course:
     """A course of `n` sections to be filled."""
-    return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(7)))
+    return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(8)))
 
 
 @compiled
@@ -95,7 +97,7 @@ def _meet_surfaces(road: Sections, offset: F64, course: Course, first: int, end:
 @compiled
 def _cornering_limits(course: Course, shares: Shares) -> None:
     """Speed (M,) that grip, steering and crests allow on each section alone."""
-    curvature, speed = course.curvature, course.speed
+    curvature, speed = course.curvature, course.limit
     n = curvature.shape[0]
     for i in range(n):
         # A few metres of path are one action long: the mean bend over them counts.
@@ -124,18 +126,20 @@ def _cornering_limits(course: Course, shares: Shares) -> None:
 @compiled
 def fill_speed(course: Course, start: int, shares: Shares) -> None:
     """Fills the fastest speed along a path, from standing at row `start`."""
-    curvature, spacing, speed = course.curvature, course.spacing, course.speed
+    curvature, spacing = course.curvature, course.spacing
+    limit, speed = course.limit, course.speed
     drag, height = course.drag, course.points[:, 1]
     n = curvature.shape[0]
     _cornering_limits(course, shares)
     for i in range(n - 2, -1, -1):
-        v = speed[i + 1]
+        v = limit[i + 1]
         used = v * v * abs(curvature[i]) / (CAR.grip * course.grip[i])
         brake = CAR.brake * shares.brake * max(0.0, 1.0 - (used / _BRAKING_USE) ** 2)
         slope = (height[i + 1] - height[i]) / spacing[i]
         slow = brake + CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope
         slow = max(slow, 0.5)
-        speed[i] = min(speed[i], math.sqrt(v * v + 2.0 * slow * spacing[i]))
+        limit[i] = min(limit[i], math.sqrt(v * v + 2.0 * slow * spacing[i]))
+    speed[:] = limit
     speed[start] = min(speed[start], LEAST_SPEED_MPS)
     turbo_left_s = 0.0
     for i in range(start, n - 1):

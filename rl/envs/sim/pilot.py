@@ -1,0 +1,229 @@
+"""One scripted driver's decision: which of the four keys to press, from the car and its course.
+
+Steering is bang-bang. For each key the next tenth of a second is predicted with the car's own
+steering, yaw and tyre model, and the key is taken after which the car points best at its path; a
+key already held has a bonus, and no key is changed again at once, so that presses are decisive.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import KEYS_TO_ACTION, TICK_MS
+from rl.envs.sim.car import (
+    AIRBORNE,
+    CAR,
+    ROAD_D,
+    ROAD_S,
+    SLIDING,
+    STEER,
+    VX,
+    VZ,
+    YAW,
+    YAW_RATE,
+    X,
+    Z,
+)
+from rl.envs.sim.jit import compiled
+from rl.envs.sim.path_solver import wrap_angle
+from rl.envs.sim.speed_profile import Course
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+# Columns of a driver's memory.
+HELD_STEER: Final = 0  # -1 right, 0, 1 left
+STEER_AGE: Final = 1  # ticks since the steering key changed
+HELD_GAS: Final = 2
+HELD_BRAKE: Final = 3
+STUCK: Final = 4  # ticks without moving
+REVERSE: Final = 5  # ticks of reversing left
+WAITING: Final = 6  # first of the actions decided but not yet pressed, a ring
+MAX_DELAY: Final = 16
+MEMORY_SIZE: Final = WAITING + MAX_DELAY
+
+_STEP_S: Final = 0.02
+_TICK_S: Final = TICK_MS / 1000.0
+
+
+class Traits(NamedTuple):
+    """One run's driver, in numbers; constant over the run."""
+
+    delay_ticks: int  # from seeing to pressing
+    hold_ticks: int  # least time between changes of the steering key
+    stick_rad: float  # a key already held may point this much worse
+    reach_s: float  # a lateral error is steered off within this time
+    brake_over_mps: float  # the brake is pressed this far above the limit
+    look_s: float  # the limit is read this far ahead
+    slip_rate: float  # share of ticks at which a wrong key is begun
+    seed: np.uint64
+
+
+@compiled
+def hash_unit(seed: np.uint64, counter: np.uint64) -> float:
+    """A uniform number in [0, 1) of a seed and a counter (splitmix64)."""
+    z = seed + counter * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@compiled
+def _aim_error(
+    course: Course,
+    along: float,
+    aside: float,
+    turned: float,
+    forward: float,
+    lateral: float,
+    yaw_rate: float,
+    steer: float,
+    sliding: float,
+    grip: float,
+    held: float,
+    held_steps: int,
+    key: float,
+    key_steps: int,
+    reach_s: float,
+) -> float:
+    """How far, in radians, the car will point left of where it should, after two keys.
+
+    `held` is pressed for `held_steps` predicted steps, then `key` for `key_steps`.
+
+    Args:
+        course: of the path. along: row and fraction. aside: m left of the path.
+        turned: rad, yaw of the car relative to the world, near the path's heading.
+        forward, lateral: m/s in the car's frame.
+    """
+    last = course.heading.shape[0] - 2
+    most = min(abs(forward) / CAR.turn_radius, CAR.max_yaw_rate)
+    most = min(most, CAR.over_steer * CAR.grip / max(abs(forward), 1.0))
+    limit = CAR.grip * grip * (CAR.slide_grip if sliding > 0.0 else 1.0)
+    i, relative = 0, 0.0
+    for step in range(held_steps + key_steps):
+        wanted = held if step < held_steps else key
+        change = CAR.steer_rate * _STEP_S
+        steer = min(wanted, steer + change) if steer < wanted else max(wanted, steer - change)
+        yaw_rate += (most * steer - yaw_rate) * (_STEP_S / CAR.yaw_lag_s)
+        turned += yaw_rate * _STEP_S
+        lateral -= forward * yaw_rate * _STEP_S
+        push = min(abs(lateral) / CAR.lateral_tau_s, limit) * _STEP_S
+        lateral += push if lateral < 0.0 else -push
+        i = min(max(int(along), 0), last)
+        part = along - i
+        heading = course.heading[i] + part * (course.heading[i + 1] - course.heading[i])
+        relative = turned - heading
+        sin_r, cos_r = math.sin(relative), math.cos(relative)
+        aside += (forward * sin_r + lateral * cos_r) * _STEP_S
+        along += (forward * cos_r - lateral * sin_r) * _STEP_S / course.spacing[i]
+    pace = max(abs(forward), 6.0)
+    excess = (yaw_rate - course.curvature[i] * forward) * (CAR.yaw_lag_s + CAR.lateral_tau_s)
+    back = min(max(aside / (pace * reach_s), -0.7), 0.7)
+    return relative + math.atan2(lateral, pace) + excess + back
+
+
+@compiled
+def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: float) -> int:
+    """The steering key to press: -1 right, 0 none, 1 left."""
+    lateral = state[VX] * math.cos(state[YAW]) - state[VZ] * math.sin(state[YAW])
+    along = state[ROAD_S]
+    i = min(int(along), course.heading.shape[0] - 2)
+    part = along - i
+    heading = course.heading[i] + part * (course.heading[i + 1] - course.heading[i])
+    px = course.points[i, 0] + part * (course.points[i + 1, 0] - course.points[i, 0])
+    pz = course.points[i, 2] + part * (course.points[i + 1, 2] - course.points[i, 2])
+    sin_h, cos_h = math.sin(heading), math.cos(heading)
+    aside = (state[X] - px) * cos_h - (state[Z] - pz) * sin_h
+    relative = wrap_angle(state[YAW] - heading)
+    if abs(relative) > 1.3:  # across or against the road: turn round
+        return -1 if relative > 0.0 else 1
+    held = memory[HELD_STEER]
+    best, best_error = held, 1e9
+    delay_steps = (traits.delay_ticks + 1) // 2
+    for choice in range(3):
+        key = (held, held - 1, held + 1)[choice]
+        if choice > 0 and held != 0:
+            key = 0 if choice == 1 else -held
+        error = abs(
+            _aim_error(
+                course,
+                along,
+                aside,
+                heading + relative,
+                forward,
+                lateral,
+                state[YAW_RATE],
+                state[STEER],
+                state[SLIDING],
+                course.grip[i],
+                float(held),
+                delay_steps,
+                float(key),
+                5,
+                traits.reach_s,
+            )
+        )
+        if choice == 0:
+            error -= traits.stick_rad
+        if error < best_error:
+            best, best_error = key, error
+    return best
+
+
+@compiled
+def _pedals(state: F64, course: Course, traits: Traits, memory: I64, forward: float) -> None:
+    """Decides gas and brake from the speed that the course allows a moment ahead."""
+    n = course.limit.shape[0]
+    at = state[ROAD_S]
+    i = min(int(at), n - 1)
+    ahead = at + max(forward, 0.0) * traits.look_s / course.spacing[i]
+    j = min(int(ahead), n - 2)
+    allowed = course.limit[j] + (ahead - j) * (course.limit[j + 1] - course.limit[j])
+    over = forward - allowed
+    memory[HELD_GAS] = 1 if over < (0.3 if memory[HELD_GAS] else -0.3) else 0
+    threshold = 0.2 if memory[HELD_BRAKE] else traits.brake_over_mps
+    brake = over > threshold and state[AIRBORNE] == 0.0
+    # Brake and steering together drift: only a car that is much too fast wants that.
+    if abs(state[STEER]) > 0.3 and over < 4.0:
+        brake = False
+    memory[HELD_BRAKE] = 1 if brake else 0
+    if brake:
+        memory[HELD_GAS] = 0
+
+
+@compiled
+def decide(
+    state: F64, course: Course, traits: Traits, memory: I64, tick: int, key_ticks: int
+) -> int:
+    """The action to press now.
+
+    Args:
+        state: (STATE_SIZE,) of the car.
+        memory: (MEMORY_SIZE,) of the driver, changed in place.
+        tick: 10 ms ticks since the start. key_ticks: ticks from decision to decision.
+    """
+    forward = state[VX] * math.sin(state[YAW]) + state[VZ] * math.cos(state[YAW])
+    key = _steer(state, course, traits, memory, forward)
+    slipped = hash_unit(traits.seed, np.uint64(2 * tick + 101)) < traits.slip_rate
+    if slipped:
+        key = int(3.0 * hash_unit(traits.seed, np.uint64(2 * tick + 102))) - 1
+    memory[STEER_AGE] += key_ticks
+    if key != memory[HELD_STEER] and memory[STEER_AGE] >= traits.hold_ticks:
+        memory[HELD_STEER] = key
+        memory[STEER_AGE] = 0
+    key = memory[HELD_STEER]
+    _pedals(state, course, traits, memory, forward)
+    gas, brake = memory[HELD_GAS], memory[HELD_BRAKE]
+    memory[STUCK] = memory[STUCK] + key_ticks if abs(forward) < 1.0 and tick > 50 else 0
+    if memory[STUCK] > 30:
+        memory[REVERSE], memory[STUCK] = 70, 0
+    if memory[REVERSE] > 0:
+        memory[REVERSE] = max(memory[REVERSE] - key_ticks, 0)
+        gas, brake, key = 0, 1, -key
+    return int(KEYS_TO_ACTION[gas * 8 + brake * 4 + (2 if key > 0 else 0) + (1 if key < 0 else 0)])
