@@ -1,0 +1,1 @@
+"""Stage 2: behavioural cloning, from frames to the actions of the drivers."""

@@ -1,0 +1,143 @@
+"""Configuration of behavioural cloning."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from datasets.contract.actions import N_ACTIONS, TICK_MS
+from pretrain.config import StageConfig, check_image_size, network_of
+from rl.network.config import NetworkConfig
+
+
+class BCConfig(StageConfig):
+    """What is imitated, which parts of the network learn it, and what is written."""
+
+    run_name: str = Field(
+        "v3_multi_offset", description="letters, digits, . _ -: folder of the run"
+    )
+    output_dir: Path = Field(
+        Path("output/ptretrain/bc"), description="path: the run's folder is made in it"
+    )
+
+    bc_mode: Literal["backbone", "full_policy"] = Field(
+        "full_policy", description="backbone writes the encoder alone | full_policy the heads too"
+    )
+    use_floats: bool = Field(True, description="true | false: learn from the float features too")
+    use_actions_head: bool = Field(
+        True, description="true | false: train A_head through iqn_fc and write actions_head.pt"
+    )
+    use_full_iqn: bool = Field(
+        True, description="true | false: train the whole network and write iqn_bc.pt"
+    )
+    full_iqn_random_tau: bool = Field(
+        True, description="true: random quantile fractions in training | false: fixed ones"
+    )
+    num_taus: int = Field(2, ge=1, description="quantile fractions per sample in training")
+    num_taus_val: int = Field(8, ge=1, description="fixed quantile fractions in validation")
+
+    n_actions: int = Field(N_ACTIONS, description=f"always {N_ACTIONS}")
+    bc_time_offsets_ms: tuple[int, ...] = Field(
+        (0,), min_length=1, description="ms from the frame to the actions to predict"
+    )
+    bc_offset_weights: tuple[float, ...] | None = Field(
+        None, description=">= 0: weight of each offset's loss; null: 1 each"
+    )
+    dropout: float = Field(
+        0.2, ge=0.0, lt=1.0, description="0 to 1: share of the features that is dropped"
+    )
+    action_head_dropout: float = Field(
+        0.1, ge=0.0, lt=1.0, description="0 to 1: share of the heads' hidden units that is dropped"
+    )
+    previous_action_dropout: float = Field(
+        0.0, ge=0.0, le=1.0, description="0 to 1: share of samples with hidden previous actions"
+    )
+    previous_action_fill: Literal["forward", "zeros"] = Field(
+        "forward", description="forward | zeros: what stands for hidden previous actions"
+    )
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="0 to 1: of the cross-entropy")
+    value_loss_weight: float = Field(
+        0.1, ge=0.0, description=">= 0: of the quantile regression of returns; 0 zeroes V_head"
+    )
+
+    encoder_init_path: Path | None = Field(
+        None, description="path of an encoder.pt to start from; null: random weights"
+    )
+    encoder_legacy_input: Literal["01", "iqn"] | None = Field(
+        None, description="01 | iqn: input scale of an encoder.pt without metadata"
+    )
+    freeze_encoder: bool = Field(False, description="true | false: keep the encoder as it starts")
+    nn: NetworkConfig = Field(default_factory=NetworkConfig, description="the network, as in RL")
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network to build: with this stage's image size, and floats only if they are used."""
+        network = network_of(self, self.nn)
+        return NetworkConfig.model_validate(
+            network.model_dump()
+            | {"floats": network.floats.model_dump() | {"enabled": self.use_floats}}
+        )
+
+    @property
+    def offset_weights(self) -> tuple[float, ...]:
+        """Weight of each offset's loss."""
+        if self.bc_offset_weights is None:
+            return (1.0,) * len(self.bc_time_offsets_ms)
+        return self.bc_offset_weights
+
+    @property
+    def through_taus(self) -> bool:
+        """Whether heads see features times the quantile embedding, as they do in RL."""
+        return self.use_actions_head or self.use_full_iqn
+
+    @property
+    def main_offset_ms(self) -> int:
+        """The offset whose accuracy is called `val_acc`: 0 if it is there, else the first."""
+        return 0 if 0 in self.bc_time_offsets_ms else self.bc_time_offsets_ms[0]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_image_size(self, self.nn)
+        problems = [*self._mode_problems(), *self._offset_problems()]
+        if self.n_actions != N_ACTIONS:
+            problems.append(f"n_actions is {self.n_actions}; the network has {N_ACTIONS} actions")
+        if not self.nn.use_image_head and (self.encoder_init_path or self.bc_mode == "backbone"):
+            problems.append("nn.use_image_head is false, but bc_mode or encoder_init_path want one")
+        if "enabled" in self.nn.floats.model_fields_set and (
+            self.nn.floats.enabled != self.use_floats
+        ):
+            problems.append("nn.floats.enabled and use_floats disagree; set use_floats alone")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _mode_problems(self) -> list[str]:
+        if self.bc_mode == "backbone" and self.through_taus:
+            return ["bc_mode backbone needs use_actions_head: false and use_full_iqn: false"]
+        if self.bc_mode == "full_policy" and not self.through_taus:
+            return ["bc_mode full_policy needs use_actions_head: true or use_full_iqn: true"]
+        if self.use_full_iqn and not self.use_floats:
+            return ["use_full_iqn trains float_feature_extractor: it needs use_floats: true"]
+        return []
+
+    def _offset_problems(self) -> list[str]:
+        offsets, weights = self.bc_time_offsets_ms, self.offset_weights
+        problems = []
+        if len(weights) != len(offsets):
+            problems.append(
+                f"bc_offset_weights has {len(weights)} numbers for {len(offsets)} offsets"
+            )
+        elif min(weights) < 0 or sum(weights) <= 0:
+            problems.append("bc_offset_weights must be at least 0, and not all 0")
+        if len(set(offsets)) < len(offsets):
+            problems.append("bc_time_offsets_ms names an offset twice")
+        if any(offset % TICK_MS for offset in offsets):
+            problems.append(f"bc_time_offsets_ms must be multiples of {TICK_MS}")
+        if self.use_floats and min(offsets) < 0:
+            problems.append(
+                f"offset {min(offsets)} ms lies before the frame, and the previous-action floats "
+                f"show that action; set use_floats: false or leave the offset out"
+            )
+        if self.bc_mode == "full_policy" and 0 not in offsets:
+            problems.append("bc_mode full_policy writes the head of offset 0, which is not there")
+        return problems

@@ -1,0 +1,87 @@
+"""Losses and counts of behavioural cloning, as pure functions and one accumulator."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.contract.actions import ACTION_NAMES, N_ACTIONS
+from datasets.labels import MASKED
+from rl.losses import quantile_huber_loss
+
+
+def offset_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each offset, the mean over its labelled samples.
+
+    Args:
+        logits: (B, K, A).
+        labels: (B, K) int64 actions; `MASKED` ones do not count.
+        label_smoothing: in [0, 1).
+
+    Returns: (K,) losses in nats, 0 for an offset without any label in the batch.
+    """
+    flat = F.cross_entropy(
+        logits.flatten(0, 1),
+        labels.flatten(),
+        ignore_index=MASKED,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    ).view_as(labels)
+    return flat.sum(dim=0) / (labels != MASKED).sum(dim=0).clamp(min=1)
+
+
+def value_loss(predicted: Tensor, taus: Tensor, returns: Tensor, kappa: float) -> Tensor:
+    """Quantile regression of returns, the mean over samples and fractions.
+
+    Args:
+        predicted: (B, N) quantiles of the return at `taus`.
+        taus: (B, N) or (1, N) quantile fractions.
+        returns: (B,) in reward units; NaN where the record ends too early, which does not count.
+        kappa: reward units, width of the Huber parabola.
+
+    Returns: the loss in reward units, a scalar; 0 if no sample has a return.
+    """
+    known = torch.isfinite(returns)
+    target = torch.where(known, returns, 0.0).unsqueeze(1)
+    loss = quantile_huber_loss(predicted, taus.expand_as(predicted), target, kappa)
+    return (loss * known).sum() / known.sum().clamp(min=1) / predicted.shape[1]
+
+
+def count_predictions(logits: Tensor, labels: Tensor) -> Tensor:
+    """Confusion counts.
+
+    Args:
+        logits: (B, K, A).
+        labels: (B, K) int64 actions or `MASKED`.
+
+    Returns: (K, A, A) int64, true action by predicted action.
+    """
+    k, a = logits.shape[1:]
+    predicted = logits.argmax(dim=2)
+    offset = torch.arange(k, device=labels.device).expand_as(labels)
+    cell = (offset * a + labels) * a + predicted
+    counted = torch.bincount(cell[labels != MASKED], minlength=k * a * a)
+    return counted.view(k, a, a)
+
+
+def accuracies(counts: Tensor, offsets_ms: Sequence[int]) -> dict[str, float]:
+    """Accuracy of each offset from (K, A, A) counts; offsets without labels are left out."""
+    found = {}
+    for offset, matrix in zip(offsets_ms, counts, strict=True):
+        if total := int(matrix.sum()):
+            found[f"val_acc_{offset}ms"] = float(matrix.diagonal().sum()) / total
+    return found
+
+
+def recalls(matrix: Tensor) -> dict[str, float]:
+    """Share of each action's samples that are predicted right; actions never taken are left out.
+
+    Args:
+        matrix: (A, A) counts of one offset, true by predicted.
+    """
+    found = {}
+    for action in range(N_ACTIONS):
+        if total := int(matrix[action].sum()):
+            found[f"val_recall_{ACTION_NAMES[action]}"] = float(matrix[action, action]) / total
+    return found

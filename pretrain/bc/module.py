@@ -1,0 +1,147 @@
+"""The Lightning module of behavioural cloning."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from pretrain.bc.config import BCConfig
+from pretrain.bc.heads import OffsetPolicy
+from pretrain.bc.metrics import (
+    accuracies,
+    count_predictions,
+    offset_losses,
+    recalls,
+    value_loss,
+)
+from rl.network.iqn import midpoint_taus, stratified_taus
+
+
+class BCModule(L.LightningModule):
+    """Trains the offset heads by cross-entropy, and the value head by quantile regression.
+
+    Args:
+        config: of the stage.
+
+    Attributes:
+        policy: the network with its heads.
+        confusion: (K, A, A) counts of the last validation, true action by predicted action.
+    """
+
+    confusion: Tensor
+    weights: Tensor
+
+    def __init__(self, config: BCConfig) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": config.model_dump(mode="json")})
+        self.config = config
+        self.policy = OffsetPolicy(config)
+        self.learns_values = config.use_full_iqn and config.value_loss_weight > 0
+        for parameter in self.policy.parameters():
+            parameter.requires_grad_(False)
+        for module in self.policy.trained_modules(config).values():
+            module.requires_grad_(True)
+        offsets, actions = len(config.bc_time_offsets_ms), config.n_actions
+        counts = torch.zeros(offsets, actions, actions, dtype=torch.int64)
+        self.register_buffer("confusion", counts, persistent=False)
+        self.register_buffer("weights", torch.tensor(config.offset_weights), persistent=False)
+
+    def train(self, mode: bool = True) -> "BCModule":
+        """Set the mode; a frozen encoder stays as in evaluation."""
+        super().train(mode)
+        if self.config.freeze_encoder and self.policy.network.img_head is not None:
+            self.policy.network.img_head.eval()
+        return self
+
+    def losses(self, batch: dict[str, Tensor], taus: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and its parts with the logits.
+
+        Args:
+            batch: frames (B, 1, H, W) uint8, labels (B, K) int64; floats (B, 184) and returns (B,)
+                float32 where the run uses them.
+            taus: (B, N) or (1, N) quantile fractions.
+
+        Returns: the scalar to minimise, and {bc_loss, value_loss} scalars, {offset_losses} (K,),
+            {logits} (B, K, A).
+        """
+        frames = batch["frames"]
+        floats = batch["floats"] if "floats" in batch else frames.new_zeros(len(frames), 0)
+        inputs = self.policy.head_inputs(frames, floats, taus)
+        logits = self.policy.logits(inputs)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        each = offset_losses(logits, batch["labels"], smoothing)
+        loss = bc_loss = (self.weights * each).sum()
+        parts = {"bc_loss": bc_loss, "offset_losses": each, "logits": logits}
+        if self.learns_values:
+            predicted = self.policy.values(inputs)
+            kappa = self.config.nn.iqn.kappa
+            parts["value_loss"] = value_loss(predicted, taus, batch["returns"], kappa)
+            loss = loss + self.config.value_loss_weight * parts["value_loss"]
+        return loss, parts
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch at random quantile fractions."""
+        size, n = len(batch["frames"]), self.config.num_taus
+        if self.config.full_iqn_random_tau:
+            taus = stratified_taus(size, n, device=self.device)
+        else:
+            taus = self._fixed_taus(n)
+        loss, parts = self.losses(batch, taus)
+        self._log("train", loss, parts, size)
+        return loss
+
+    @torch.inference_mode()
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        """Predictions on a batch at the fixed fractions of validation, as (K, A, A) counts."""
+        logits = self.losses(batch, self._fixed_taus(self.config.num_taus_val))[1]["logits"]
+        return count_predictions(logits, batch["labels"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.confusion.zero_()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count the predictions of one held-out batch at fixed quantile fractions."""
+        loss, parts = self.losses(batch, self._fixed_taus(self.config.num_taus_val))
+        size = len(batch["frames"])
+        self._log("val", loss, parts, size)
+        names = [f"val_loss_{offset}ms" for offset in self.config.bc_time_offsets_ms]
+        self._log_values(dict(zip(names, parts["offset_losses"], strict=True)), size)
+        self.confusion += count_predictions(parts["logits"], batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracies."""
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(self.confusion)
+            assert isinstance(gathered, Tensor)
+            self.confusion.copy_(gathered.sum(dim=0))
+        self.log_dict(self.validation_metrics(), sync_dist=False)
+
+    def validation_metrics(self) -> dict[str, float]:
+        """Accuracies from the counts; `val_acc` and the recalls are those of the main offset."""
+        offsets = self.config.bc_time_offsets_ms
+        found = accuracies(self.confusion, offsets)
+        main = self.config.main_offset_ms
+        if f"val_acc_{main}ms" in found:
+            found["val_acc"] = found[f"val_acc_{main}ms"]
+        return found | recalls(self.confusion[offsets.index(main)])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over the parts that this run trains; the rate is set by the run's budget."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.AdamW(
+            parameters, lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
+
+    def _fixed_taus(self, n: int) -> Tensor:
+        return midpoint_taus(1, n, device=self.device)
+
+    def _log(self, part: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
+        values = {f"{part}_loss": loss.detach(), f"{part}_bc_loss": parts["bc_loss"].detach()}
+        if "value_loss" in parts:
+            values[f"{part}_value_loss"] = parts["value_loss"].detach()
+        self._log_values(values, size)
+
+    def _log_values(self, values: dict[str, Any], size: int) -> None:
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)

@@ -1,0 +1,148 @@
+"""What a pretraining run does beside the updates: budget, learning rate, metrics, saving."""
+
+import io
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from datasets.contract.files import atomic_path
+from pretrain.config import StageConfig
+from rl.run_folder import CsvLog
+
+logger = logging.getLogger(__name__)
+
+SECONDS_PER_MINUTE = 60.0
+
+
+class Budget(L.Callback):
+    """Counts the seconds of a run over all calls, sets the learning rate, stops when time is up.
+
+    The learning rate falls over whichever part of the budget, steps or minutes, is used up faster,
+    so that a run that the clock ends has annealed as far as one that its epochs end.
+
+    Attributes:
+        elapsed_s: seconds of training, earlier calls included.
+        out_of_time: the run's own minutes are used up.
+        cut_off: this call's minutes are used up; the run can be continued.
+    """
+
+    def __init__(self, config: StageConfig, max_minutes: float | None) -> None:
+        self.elapsed_s = 0.0
+        self.out_of_time = self.cut_off = False
+        self._config = config
+        self._limit_s = _seconds(config.max_minutes)
+        self._call_limit_s = _seconds(max_minutes)
+        self._started = self._last = 0.0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = self._last = time.monotonic()
+        self.out_of_time = self.elapsed_s >= self._limit_s
+        if self.out_of_time:
+            trainer.should_stop = True
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        rate = self._config.lr * self._factor(trainer)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._tick()
+        self.out_of_time = self.elapsed_s >= self._limit_s
+        self.cut_off = self._last - self._started >= self._call_limit_s
+        stop = self.out_of_time or self.cut_off
+        # All ranks have to leave the epoch together.
+        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tick()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed_s": self.elapsed_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.elapsed_s = float(state_dict["elapsed_s"])
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.elapsed_s += now - self._last
+        self._last = now
+
+    def _factor(self, trainer: L.Trainer) -> float:
+        """Learning rate over its highest value."""
+        steps = trainer.global_step
+        warmup = min(1.0, (steps + 1) / (self._config.warmup_steps + 1))
+        if self._config.lr_schedule == "constant":
+            return warmup
+        progress = max(steps / trainer.estimated_stepping_batches, self.elapsed_s / self._limit_s)
+        return warmup * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class MetricsFile(L.Callback):
+    """Appends a row to `metrics.csv` after each epoch, and says it in the log.
+
+    Lightning's own CSV logger deletes the file of the run that it continues.
+    """
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self._path, self._budget = path, budget
+        self._csv: CsvLog | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._csv = CsvLog(self._path)
+            self._csv.drop_after("epoch", trainer.current_epoch - 1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._csv is None:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._csv.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "seconds": self._budget.elapsed_s,
+                "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+                **dict(sorted(values.items())),
+            }
+        )
+        shown = (name for name in ("train_loss", "val_loss", "val_acc") if name in values)
+        logger.info(
+            "epoch %d: %s (%.0f s)",
+            trainer.current_epoch,
+            ", ".join(f"{name} {values[name]:.4f}" for name in shown),
+            self._budget.elapsed_s,
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, with a full disk reported as the user's matter."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write one checkpoint."""
+        buffer = io.BytesIO()  # in memory first: a full disk then fails as a plain write
+        torch.save(checkpoint, buffer)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+def _seconds(minutes: float | None) -> float:
+    return math.inf if minutes is None else minutes * SECONDS_PER_MINUTE

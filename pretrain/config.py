@@ -1,0 +1,121 @@
+"""What the two pretraining stages have in common in their configuration."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from datasets.contract.config import StrictModel
+from rl.network.config import NetworkConfig
+
+RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class StageConfig(StrictModel):
+    """Data, budget, optimiser and hardware of a pretraining stage."""
+
+    run_name: str = Field(
+        pattern=RUN_NAME_PATTERN, description="letters, digits, . _ -: folder of the run"
+    )
+    output_dir: Path = Field(description="path: the run's folder is made in it")
+    overwrite: bool = Field(
+        False, description="true | false: throw away the run of this name and start again"
+    )
+
+    dataset: Path = Field(
+        Path("output/datasets/default.h5"), description="path: dataset file or folder of shards"
+    )
+    val_fraction: float = Field(
+        0.1, ge=0.0, lt=1.0, description="0 to 1: share of the frames held out, by whole replays"
+    )
+    split_by: Literal["auto", "track", "replay"] = Field(
+        "auto", description="auto | track | replay: what is held out as a whole"
+    )
+    seed: int = Field(0, ge=0, description="of the split, the order of the data and the weights")
+
+    image_size: int | tuple[int, int] = Field(
+        64, description="pixels: one side of a square, or [height, width]"
+    )
+    n_stack: int = Field(1, ge=1, description="frames per observation")
+
+    epochs: int = Field(50, ge=1, description="passes over the data, at most")
+    max_minutes: float | None = Field(
+        None, gt=0.0, description="minutes of training in all, continuations included; null: any"
+    )
+    early_stopping: bool = Field(
+        True, description="true | false: stop when the validation loss no longer falls"
+    )
+    patience_epochs: int = Field(
+        8, ge=1, description="epochs without a better validation loss before stopping early"
+    )
+    min_delta: float = Field(
+        0.0, ge=0.0, description="loss units: what counts as a better validation loss"
+    )
+
+    batch_size: int = Field(4096, ge=1, description="frames per optimiser step")
+    micro_batch_size: int = Field(
+        1024, ge=1, description="frames per pass; their gradients are summed up to batch_size"
+    )
+    lr: float = Field(1e-3, gt=0.0, description="learning rate at its highest, > 0")
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="cosine falls to 0 over epochs or max_minutes | constant"
+    )
+    warmup_steps: int = Field(10, ge=0, description="optimiser steps of linearly rising rate")
+    weight_decay: float = Field(0.0, ge=0.0, description="decoupled, >= 0")
+    gradient_clip: float = Field(1.0, ge=0.0, description="largest gradient norm; 0: no limit")
+
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto takes bf16-mixed where the hardware computes in it"
+    )
+    num_threads: int | None = Field(None, ge=1, description="threads on the CPU; null: all cores")
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto | cpu | gpu")
+    devices: int = Field(1, ge=1, description="devices to train on, one process each")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run writes."""
+        return self.output_dir / self.run_name
+
+    @property
+    def frames_per_pass(self) -> int:
+        """Frames of one forward and backward pass."""
+        return min(self.micro_batch_size, self.batch_size)
+
+    @property
+    def passes_per_step(self) -> int:
+        """Passes whose gradients make one optimiser step."""
+        return self.batch_size // self.frames_per_pass
+
+    @field_validator("n_stack")
+    @classmethod
+    def _check_stack(cls, n_stack: int) -> int:
+        if n_stack != 1:
+            raise ValueError("only 1 frame per observation is supported")
+        return n_stack
+
+    @model_validator(mode="after")
+    def _check_batches(self) -> Self:
+        if self.batch_size % self.frames_per_pass:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+def network_of(stage: StageConfig, network: NetworkConfig) -> NetworkConfig:
+    """The `nn` section with the stage's image size and number of frames."""
+    values = network.model_dump() | {"image_size": stage.image_size, "n_stack": stage.n_stack}
+    return NetworkConfig.model_validate(values)
+
+
+def check_image_size(stage: StageConfig, network: NetworkConfig) -> None:
+    """Refuse an `nn` section that says another image size than the stage.
+
+    Raises:
+        ValueError: it does.
+    """
+    for key in ("image_size", "n_stack"):
+        here, there = getattr(stage, key), getattr(network, key)
+        if key in network.model_fields_set and here != there:
+            raise ValueError(f"{key} is {here}, but nn.{key} is {there}; set {key} alone")

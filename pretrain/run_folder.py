@@ -1,0 +1,188 @@
+"""The folder of a pretraining run: what is in it, and whether to start, continue or leave it.
+
+<output_dir>/<run_name>/
+    config_snapshot.yaml      the resolved configuration
+    inputs.json               identities of what the run was made from
+    metrics.csv               one row per epoch, continued by a later call
+    tensorboard/              the same numbers
+    checkpoints/              last.ckpt and best.ckpt
+    *.pt, pretrain_meta.json  the artifacts, written when a call ends
+    *.png                     pictures of what was learnt
+    finished.json             why and when the run ended, absent as long as it can go on
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datasets.contract.config import changed_keys, dump_config
+from datasets.contract.errors import UserError
+from datasets.contract.files import read_json, write_json
+from pretrain.config import StageConfig
+from rl.run_folder import RunFolder, run_lock
+
+logger = logging.getLogger(__name__)
+
+BUDGET_KEYS = frozenset({"epochs", "max_minutes", "early_stopping", "patience_epochs", "min_delta"})
+"""A finished run goes on when one of these is changed."""
+FREE_KEYS = BUDGET_KEYS | {
+    "output_dir",
+    "overwrite",
+    "precision",
+    "num_threads",
+    "accelerator",
+    "devices",
+}
+"""May differ between the calls that make one run: they do not decide what is learnt."""
+
+
+class StageFolder:
+    """Paths inside the folder of a pretraining run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config_snapshot.yaml"
+        self.inputs = root / "inputs.json"
+        self.metrics = root / "metrics.csv"
+        self.tensorboard = root / "tensorboard"
+        self.checkpoints = root / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.finished = root / "finished.json"
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that this process may write.
+
+    Attributes:
+        folder: its paths.
+        checkpoint: to continue from; None at the start.
+        is_finished: nothing is left to train.
+    """
+
+    folder: StageFolder
+    checkpoint: Path | None
+    is_finished: bool
+
+
+@contextmanager
+def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedRun]:
+    """Start a run, or find the one of this name, and keep other processes out of it.
+
+    Args:
+        config: of the stage.
+        inputs: identities of the data and of the weights that the run starts from, plain types.
+
+    Raises:
+        UserError: the run of this name was made from something else, belongs to another process, or
+            the folder holds something that is no run.
+    """
+    folder = StageFolder(config.run_folder)
+    _check_is_run(folder)
+    with run_lock(RunFolder(folder.root)):
+        if config.overwrite:
+            _remove_run(folder)
+        previous = _previous_config(folder)
+        if previous is not None:
+            _check_same(folder, previous, config, inputs)
+        write_json(folder.inputs, dict(inputs))
+        dump_config(config, folder.config)
+        checkpoint = folder.last if folder.last.exists() else None
+        budget = {} if previous is None else _values(config)
+        raised = any(budget[key] != (previous or {}).get(key) for key in BUDGET_KEYS & set(budget))
+        finished = folder.finished.exists() and not raised
+        if folder.finished.exists() and raised:
+            folder.finished.unlink()
+        yield OpenedRun(folder, checkpoint, finished)
+
+
+def mark_finished(folder: StageFolder, reason: str) -> None:
+    """Note that the run ended by itself."""
+    write_json(folder.finished, {"reason": reason})
+
+
+def finished_reason(folder: StageFolder) -> str:
+    """Why the run ended."""
+    return str(read_json(folder.finished).get("reason", "unknown"))
+
+
+def _values(config: StageConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _check_is_run(folder: StageFolder) -> None:
+    """A folder with other things in it, such as artifacts from elsewhere, is not written to."""
+    if not folder.root.exists() or folder.config.exists():
+        return
+    if not folder.root.is_dir():
+        raise UserError(f"{folder.root}: a file, expected a folder; choose another run_name")
+    foreign = sorted(path.name for path in folder.root.iterdir() if not path.name.startswith("."))
+    if foreign:
+        raise UserError(
+            f"{folder.root}: holds {', '.join(foreign[:3])} but no run (no {folder.config.name}); "
+            f"choose another name with --set run_name=NAME"
+        )
+
+
+def _remove_run(folder: StageFolder) -> None:
+    if not folder.config.exists():
+        return
+    logger.info("%s: the run there is thrown away (overwrite: true)", folder.root)
+    for path in folder.root.iterdir():
+        if path.name.startswith(".") or path == folder.config:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    folder.config.unlink()  # last: while it is there, the folder is known as a run
+
+
+def _previous_config(folder: StageFolder) -> dict[str, Any] | None:
+    if not folder.config.exists():
+        return None
+    try:
+        values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{folder.config}: not readable; choose another run_name")
+    return values
+
+
+def _check_same(
+    folder: StageFolder,
+    previous: Mapping[str, Any],
+    config: StageConfig,
+    inputs: Mapping[str, Any],
+) -> None:
+    current = _values(config)
+    differences = [
+        f"{key}: {_lookup(previous, key)!r} there, {_lookup(current, key)!r} now"
+        for key in changed_keys(previous, current)
+        if key.split(".")[0] not in FREE_KEYS
+    ]
+    if folder.inputs.exists():
+        stored = read_json(folder.inputs)
+        differences += [
+            f"{key} has changed" for key in inputs if key in stored and stored[key] != inputs[key]
+        ]
+    if differences:
+        raise UserError(
+            f"{folder.root}: the run there was made otherwise ({'; '.join(differences)}); choose "
+            f"another name with --set run_name=NAME, or start it again with --set overwrite=true"
+        )
+
+
+def _lookup(values: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for key in dotted.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,253 @@
+"""Set-up and course of a pretraining run, the same for both stages: build, fit, save."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from datasets.contract.errors import UserError
+from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile
+from pretrain.config import StageConfig
+from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
+from rl.run_folder import read_csv
+
+logger = logging.getLogger(__name__)
+
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a call to `fit` ended.
+
+    Attributes:
+        reason: epochs | early stopping | max_minutes of the run, or "cut off" by the call's limit.
+        is_finished: False when a later call would train on.
+        epochs: that were trained in all.
+        steps: optimiser steps in all.
+        seconds: of training in all.
+        metrics: of the epoch that the kept weights come from.
+    """
+
+    reason: str
+    is_finished: bool
+    epochs: int
+    steps: int
+    seconds: float
+    metrics: dict[str, float]
+
+    def notes(self) -> dict[str, Any]:
+        """What the artifacts' metadata says about the training."""
+        return {
+            "finished": self.is_finished,
+            "ended_by": self.reason,
+            "epochs": self.epochs,
+            "optimiser_steps": self.steps,
+        }
+
+    def summary(self, *metrics: str) -> str:
+        """One line for people."""
+        shown = [f"{name} {self.metrics[name]:.4f}" for name in metrics if name in self.metrics]
+        state = f"{self.epochs} epochs, {self.seconds:.0f} s, ended by {self.reason}"
+        return ", ".join([*shown, state])
+
+
+def use_hardware(config: StageConfig) -> None:
+    """Set the number of threads and seed everything that draws at random."""
+    torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+
+
+def resolve_precision(config: StageConfig) -> Precision:
+    """The precision to train in; `auto` takes bfloat16 where the hardware computes in it."""
+    if config.precision != "auto":
+        return config.precision
+    if config.accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    # Without these instructions bfloat16 is emulated and slower than float32.
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def fit(
+    config: StageConfig,
+    run: OpenedRun,
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    max_minutes: float | None,
+) -> FitResult:
+    """Train until the budget is used up, and load the best weights into `module`.
+
+    Args:
+        config: of the stage.
+        run: where to write, and what to continue.
+        module: logs `train_loss`, and `val_loss` when there is validation data.
+        data: of the stage.
+        max_minutes: limit of this call; the run can be continued after it.
+
+    Raises:
+        UserError: the checkpoint to continue from is damaged, the loss is not finite, or the disk
+            refuses.
+        KeyboardInterrupt: the user stopped it; the last whole epoch is saved.
+    """
+    data.setup("fit")
+    monitor = "val_loss" if config.val_fraction > 0 else "train_loss"
+    budget = Budget(config, max_minutes)
+    early = EarlyStopping(
+        monitor, patience=config.patience_epochs, min_delta=config.min_delta, check_finite=True
+    )
+    with _quiet_lightning():
+        trainer = _build_trainer(config, run, budget, early, monitor)
+        _run_trainer(trainer, module, data, run)
+    if early.stopping_reason_message and "not finite" in early.stopping_reason_message:
+        raise UserError(f"{run.folder.root}: the loss is no longer finite; lower lr and try again")
+    result = _result(trainer, budget, early, run, module, monitor)
+    if result.is_finished and trainer.is_global_zero:
+        mark_finished(run.folder, result.reason)
+    return result
+
+
+def report_finished(run: OpenedRun) -> None:
+    """Say that there is nothing left to train."""
+    logger.info(
+        "%s is finished (%s); to train it anew: --set overwrite=true",
+        run.folder.root,
+        finished_reason(run.folder),
+    )
+
+
+def load_state(path: Any) -> dict[str, Any]:
+    """Read a Lightning checkpoint of this project.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: damaged checkpoint; start the run again with --set overwrite=true"
+        ) from error
+    assert isinstance(state, dict)
+    return state
+
+
+def _build_trainer(
+    config: StageConfig, run: OpenedRun, budget: Budget, early: EarlyStopping, monitor: str
+) -> L.Trainer:
+    folder = run.folder
+    bar = sys.stderr.isatty() and sys.stdout.isatty()
+    callbacks: list[L.Callback] = [
+        budget,
+        MetricsFile(folder.metrics, budget),
+        *([early] if config.early_stopping else []),
+        _checkpoint(folder.checkpoints, "best", monitor=monitor, mode="min"),
+        _checkpoint(folder.checkpoints, "last"),
+        *([RichProgressBar(leave=False)] if bar else []),
+    ]
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=resolve_precision(config),
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.passes_per_step,
+        gradient_clip_val=config.gradient_clip or None,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder.root, name="tensorboard", version=""),
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _checkpoint(folder: Any, name: str, **options: Any) -> ModelCheckpoint:
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename=name,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+        **options,
+    )
+    return checkpoint
+
+
+def _run_trainer(
+    trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, run: OpenedRun
+) -> None:
+    if run.checkpoint is not None:
+        epoch = load_state(run.checkpoint)["epoch"] + 1
+        logger.info("%s: continued after epoch %d", run.folder.root, epoch - 1)
+    handler = signal.getsignal(signal.SIGINT) if _in_main_thread() else None
+    try:
+        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit and mutes further ones
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        logger.info("%s: stopped; the same command continues it", run.folder.root)
+        raise KeyboardInterrupt from stop
+
+
+def _result(
+    trainer: L.Trainer,
+    budget: Budget,
+    early: EarlyStopping,
+    run: OpenedRun,
+    module: L.LightningModule,
+    monitor: str,
+) -> FitResult:
+    if trainer.current_epoch >= (trainer.max_epochs or 0):
+        reason = "epochs"
+    elif early.stopped_epoch:
+        reason = "early stopping"
+    else:
+        reason = "max_minutes" if budget.out_of_time else "cut off"
+    best = load_state(run.folder.best)
+    module.load_state_dict(best["state_dict"])
+    rows = {int(row["epoch"]): row for row in read_csv(run.folder.metrics)}
+    kept = rows.get(int(best["epoch"]), {})
+    metrics = {name: float(value) for name, value in kept.items() if value}
+    return FitResult(
+        reason=reason,
+        is_finished=reason != "cut off",
+        epochs=trainer.current_epoch,
+        steps=trainer.global_step,
+        seconds=budget.elapsed_s,
+        metrics=metrics,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's tips and its notes about choices that are made here on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in (".*num_workers.*", ".*does not have many workers.*", ".*Checkpoint dir.*"):
+                warnings.filterwarnings("ignore", text)
+            yield
+    finally:
+        for log, level in zip(loggers, before, strict=True):
+            log.setLevel(level)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,1 @@
+"""Stage 1: an encoder that learns to see, from frames alone."""

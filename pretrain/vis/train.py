@@ -1,0 +1,86 @@
+"""Stage 1: train the visual encoder and write it for the stages that follow."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.modules import FramesModule
+from pretrain.run_folder import OpenedRun, open_run
+from pretrain.training import FitResult, fit, report_finished, use_hardware
+from pretrain.vis.config import VisConfig
+from pretrain.vis.module import VisModule
+from pretrain.vis.pictures import save_reconstructions
+from rl.transfer.artifacts import ENCODER_FILE, save_artifacts
+
+logger = logging.getLogger(__name__)
+
+PICTURED_FRAMES = 16
+
+
+def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
+    """Train an encoder, or continue or find the run of this name.
+
+    Args:
+        config: of the stage.
+        max_minutes: limit of this call; the run can be continued after it.
+
+    Returns:
+        The run's folder, with `encoder.pt` and `pretrain_meta.json`.
+
+    Raises:
+        UserError: the data or the run's folder do not fit the configuration.
+    """
+    use_hardware(config)
+    data = FramesModule(
+        config.dataset,
+        batch_size=config.frames_per_pass,
+        image_size=config.image_size,
+        val_fraction=config.val_fraction,
+        split_by=config.split_by,
+        seed=config.seed,
+    )
+    data.setup()
+    inputs = {"dataset": data.file.identity()}
+    with open_run(config, inputs) as opened:
+        if opened.is_finished:
+            report_finished(opened)
+            return opened.folder.root
+        module = VisModule(config)
+        result = fit(config, opened, module, data, max_minutes=max_minutes)
+        _save(config, opened, module, data, result)
+        return opened.folder.root
+
+
+def _save(
+    config: VisConfig,
+    opened: OpenedRun,
+    module: VisModule,
+    data: FramesModule,
+    result: FitResult,
+) -> None:
+    root = opened.folder.root
+    save_artifacts(
+        root,
+        {ENCODER_FILE: module.encoder_tensors()},
+        stage="vis",
+        run_name=config.run_name,
+        network=config.network,
+        dataset=data.describe(),
+        metrics=result.metrics,
+        seconds=result.seconds,
+        extra={"task": config.task, **result.notes()},
+    )
+    _save_picture(root / "reconstructions.png", module, data)
+    logger.info("%s: %s", root / ENCODER_FILE, result.summary("val_mse"))
+
+
+def _save_picture(path: Path, module: VisModule, data: FramesModule) -> None:
+    frames = data.frames_of("val" if len(data.split.val) else "train")
+    chosen = frames[np.linspace(0, len(frames) - 1, PICTURED_FRAMES).astype(np.int64)]
+    originals = np.concatenate([data.file.read("frames", int(i), 1) for i in chosen])
+    module.eval()
+    with torch.no_grad():
+        painted = module.reconstruct(torch.from_numpy(originals).unsqueeze(1))
+    save_reconstructions(path, originals, painted.squeeze(1).numpy())
