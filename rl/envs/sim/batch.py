@@ -12,15 +12,19 @@ import numpy.typing as npt
 from datasets.contract.actions import ACTION_FORWARD, TICKS_PER_ACTION
 from datasets.contract.floats import N_FLOATS
 from rl.envs.sim.car import STATE_SIZE
+from rl.envs.sim.floats import observe_cars
+from rl.envs.sim.physics import place
 from rl.envs.sim.race import (
     HISTORY_TICKS,
     Cars,
-    Finishes,
-    observe_cars,
-    start_car,
+    Course,
+    Limits,
+    clear_race,
+    follow_line,
+    some_cars,
     tick_cars,
 )
-from rl.envs.sim.road import PackedTracks, Track, pack_tracks
+from rl.envs.sim.road import LEAD_IN_M, PackedTracks, Track, ground_table, pack_tracks
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -72,16 +76,16 @@ class RaceBatch:
         self.packed: PackedTracks = pack_tracks(self.tracks)
         self.render = render
         self.start_noise = start_noise
-        self.no_progress_ms = no_progress_ms
-        self.max_race_ms = max_race_ms
+        self._limits = Limits(no_progress_ms, max_race_ms)
         self.num_cars = len(track_of_car)
         self._cars = _new_cars(np.asarray(track_of_car, dtype=np.int64), len(self.tracks))
-        self._finishes = _finishes(self.tracks)
+        self._course = _course(self.packed, self.tracks)
         self._starts = np.array([_start(track) for track in self.tracks])
         self.floats: F32 = np.zeros((self.num_cars, N_FLOATS), np.float32)
         self.frames: U8 = np.zeros((self.num_cars, *image_size), np.uint8)
         for car in range(self.num_cars):
             self._place(car, 0.0, 0.0, 0.0, 0.0)
+        follow_line(self._cars, self._course)
         self.observe()
 
     def reset(self, cars: npt.ArrayLike, seeds: npt.ArrayLike) -> None:
@@ -90,7 +94,7 @@ class RaceBatch:
         for car, seed in zip(chosen, np.atleast_1d(np.asarray(seeds)), strict=True):
             along, aside, speed, angle = _start_variation(int(seed)) * self.start_noise
             self._place(int(car), along, aside, speed, angle)
-        self._observe(chosen)
+        self._observe_placed(chosen)
 
     def step(self, actions: U8) -> None:
         """50 ms with each car's action (B,) held, then an observation."""
@@ -103,7 +107,7 @@ class RaceBatch:
 
     def observe(self) -> None:
         """Fills `floats` and `frames` for every car."""
-        observe_cars(self._cars, self.packed, self.floats)
+        observe_cars(self._cars, self._course, self.floats)
         if self.render:
             self._draw(self.frames, self._cars)
 
@@ -113,6 +117,7 @@ class RaceBatch:
             raise IndexError(f"track {track} of {len(self.tracks)}")
         self._cars.track[car] = track
         self._place(car, 0.0, 0.0, 0.0, 0.0)
+        self._observe_placed(np.array([car]))
 
     def get_state(self) -> dict[str, npt.NDArray[Any]]:
         """Copies of all arrays that determine every car's future."""
@@ -135,21 +140,16 @@ class RaceBatch:
         held = np.ascontiguousarray(actions, dtype=np.uint8)
         if held.shape != (self.num_cars,):
             raise ValueError(f"expected {self.num_cars} actions, got an array {held.shape}")
-        tick_cars(
-            self._cars,
-            self.packed,
-            self._finishes,
-            held,
-            ticks,
-            self.no_progress_ms,
-            self.max_race_ms,
-        )
+        tick_cars(self._cars, self._course, held, ticks, self._limits)
 
-    def _observe(self, chosen: I64) -> None:
-        """Observes only some cars."""
-        rows = Cars(*(array[chosen] for array in self._cars))
+    def _observe_placed(self, chosen: I64) -> None:
+        """Finds the line and observes for some cars that were just placed."""
+        rows = some_cars(self._cars, chosen)
+        follow_line(rows, self._course)
+        for name in ("zone", "furthest_zone", "meters"):
+            getattr(self._cars, name)[chosen] = getattr(rows, name)
         floats = self.floats[chosen]
-        observe_cars(rows, self.packed, floats)
+        observe_cars(rows, self._course, floats)
         self.floats[chosen] = floats
         if self.render:
             frames = self.frames[chosen]
@@ -166,7 +166,13 @@ class RaceBatch:
         sin_yaw, cos_yaw = math.sin(yaw), math.cos(yaw)
         x += along * sin_yaw + aside * cos_yaw
         z += along * cos_yaw - aside * sin_yaw
-        start_car(self._cars, car, self.packed, x, z, yaw + angle, speed)
+        track = self._cars.track[car]
+        offset = self._course.ground_offset
+        road = self._course.ground[offset[track] : offset[track + 1]]
+        clear_race(self._cars, car)
+        self._cars.road_index[car] = place(
+            self._cars.state[car], road, int(LEAD_IN_M), x, z, yaw + angle, speed
+        )
 
     @property
     def state(self) -> F64:
@@ -245,14 +251,27 @@ def _start(track: Track) -> tuple[float, float, float]:
     return float(points[0, 0]), float(points[0, 2]), math.atan2(aim[0], aim[2])
 
 
-def _finishes(tracks: Sequence[Track]) -> Finishes:
-    last = np.array([track.line.points[-1] - track.line.points[-2] for track in tracks])
+def _course(packed: PackedTracks, tracks: Sequence[Track]) -> Course:
+    point = np.array([track.line.finish_point[[0, 2]] for track in tracks])
+    last = np.array([(t.line.points[-1] - t.line.points[-2])[[0, 2]] for t in tracks])
     last /= np.linalg.norm(last, axis=1, keepdims=True)
-    return Finishes(np.array([track.line.finish_point for track in tracks]), last)
+    return Course(
+        ground=ground_table(packed),
+        ground_offset=packed.road_offset,
+        centers=packed.line_centers,
+        radius=packed.line_radius,
+        transitions=packed.line_transitions,
+        axes=packed.line_axes,
+        segments=packed.line_segments,
+        cumulative=packed.line_cumulative,
+        line_offset=packed.line_offset,
+        finish=np.hstack([point, last]),
+    )
 
 
 def _start_variation(seed: int) -> F64:
     """(4,) metres ahead, metres to the left, m/s and radians of a seed, at full noise."""
     u = np.random.default_rng(seed).uniform(-1.0, 1.0, 4)
     u[2] = (u[2] + 1.0) / 2.0
-    return u * np.array([START_ALONG_M, START_ASIDE_M, START_SPEED_MPS, START_ANGLE_RAD])
+    scale = np.array([START_ALONG_M, START_ASIDE_M, START_SPEED_MPS, START_ANGLE_RAD])
+    return np.asarray(u * scale)

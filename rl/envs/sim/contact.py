@@ -1,4 +1,7 @@
-"""Where a car is on its road: the section under it, the surface under its wheels, the walls."""
+"""Where a car is on its road: the section under it, the surface under its wheels, the walls.
+
+`road` is the car's own part (M, 12) of the ground table, see `rl.envs.sim.road`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,20 @@ from rl.envs.sim.car import (
     Z,
 )
 from rl.envs.sim.jit import compiled
-from rl.envs.sim.road import PackedTracks
+from rl.envs.sim.road import (
+    CENTER_X,
+    CENTER_Y,
+    CENTER_Z,
+    LEFT_EDGE,
+    LEFT_WALL,
+    LEFT_X,
+    LEFT_Z,
+    PATCH,
+    PATCH_HIGH,
+    PATCH_LOW,
+    RIGHT_EDGE,
+    RIGHT_WALL,
+)
 
 F64 = npt.NDArray[np.float64]
 
@@ -35,117 +51,109 @@ ROAD_END_M: Final = 0.9  # a car may roll this far beyond the last but one secti
 
 
 @compiled
-def locate(tracks: PackedTracks, track: int, row: int, x: float, z: float) -> int:
-    """The road row whose section the point lies beyond and the next one's it does not.
+def _beyond(road: F64, row: int, x: float, z: float) -> float:
+    """Metres from the section's plane to (x, z), along the road."""
+    return (z - road[row, CENTER_Z]) * road[row, LEFT_X] - (x - road[row, CENTER_X]) * road[
+        row, LEFT_Z
+    ]
+
+
+@compiled
+def locate(road: F64, row: int, x: float, z: float) -> int:
+    """The row whose section the point lies beyond and the next one's it does not.
 
     Searched from `row` outwards, since roads cross over themselves.
     """
-    first = tracks.road_offset[track]
-    last = tracks.road_offset[track + 1] - first - 2
-    center, left = tracks.road_center, tracks.road_left
-    while row < last:
-        j = first + row + 1
-        if (z - center[j, 2]) * left[j, 0] - (x - center[j, 0]) * left[j, 1] < 0.0:
-            break
+    last = len(road) - 2
+    while row < last and _beyond(road, row + 1, x, z) >= 0.0:
         row += 1
-    while row > 0:
-        j = first + row
-        if (z - center[j, 2]) * left[j, 0] - (x - center[j, 0]) * left[j, 1] >= 0.0:
-            break
+    while row > 0 and _beyond(road, row, x, z) < 0.0:
         row -= 1
     return row
 
 
 @compiled
-def surface_at(tracks: PackedTracks, track: int, row: int, d: float) -> int:
-    """Surface of the road of `track` at a row and a lateral coordinate."""
-    j = tracks.road_offset[track] + min(
-        max(row, 0), tracks.road_offset[track + 1] - tracks.road_offset[track] - 1
-    )
-    if d > tracks.road_edges[j, 0] or -d > tracks.road_edges[j, 1]:
+def surface_at(road: F64, row: int, d: float) -> int:
+    """Surface of a section at a lateral coordinate."""
+    row = min(max(row, 0), len(road) - 1)
+    if d > road[row, LEFT_EDGE] or -d > road[row, RIGHT_EDGE]:
         return GRASS
-    kind = tracks.patch_kind[j]
-    if kind != ASPHALT and tracks.patch_span[j, 0] <= d <= tracks.patch_span[j, 1]:
-        return int(kind)
+    if road[row, PATCH_LOW] <= d <= road[row, PATCH_HIGH]:
+        return int(road[row, PATCH])
     return ASPHALT
 
 
 @compiled
-def project(state: F64, tracks: PackedTracks, track: int, row: int) -> int:
-    """Finds the car on its road: fills ROAD_S, ROAD_D, GRADE, GROUND_Y and the wheels' surfaces."""
+def project(state: F64, road: F64, row: int, sin_yaw: float, cos_yaw: float) -> int:
+    """Finds the car on its road: fills ROAD_S, ROAD_D, GRADE, GROUND_Y and the wheels' surfaces.
+
+    Sine and cosine of the heading are handed on: they would cost more than the rest.
+    A flying car keeps the surfaces that its wheels touched last.
+    """
     x, z = state[X], state[Z]
-    row = locate(tracks, track, row, x, z)
-    a = tracks.road_offset[track] + row
+    a = locate(road, row, x, z)
     b = a + 1
-    center, left = tracks.road_center, tracks.road_left
-    ax, az = x - center[a, 0], z - center[a, 2]
-    bx, bz = x - center[b, 0], z - center[b, 2]
-    before = az * left[a, 0] - ax * left[a, 1]
-    after = bx * left[b, 1] - bz * left[b, 0]
-    gap = max(before + after, 1e-3)
+    before = _beyond(road, a, x, z)
+    gap = max(before - _beyond(road, b, x, z), 1e-3)
     u = min(max(before / gap, 0.0), 1.0)
-    da = ax * left[a, 0] + az * left[a, 1]
-    db = bx * left[b, 0] + bz * left[b, 1]
-    d = da + u * (db - da)
-    state[ROAD_S] = row + u
-    state[ROAD_D] = d
-    state[GRADE] = (center[b, 1] - center[a, 1]) / max(gap, 0.2)
-    state[GROUND_Y] = center[a, 1] + u * (center[b, 1] - center[a, 1])
+    da = (x - road[a, CENTER_X]) * road[a, LEFT_X] + (z - road[a, CENTER_Z]) * road[a, LEFT_Z]
+    db = (x - road[b, CENTER_X]) * road[b, LEFT_X] + (z - road[b, CENTER_Z]) * road[b, LEFT_Z]
+    rise = road[b, CENTER_Y] - road[a, CENTER_Y]
+    state[ROAD_S] = a + u
+    state[ROAD_D] = da + u * (db - da)
+    state[GRADE] = rise / max(gap, 0.2)
+    state[GROUND_Y] = road[a, CENTER_Y] + u * rise
     if state[AIRBORNE] == 0.0:
-        _touch(state, tracks, track, a)
-    return row
+        _touch(state, road, a, sin_yaw, cos_yaw)
+    return a
 
 
 @compiled
-def _touch(state: F64, tracks: PackedTracks, track: int, a: int) -> None:
-    """Surface under each wheel, from the heading relative to the road at row `a`."""
-    lx, lz = tracks.road_left[a, 0], tracks.road_left[a, 1]
-    sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
+def _touch(state: F64, road: F64, row: int, sin_yaw: float, cos_yaw: float) -> None:
+    """Surface under each wheel, from the heading relative to the road."""
+    lx, lz = road[row, LEFT_X], road[row, LEFT_Z]
     along = cos_yaw * lx - sin_yaw * lz
     across = sin_yaw * lx + cos_yaw * lz
-    s, d = state[ROAD_S], state[ROAD_D]
     for wheel in range(N_WHEELS):
         ahead = CAR.wheel_base if wheel < 2 else -CAR.wheel_base
         side = CAR.wheel_track if wheel % 2 == 0 else -CAR.wheel_track
-        wheel_s = s + ahead * along - side * across
-        wheel_d = d + ahead * across + side * along
-        state[FIRST_SURFACE + wheel] = surface_at(tracks, track, math.floor(wheel_s), wheel_d)
+        wheel_row = math.floor(state[ROAD_S] + ahead * along - side * across)
+        wheel_d = state[ROAD_D] + ahead * across + side * along
+        state[FIRST_SURFACE + wheel] = surface_at(road, wheel_row, wheel_d)
 
 
 @compiled
-def hold_between_walls(state: F64, tracks: PackedTracks, track: int, row: int) -> int:
+def hold_between_walls(state: F64, road: F64, a: int, sin_yaw: float, cos_yaw: float) -> int:
     """Pushes the car back onto the ground between the walls; the speed into the wall is lost."""
-    a = tracks.road_offset[track] + row
-    rows = tracks.road_offset[track + 1] - tracks.road_offset[track]
-    u = state[ROAD_S] - row
-    walls = tracks.road_walls
-    left_limit = walls[a, 0] + u * (walls[a + 1, 0] - walls[a, 0]) - CAR.half_width
-    right_limit = walls[a, 1] + u * (walls[a + 1, 1] - walls[a, 1]) - CAR.half_width
+    b = a + 1
+    u = state[ROAD_S] - a
+    left = road[a, LEFT_WALL] + u * (road[b, LEFT_WALL] - road[a, LEFT_WALL]) - CAR.half_width
+    right = road[a, RIGHT_WALL] + u * (road[b, RIGHT_WALL] - road[a, RIGHT_WALL]) - CAR.half_width
     d = state[ROAD_D]
-    excess = d - left_limit if d > left_limit else min(d + right_limit, 0.0)
-    lx, lz = tracks.road_left[a, 0], tracks.road_left[a, 1]
+    lx, lz = road[a, LEFT_X], road[a, LEFT_Z]
     state[AT_WALL] = 0.0
+    excess = d - left if d > left else min(d + right, 0.0)
     if excess != 0.0:
         side = 1.0 if excess > 0.0 else -1.0
-        _hit(state, lx * side, lz * side)
+        _hit(state, lx * side, lz * side, sin_yaw, cos_yaw)
         state[X] -= excess * lx
         state[Z] -= excess * lz
-        return project(state, tracks, track, row)
-    center = tracks.road_center
-    beyond = (state[Z] - center[a, 2]) * lx - (state[X] - center[a, 0]) * lz
-    if row == 0 and beyond < 0.0:  # the road's two ends are walls too
-        _hit(state, lz, -lx)
-        state[X] += beyond * lz
-        state[Z] -= beyond * lx
-    elif row == rows - 2 and beyond > ROAD_END_M:
-        _hit(state, -lz, lx)
-        state[X] += (beyond - ROAD_END_M) * lz
-        state[Z] -= (beyond - ROAD_END_M) * lx
-    return row
+        return project(state, road, a, sin_yaw, cos_yaw)
+    if a == 0 or a == len(road) - 2:  # the road's two ends are walls too
+        beyond = _beyond(road, a, state[X], state[Z])
+        if a == 0 and beyond < 0.0:
+            _hit(state, lz, -lx, sin_yaw, cos_yaw)
+            state[X] += beyond * lz
+            state[Z] -= beyond * lx
+        elif a > 0 and beyond > ROAD_END_M:
+            _hit(state, -lz, lx, sin_yaw, cos_yaw)
+            state[X] += (beyond - ROAD_END_M) * lz
+            state[Z] -= (beyond - ROAD_END_M) * lx
+    return a
 
 
 @compiled
-def _hit(state: F64, nx: float, nz: float) -> None:
+def _hit(state: F64, nx: float, nz: float, sin_yaw: float, cos_yaw: float) -> None:
     """A wall whose outward normal is (nx, nz): lose speed, turn the nose along it."""
     state[AT_WALL] = 1.0
     into = state[VX] * nx + state[VZ] * nz
@@ -156,9 +164,8 @@ def _hit(state: F64, nx: float, nz: float) -> None:
         keep = max(speed - lost, 0.0) / max(speed, 1e-6)
         state[VX] = tx * keep - CAR.wall_bounce * into * nx
         state[VZ] = tz * keep - CAR.wall_bounce * into * nz
-    sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     facing = sin_yaw * nx + cos_yaw * nz
     if facing > 0.0:
-        # Left of the nose is (cos yaw, -sin yaw): turn away from the wall, towards open ground.
+        # The nose turns away from the wall, to the side that it already points to.
         turn = -1.0 if cos_yaw * nx - sin_yaw * nz > 0.0 else 1.0
         state[YAW] += turn * CAR.wall_turn_rate * TICK_S * min(1.0, 0.2 + facing)

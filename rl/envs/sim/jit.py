@@ -46,4 +46,4 @@ def compiled(function: F) -> F:
 
     No fastmath, no threads: a car's result must not depend on which cars share its batch.
     """
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))

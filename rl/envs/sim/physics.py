@@ -45,7 +45,7 @@ from rl.envs.sim.car import (
 )
 from rl.envs.sim.contact import hold_between_walls, project
 from rl.envs.sim.jit import compiled
-from rl.envs.sim.road import PackedTracks
+from rl.envs.sim.road import LEFT_X, LEFT_Z
 
 F64 = npt.NDArray[np.float64]
 
@@ -112,10 +112,9 @@ def _longitudinal(state: F64, v: float, accelerate: int, brake: int, drag: float
 
 
 @compiled
-def _ground_forces(state: F64, accelerate: int, brake: int) -> None:
+def _ground_forces(state: F64, accelerate: int, brake: int, sin_yaw: float, cos_yaw: float) -> None:
     """One tick of engine, brakes, steering and tyres."""
     grip, drag, turbo = 0.0, 0.0, False
-    sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     forward = state[VX] * sin_yaw + state[VZ] * cos_yaw
     lateral = state[VX] * cos_yaw - state[VZ] * sin_yaw
     speed = abs(forward)
@@ -167,6 +166,11 @@ def _dampers(state: F64, cornering: float) -> None:
 
 
 @compiled
+def _angle(slope: float) -> float:
+    return 0.0 if slope == 0.0 else math.atan(slope)  # most of the ground is level
+
+
+@compiled
 def _height(state: F64, sin_yaw: float, cos_yaw: float, gx: float, gz: float) -> None:
     """Follows the ground or flies; (gx, gz) is the ground's gradient."""
     climb = gx * state[VX] + gz * state[VZ]
@@ -189,8 +193,8 @@ def _height(state: F64, sin_yaw: float, cos_yaw: float, gx: float, gz: float) ->
         for wheel in range(N_WHEELS):
             state[FIRST_DAMPER + wheel] = 0.005
     else:
-        pitch = math.atan(gx * sin_yaw + gz * cos_yaw)
-        roll = math.atan(gx * cos_yaw - gz * sin_yaw)
+        pitch = _angle(gx * sin_yaw + gz * cos_yaw)
+        roll = _angle(gx * cos_yaw - gz * sin_yaw)
         lag = CAR.pitch_lag_s
     state[PITCH_RATE] = (pitch - state[PITCH]) / lag
     state[ROLL_RATE] = (roll - state[ROLL]) / lag
@@ -200,73 +204,51 @@ def _height(state: F64, sin_yaw: float, cos_yaw: float, gx: float, gz: float) ->
 
 @compiled
 def drive_tick(
-    state: F64,
-    tracks: PackedTracks,
-    track: int,
-    row: int,
-    accelerate: int,
-    brake: int,
-    left: int,
-    right: int,
+    state: F64, road: F64, row: int, accelerate: int, brake: int, left: int, right: int
 ) -> int:
     """Advances one car by 10 ms.
 
     Args:
         state: (STATE_SIZE,) row of this car, changed in place.
+        road: (M, 12) the car's own road, see `rl.envs.sim.road.ground_table`.
         row: road row from the last tick, within the car's own road.
 
     Returns:
         The new road row.
     """
+    sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     _steering(state, left, right)
     state[BRAKING] = float(brake)
-    a = tracks.road_offset[track] + row
     if state[AIRBORNE] > 0.0:
         state[SLIDING] = 0.0
-        _gearbox(state, state[VX] * math.sin(state[YAW]) + state[VZ] * math.cos(state[YAW]))
+        _gearbox(state, state[VX] * sin_yaw + state[VZ] * cos_yaw)
         state[YAW_RATE] *= 1.0 - 0.5 * TICK_S
         state[TURBO_LEFT_MS] = max(0.0, state[TURBO_LEFT_MS] - TICK_MS)
     else:
-        _ground_forces(state, accelerate, brake)
+        _ground_forces(state, accelerate, brake, sin_yaw, cos_yaw)
         pull = CAR.gravity * state[GRADE] / (1.0 + state[GRADE] * state[GRADE]) * TICK_S
-        state[VX] += pull * tracks.road_left[a, 1]
-        state[VZ] -= pull * tracks.road_left[a, 0]
+        state[VX] += pull * road[row, LEFT_Z]
+        state[VZ] -= pull * road[row, LEFT_X]
     state[YAW] += state[YAW_RATE] * TICK_S
+    sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     state[X] += state[VX] * TICK_S
     state[Z] += state[VZ] * TICK_S
-    row = project(state, tracks, track, row)
-    row = hold_between_walls(state, tracks, track, row)
-    a = tracks.road_offset[track] + row
+    row = project(state, road, row, sin_yaw, cos_yaw)
+    row = hold_between_walls(state, road, row, sin_yaw, cos_yaw)
     grade = state[GRADE]
-    _height(
-        state,
-        math.sin(state[YAW]),
-        math.cos(state[YAW]),
-        -grade * tracks.road_left[a, 1],
-        grade * tracks.road_left[a, 0],
-    )
+    _height(state, sin_yaw, cos_yaw, -grade * road[row, LEFT_Z], grade * road[row, LEFT_X])
     return row
 
 
 @compiled
-def place(
-    state: F64,
-    tracks: PackedTracks,
-    track: int,
-    row: int,
-    x: float,
-    z: float,
-    yaw: float,
-    speed: float,
-) -> int:
+def place(state: F64, road: F64, row: int, x: float, z: float, yaw: float, speed: float) -> int:
     """Puts a car on the ground at (x, z), rolling forward at `speed`; returns its road row."""
     state[:] = 0.0
     state[X], state[Z], state[YAW] = x, z, yaw
-    row = project(state, tracks, track, row)
     sin_yaw, cos_yaw = math.sin(yaw), math.cos(yaw)
-    a = tracks.road_offset[track] + row
-    gx = -state[GRADE] * tracks.road_left[a, 1]
-    gz = state[GRADE] * tracks.road_left[a, 0]
+    row = project(state, road, row, sin_yaw, cos_yaw)
+    gx = -state[GRADE] * road[row, LEFT_Z]
+    gz = state[GRADE] * road[row, LEFT_X]
     state[VX], state[VZ] = speed * sin_yaw, speed * cos_yaw
     state[VY] = gx * state[VX] + gz * state[VZ]
     state[Y] = state[GROUND_Y]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,35 @@ class PackedTracks(NamedTuple):
     line_cumulative: F64
     line_radius: F64
     line_offset: I64
+
+
+# Columns of the ground table, which holds the same numbers as the arrays above: compiled code that
+# runs every tick takes one array instead of six (each one handed on costs reference counting).
+CENTER_X: Final = 0
+CENTER_Y: Final = 1
+CENTER_Z: Final = 2
+LEFT_X: Final = 3
+LEFT_Z: Final = 4
+LEFT_EDGE: Final = 5
+RIGHT_EDGE: Final = 6
+LEFT_WALL: Final = 7
+RIGHT_WALL: Final = 8
+PATCH: Final = 9
+PATCH_LOW: Final = 10
+PATCH_HIGH: Final = 11
+
+
+def ground_table(tracks: PackedTracks) -> F64:
+    """(R, 12) float64: every road row of all tracks, see the column constants."""
+    parts = [
+        tracks.road_center,
+        tracks.road_left,
+        tracks.road_edges,
+        tracks.road_walls,
+        tracks.patch_kind[:, None].astype(np.float64),
+        tracks.patch_span,
+    ]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
 def _padded(values: F64, rows: int) -> F64:
