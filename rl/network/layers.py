@@ -140,5 +140,13 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (..., D) features to (..., out)."""
-        out: Tensor = self.last(self.hidden(features))
+        return self.output(self.hidden(features))
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """Map (..., hidden) units to (..., out), in float32 even where autocast is on.
+
+        Values near 1 would be rounded to steps of 0.008 in bfloat16, more than actions differ by.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            out: Tensor = self.last(hidden.float())
         return out

@@ -1,0 +1,88 @@
+"""The optimizer: how it is built, clipped, and saved by parameter name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl.config_learning import LearningConfig
+from rl.network.config import NetworkConfig
+from rl.network.iqn import IQN
+from rl.transfer.parameters import parameter_groups
+
+Moments = dict[str, dict[str, Tensor]]
+
+
+def build_optimizer(
+    network: IQN, config: NetworkConfig, learning: LearningConfig
+) -> torch.optim.Optimizer:
+    """Adam or RAdam over the five named groups; rates are set before each update."""
+    groups = parameter_groups(network, config)
+    betas = (learning.adam_beta1, learning.adam_beta2)
+    if learning.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=learning.adam_epsilon, fused=True)
+    return torch.optim.RAdam(groups, lr=0.0, betas=betas, eps=learning.adam_epsilon, foreach=True)
+
+
+def gradients(network: IQN) -> list[Tensor]:
+    """Gradients of the parameters that have one."""
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+@torch.no_grad()
+def clip(network: IQN, norm: Tensor, learning: LearningConfig) -> Tensor:
+    """Clip the gradients by norm, then by value.
+
+    Args:
+        network: its gradients are changed in place.
+        norm: scalar, their norm now.
+        learning: the limits.
+
+    Returns:
+        Scalar norm after clipping.
+    """
+    grads = gradients(network)
+    factor = (learning.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(grads, factor)
+    if learning.clip_grad_value >= learning.clip_grad_norm:  # no element can be that large
+        return norm * factor
+    torch._foreach_clamp_max_(grads, learning.clip_grad_value)
+    torch._foreach_clamp_min_(grads, -learning.clip_grad_value)
+    return torch.nn.utils.get_total_norm(grads)
+
+
+def moments(network: IQN, optimizer: torch.optim.Optimizer) -> Moments:
+    """Copies of the optimizer's state by parameter name; parameters never updated have none."""
+    return {
+        name: {key: value.clone() for key, value in optimizer.state[parameter].items()}
+        for name, parameter in network.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+def load_moments(
+    network: IQN, optimizer: torch.optim.Optimizer, saved: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Restore what `moments` returned, whatever was frozen then or is now.
+
+    Raises:
+        ValueError: a parameter that the network does not have, or of another shape.
+    """
+    parameters = dict(network.named_parameters())
+    unknown = sorted(set(saved) - set(parameters))
+    if unknown:
+        raise ValueError(f"optimizer state of unknown parameters: {', '.join(unknown)}")
+    optimizer.state.clear()
+    for name, state in saved.items():
+        parameter = parameters[name]
+        for key, value in state.items():
+            if key != "step" and value.shape != parameter.shape:
+                raise ValueError(
+                    f"optimizer state of {name}: expected {tuple(parameter.shape)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        optimizer.state[parameter] = {
+            key: value.clone().to(value.device if key == "step" else parameter.device)
+            for key, value in state.items()
+        }
