@@ -167,7 +167,21 @@ class IQN(nn.Module):
         The last layers are linear, so the mean over taus is taken before them: the same
         function, up to rounding, for less work.
         """
-        mixed = self.mixed(self.features(frames, floats), taus)
-        advantage: Tensor = self.A_head.last(self.A_head.hidden(mixed).mean(dim=1))
+        return self.q_from_features(self.features(frames, floats), taus)
+
+    def q_from_features(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Return (B, A) action values from (B, D) features; see `q_values`."""
+        mixed = self.mixed(features, taus)
         value: Tensor = self.V_head.last(self.V_head.hidden(mixed).mean(dim=1))
-        return value + advantage - advantage.mean(dim=-1, keepdim=True)
+        return value + self._mean_advantage(mixed)
+
+    def advantages(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Return (B, A) action values less their mean over the actions, without the value head.
+
+        Their argmax is the greedy action, for half the work of `q_values`.
+        """
+        return self._mean_advantage(self.mixed(features, taus))
+
+    def _mean_advantage(self, mixed: Tensor) -> Tensor:
+        advantage: Tensor = self.A_head.last(self.A_head.hidden(mixed).mean(dim=1))
+        return advantage - advantage.mean(dim=-1, keepdim=True)
