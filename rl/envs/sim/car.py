@@ -63,9 +63,9 @@ class CarSpec(NamedTuple):
     yaw_lag_s: float = 0.07
     turn_radius: float = 6.5  # at walking pace
     max_yaw_rate: float = 2.1
-    over_steer: float = 1.5  # full lock asks for this multiple of the grip
+    over_steer: float = 0.97  # full lock asks for this share of the grip on asphalt
     grip: float = 26.0
-    slide_grip: float = 0.85
+    slide_grip: float = 0.9
     slide_end: float = 0.8  # share of the limit below which a slide ends
     lateral_tau_s: float = 0.08
     drift_speed: float = 12.0  # brake + steer above it drifts

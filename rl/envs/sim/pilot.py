@@ -17,7 +17,6 @@ from datasets.contract.actions import KEYS_TO_ACTION, TICK_MS
 from rl.envs.sim.car import (
     AIRBORNE,
     CAR,
-    ROAD_D,
     ROAD_S,
     SLIDING,
     STEER,
@@ -47,6 +46,10 @@ WAITING: Final = 6  # first of the actions decided but not yet pressed, a ring
 MAX_DELAY: Final = 16
 MEMORY_SIZE: Final = WAITING + MAX_DELAY
 
+_SLIP_FREE: Final = 1.0
+_SLIP_COST_RAD: Final = 0.15
+_SPIN_SLIP: Final = 0.45
+_GAS_BAND_MPS: Final = 0.6  # below the limit by this much before the gas is pressed again
 _STEP_S: Final = 0.02
 _TICK_S: Final = TICK_MS / 1000.0
 
@@ -92,7 +95,7 @@ def _aim_error(
     key_steps: int,
     reach_s: float,
 ) -> float:
-    """How far, in radians, the car will point left of where it should, after two keys.
+    """How far, in radians, the car will point from where it should, after two keys.
 
     `held` is pressed for `held_steps` predicted steps, then `key` for `key_steps`.
 
@@ -125,7 +128,10 @@ def _aim_error(
     pace = max(abs(forward), 6.0)
     excess = (yaw_rate - course.curvature[i] * forward) * (CAR.yaw_lag_s + CAR.lateral_tau_s)
     back = min(max(aside / (pace * reach_s), -0.7), 0.7)
-    return relative + math.atan2(lateral, pace) + excess + back
+    error = relative + math.atan2(lateral, pace) + excess + back
+    # Beyond the limit the tyres hold less: worth a wider line, not a longer turn of the wheel.
+    beyond = abs(lateral) / (CAR.lateral_tau_s * CAR.grip * grip) - _SLIP_FREE
+    return abs(error) + _SLIP_COST_RAD * max(beyond, 0.0)
 
 
 @compiled
@@ -141,6 +147,8 @@ def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: flo
     sin_h, cos_h = math.sin(heading), math.cos(heading)
     aside = (state[X] - px) * cos_h - (state[Z] - pz) * sin_h
     relative = wrap_angle(state[YAW] - heading)
+    if abs(lateral) > _SPIN_SLIP * max(abs(forward), 5.0):  # spinning: point along the slide
+        return 1 if lateral > 0.0 else -1
     if abs(relative) > 1.3:  # across or against the road: turn round
         return -1 if relative > 0.0 else 1
     held = memory[HELD_STEER]
@@ -150,24 +158,22 @@ def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: flo
         key = (held, held - 1, held + 1)[choice]
         if choice > 0 and held != 0:
             key = 0 if choice == 1 else -held
-        error = abs(
-            _aim_error(
-                course,
-                along,
-                aside,
-                heading + relative,
-                forward,
-                lateral,
-                state[YAW_RATE],
-                state[STEER],
-                state[SLIDING],
-                course.grip[i],
-                float(held),
-                delay_steps,
-                float(key),
-                5,
-                traits.reach_s,
-            )
+        error = _aim_error(
+            course,
+            along,
+            aside,
+            heading + relative,
+            forward,
+            lateral,
+            state[YAW_RATE],
+            state[STEER],
+            state[SLIDING],
+            course.grip[i],
+            float(held),
+            delay_steps,
+            float(key),
+            5,
+            traits.reach_s,
         )
         if choice == 0:
             error -= traits.stick_rad
@@ -186,7 +192,7 @@ def _pedals(state: F64, course: Course, traits: Traits, memory: I64, forward: fl
     j = min(int(ahead), n - 2)
     allowed = course.limit[j] + (ahead - j) * (course.limit[j + 1] - course.limit[j])
     over = forward - allowed
-    memory[HELD_GAS] = 1 if over < (0.3 if memory[HELD_GAS] else -0.3) else 0
+    memory[HELD_GAS] = 1 if over < (0.3 if memory[HELD_GAS] else -_GAS_BAND_MPS) else 0
     threshold = 0.2 if memory[HELD_BRAKE] else traits.brake_over_mps
     brake = over > threshold and state[AIRBORNE] == 0.0
     # Brake and steering together drift: only a car that is much too fast wants that.

@@ -131,14 +131,21 @@ def fill_speed(course: Course, start: int, shares: Shares) -> None:
     drag, height = course.drag, course.points[:, 1]
     n = curvature.shape[0]
     _cornering_limits(course, shares)
+    # Where a turbo strip pushes, as far as it goes on pushing behind its end.
+    boosted_until = -1
+    for i in range(n):
+        if course.boost[i] > 0.0:
+            boosted_until = i + int(0.001 * CAR.turbo_ms * limit[i] / spacing[i])
+        speed[i] = CAR.turbo_accel if i <= boosted_until else 0.0
     for i in range(n - 2, -1, -1):
         v = limit[i + 1]
         used = v * v * abs(curvature[i]) / (CAR.grip * course.grip[i])
         brake = CAR.brake * shares.brake * max(0.0, 1.0 - (used / _BRAKING_USE) ** 2)
         slope = (height[i + 1] - height[i]) / spacing[i]
         slow = brake + CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope
-        slow = max(slow, 0.5)
-        limit[i] = min(limit[i], math.sqrt(v * v + 2.0 * slow * spacing[i]))
+        slow = max(slow, 0.5) - speed[i]
+        before = math.sqrt(max(v * v + 2.0 * slow * spacing[i], LEAST_SPEED_MPS**2))
+        limit[i] = min(limit[i], before)
     speed[:] = limit
     speed[start] = min(speed[start], LEAST_SPEED_MPS)
     turbo_left_s = 0.0
