@@ -19,13 +19,14 @@ from rl.envs.sim.car import AIRBORNE, BRAKING, GROUND_Y, PITCH, STEER, VX, VZ, Y
 from rl.envs.sim.jit import compiled
 from rl.envs.sim.raster import (
     Section,
+    Spans,
     View,
     fill_rectangle,
-    fill_row,
+    fill_road,
     fill_strip,
     fill_wall,
-    is_visible,
     make_section,
+    point_at,
     shrink,
 )
 from rl.envs.sim.road import LEAD_OUT_M, PackedTracks
@@ -35,30 +36,35 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 OVERSAMPLING: Final = 2  # canvas pixels per frame pixel, each way
-BLOCK_ROWS: Final = 8
+FAR_ROWS: Final = 16  # a piece of road far away; whatever its distance, it lies on this grid
+BAND_ROWS: Final = 8  # a piece in the middle distance, and the bands by which speed is seen
+NEAR_ROWS: Final = 4
 
 
 class CameraSpec(NamedTuple):
     """Where the camera is and what it shows. Metres, radians, gray levels 0..255."""
 
     behind: float = 6.5  # behind the car's centre
-    above: float = 3.4  # above the ground under the car
-    air_rise: float = 0.8  # share of a flying car's height by which the camera rises further
+    above: float = 3.8  # above the ground under the car
+    air_rise: float = 0.3  # share of a flying car's height by which the camera rises further
     half_fov_x: float = 1.05  # tangent of half the horizontal field of view
-    half_fov_y: float = 0.52  # vertical: a wide picture squeezed into a square, as a game's is
-    horizon: float = 0.3  # share of the height above the horizon on level ground
+    half_fov_y: float = 0.5  # vertical: a wide picture squeezed into a square, as a game's is
+    horizon: float = 0.28  # share of the height above the horizon on level ground
     pitch_share: float = 0.6  # of the car's pitch that the camera follows
     view_rows: int = 176  # road rows shown ahead
-    near_rows: int = 24  # within it a strip is 2 rows long
-    middle_rows: int = 64  # within it a strip is 4 rows long, beyond it 8
+    middle_rows: int = 96  # within it a piece of road is BAND_ROWS long, beyond it FAR_ROWS
+    near_rows: int = 48  # within it a piece is NEAR_ROWS long in a tight turn
+    tight_turn: float = 0.98  # cosine of the turn over a band
     line_width: float = 0.5
-    wall_height: float = 1.0
+    wall_height: float = 0.8
+    banner_above: float = 3.0  # bottom of the finish banner above the road
+    banner_height: float = 0.9  # of each of its two rows
     sky: int = 200
     plain: int = 78
     grass: tuple[int, int] = (92, 66)  # alternating from block to block
     asphalt: tuple[int, int] = (142, 126)
     edge_line: int = 250
-    wall: tuple[int, int] = (40, 168)
+    wall: tuple[int, int] = (20, 50)
     dirt: tuple[int, int] = (48, 40)
     grass_patch: tuple[int, int] = (92, 82)
     turbo: tuple[int, int] = (255, 196)
@@ -86,199 +92,163 @@ def _make_view(state: F64, width: int, height: int) -> View:
         focal_y,
         0.5 * width,
         CAMERA.horizon * height + focal_y * pitch,
-        width,
-        height,
     )
 
 
 @compiled
-def _section(view: View, tracks: PackedTracks, row: int) -> Section:
-    center, left = tracks.road_center, tracks.road_left
+def _section(view: View, center: F64, left: F64, row: int) -> Section:
     return make_section(
         view, center[row, 0], center[row, 1], center[row, 2], left[row, 0], left[row, 1]
     )
 
 
 @compiled
-def _draw_walls(
-    canvas: U8, view: View, tracks: PackedTracks, a: int, b: int, start: Section, end: Section, gray: int
-) -> None:
-    walls = tracks.road_walls
-    for side in range(2):
-        da = walls[a, side] if side == 0 else -walls[a, side]
-        db = walls[b, side] if side == 0 else -walls[b, side]
-        at_a = (start.cx + da * start.lx, start.cy, start.cz + da * start.lz)
-        at_b = (end.cx + db * end.lx, end.cy, end.cz + db * end.lz)
-        if side == 0:
-            fill_wall(canvas, view, at_a, at_b, CAMERA.wall_height, gray)
-        else:
-            fill_wall(canvas, view, at_b, at_a, CAMERA.wall_height, gray)
+def _patch_gray(kind: int, row: int, length: int) -> int:
+    band = (row // BAND_ROWS) & 1
+    if kind == TURBO:
+        return CAMERA.turbo[(row >> 1) & 1 if length <= NEAR_ROWS else band]
+    if kind == DIRT:
+        return CAMERA.dirt[band]
+    return CAMERA.grass_patch[band]
 
 
 @compiled
-def _draw_patches(
-    canvas: U8, view: View, tracks: PackedTracks, a: int, b: int, band: int
-) -> None:
-    """The stretches of [a, b) that have a patch; a is the lower row whatever the view."""
+def _draw_patches(canvas: U8, view: View, tracks: PackedTracks, a: int, b: int) -> None:
+    """The stretches of rows [a, b) that have a patch; a turbo's in short pieces if near."""
+    kinds, span = tracks.patch_kind, tracks.patch_span
+    center, left = tracks.road_center, tracks.road_left
     row = a
     while row < b:
-        kind = tracks.patch_kind[row]
+        kind = kinds[row]
+        limit = min(b, row + 2) if kind == TURBO and b - a <= NEAR_ROWS else b
         stop = row + 1
-        while stop < b and tracks.patch_kind[stop] == kind:
+        while stop < limit and kinds[stop] == kind:
             stop += 1
         if kind != ASPHALT:
-            if kind == TURBO:
-                gray = CAMERA.turbo[(row >> 1) & 1 if b - a < BLOCK_ROWS else band]
-            elif kind == DIRT:
-                gray = CAMERA.dirt[band]
-            else:
-                gray = CAMERA.grass_patch[band]
-            end_row = stop if tracks.patch_kind[stop] == kind else stop - 1
-            span = tracks.patch_span
+            last = stop if kinds[stop] == kind else stop - 1
             fill_strip(
                 canvas,
-                view,
-                _section(view, tracks, row),
-                _section(view, tracks, stop),
-                span[row, 1],
-                span[row, 0],
-                span[end_row, 1],
-                span[end_row, 0],
-                gray,
+                _section(view, center, left, row),
+                _section(view, center, left, stop),
+                (span[row, 1], span[row, 0], span[last, 1], span[last, 0]),
+                view.horizon,
+                _patch_gray(kind, row, b - a),
             )
         row = stop
 
 
 @compiled
-def _draw_asphalt(
-    canvas: U8,
-    view: View,
-    tracks: PackedTracks,
-    a: int,
-    b: int,
-    start: Section,
-    end: Section,
-    gray: int,
-) -> None:
-    """Road between its two edge lines; far lines are as wide as a canvas pixel."""
-    edges = tracks.road_edges
-    fill_strip(
-        canvas, view, start, end, edges[a, 0], -edges[a, 1], edges[b, 0], -edges[b, 1], CAMERA.edge_line
-    )
-    line_a = max(CAMERA.line_width, start.cz / view.focal_x)
-    line_b = max(CAMERA.line_width, end.cz / view.focal_x)
-    fill_strip(
-        canvas,
-        view,
-        start,
-        end,
-        edges[a, 0] - line_a,
-        line_a - edges[a, 1],
-        edges[b, 0] - line_b,
-        line_b - edges[b, 1],
-        gray,
+def _borders(view: View, edges: F64, walls: F64, row: int, depth: float) -> Spans:
+    """Lateral metres of walls, edges and the lines' inner sides; a far line is a pixel wide."""
+    line = min(max(CAMERA.line_width, depth / view.focal_x), 0.4 * edges[row, 0])
+    return (
+        walls[row, 0],
+        edges[row, 0],
+        edges[row, 0] - line,
+        line - edges[row, 1],
+        -edges[row, 1],
+        -walls[row, 1],
     )
 
 
 @compiled
 def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int) -> None:
-    """A checkered banner over the road and a white bar on it."""
-    at = _section(view, tracks, row)
+    """A white bar on the road and a checkered banner over it."""
+    center, across = tracks.road_center, tracks.road_left
+    at, after = _section(view, center, across, row), _section(view, center, across, row + 2)
     left, right = tracks.road_edges[row, 0], tracks.road_edges[row, 1]
+    bar = (left, -right, left, -right)
+    fill_strip(canvas, at, after, bar, view.horizon, CAMERA.edge_line)
+    rise = view.focal_y * CAMERA.banner_height
     pieces = 8
-    for high in range(3):
-        for piece in range(pieces):
-            d0 = left - (left + right) * piece / pieces
-            d1 = left - (left + right) * (piece + 1) / pieces
-            y = at.cy + view.focal_y * (3.0 + 0.9 * high if high < 2 else 0.0)
-            gray = 250 if (piece + high) & 1 else 10
-            p = (at.cx + d0 * at.lx, y, at.cz + d0 * at.lz)
-            q = (at.cx + d1 * at.lx, y, at.cz + d1 * at.lz)
-            if high < 2:
-                fill_wall(canvas, view, p, q, 0.9, gray)
-                fill_wall(canvas, view, q, p, 0.9, gray)
-    fill_strip(
-        canvas, view, at, _section(view, tracks, row + 2), left, -right, left, -right, 250
-    )
+    for piece in range(pieces):
+        d = left - (left + right) * piece / pieces
+        px, py, pz = point_at(at, d)
+        qx, qy, qz = point_at(at, d - (left + right) / pieces)
+        for level in range(2):
+            lift = view.focal_y * (CAMERA.banner_above + CAMERA.banner_height * level)
+            gray = CAMERA.edge_line if (piece + level) & 1 else CAMERA.car_body
+            fill_wall(canvas, (px, py - lift, pz), (qx, qy - lift, qz), rise, gray)
+            fill_wall(canvas, (qx, qy - lift, qz), (px, py - lift, pz), rise, gray)
 
 
 @compiled
-def _draw_block(
+def _draw_piece(
     canvas: U8,
     view: View,
-    tracks: PackedTracks,
-    first: int,
-    last: int,
-    block: int,
-    stride: int,
-    ahead: bool,
+    start: Section,
+    end: Section,
+    start_spans: Spans,
+    end_spans: Spans,
+    band: int,
+    length: int,
 ) -> None:
-    """One block of the road whose rows are first..last, strips ordered from far to near."""
-    a = first + block * BLOCK_ROWS
-    b = min(a + BLOCK_ROWS, last)
-    if a >= b:
-        return
-    start, end = _section(view, tracks, a), _section(view, tracks, b)
-    walls = tracks.road_walls
-    if not is_visible(
-        start, end, max(walls[a, 0], walls[b, 0]), max(walls[a, 1], walls[b, 1]), view
-    ):
-        return
-    band = block & 1
-    _draw_walls(canvas, view, tracks, a, b, start, end, CAMERA.wall[band])
-    fill_strip(
-        canvas,
-        view,
-        start,
-        end,
-        walls[a, 0],
-        -walls[a, 1],
-        walls[b, 0],
-        -walls[b, 1],
-        CAMERA.grass[band],
-    )
-    steps = (b - a + stride - 1) // stride
-    for step in range(steps):
-        i = a + stride * (steps - 1 - step if ahead else step)
-        j = min(i + stride, b)
-        here, there = _section(view, tracks, i), _section(view, tracks, j)
-        _draw_asphalt(canvas, view, tracks, i, j, here, there, CAMERA.asphalt[band])
-        _draw_patches(canvas, view, tracks, i, j, band)
-    finish = last - _FINISH_FROM_END
-    if a <= finish < b:
-        _draw_finish(canvas, view, tracks, finish)
+    """Ground, walls and road between two cross-sections, `length` rows apart."""
+    if length <= BAND_ROWS:
+        rise = view.focal_y * CAMERA.wall_height
+        gray = CAMERA.wall[band]
+        p, q = point_at(start, start_spans[0]), point_at(end, end_spans[0])
+        fill_wall(canvas, p, q, rise, gray)
+        p, q = point_at(start, start_spans[5]), point_at(end, end_spans[5])
+        fill_wall(canvas, q, p, rise, gray)
+        grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band])
+    else:  # bands this far away would only flicker
+        grays = (CAMERA.plain, CAMERA.edge_line, (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2)
+    fill_road(canvas, start, end, start_spans, end_spans, view.horizon, grays)
 
 
 @compiled
 def _draw_side(
-    canvas: U8,
-    view: View,
-    tracks: PackedTracks,
-    track: int,
-    road_index: int,
-    reach_rows: int,
-    ahead: bool,
+    canvas: U8, view: View, tracks: PackedTracks, track: int, row: int, reach: int, step: int
 ) -> None:
-    """The road before (ahead) or behind the car's block, from far to near."""
+    """The road from `reach` rows away to the block of `row`, far to near.
+
+    step: 1 for the road ahead, with the car's own block, -1 for the road behind.
+    """
     first = tracks.road_offset[track]
     last = tracks.road_offset[track + 1] - 1
-    base = road_index // BLOCK_ROWS
-    for k in range(reach_rows // BLOCK_ROWS, -1 if ahead else 0, -1):
-        block = base + k if ahead else base - k
-        if block < 0:
+    finish = last - _FINISH_FROM_END
+    center, left = tracks.road_center, tracks.road_left
+    edges, walls, kinds = tracks.road_edges, tracks.road_walls, tracks.patch_kind
+    base = row - row % FAR_ROWS
+    distance = reach - reach % FAR_ROWS
+    here = min(max(first + base + step * distance, first), last)
+    outer = _section(view, center, left, here)
+    outer_spans = _borders(view, edges, walls, here, outer.z)
+    while distance > 0:
+        length = FAR_ROWS if distance > CAMERA.middle_rows else BAND_ROWS
+        there = min(max(first + base + step * (distance - length), first), last)
+        if length == BAND_ROWS and distance <= CAMERA.near_rows:
+            turn = left[here, 0] * left[there, 0] + left[here, 1] * left[there, 1]
+            if turn < CAMERA.tight_turn or distance % BAND_ROWS > 0:
+                length = NEAR_ROWS
+                there = min(max(first + base + step * (distance - length), first), last)
+        distance -= length
+        if there == here:
             continue
-        distance = k * BLOCK_ROWS
-        stride = 2 if distance < CAMERA.near_rows else 4
-        if distance >= CAMERA.middle_rows:
-            stride = BLOCK_ROWS
-        _draw_block(canvas, view, tracks, first, last, block, stride, ahead)
+        inner = _section(view, center, left, there)
+        inner_spans = _borders(view, edges, walls, there, inner.z)
+        low, high = min(here, there), max(here, there)
+        band = ((low - first) // BAND_ROWS) & 1
+        if step > 0:
+            _draw_piece(canvas, view, inner, outer, inner_spans, outer_spans, band, length)
+        else:
+            _draw_piece(canvas, view, outer, inner, outer_spans, inner_spans, band, length)
+        patched = 0
+        for k in range(low, high):
+            patched |= kinds[k]
+        if patched:
+            _draw_patches(canvas, view, tracks, low, high)
+        if low <= finish < high:
+            _draw_finish(canvas, view, tracks, finish)
+        here, outer, outer_spans = there, inner, inner_spans
 
 
 @compiled
 def _draw_background(canvas: U8, view: View) -> None:
-    horizon = int(min(max(view.horizon, 0.0), float(view.height)) + 0.5)
-    for row in range(view.height):
-        fill_row(canvas, row, 0, view.width, CAMERA.sky if row < horizon else CAMERA.plain)
+    height, width = canvas.shape
+    fill_rectangle(canvas, 0.0, 0.0, width, view.horizon, CAMERA.sky)
+    fill_rectangle(canvas, 0.0, view.horizon, width, height, CAMERA.plain)
 
 
 @compiled
@@ -317,7 +287,8 @@ def draw(canvas: U8, tracks: PackedTracks, track: int, road_index: int, state: F
         road_index: row of the car within its own road.
         state: (S,) the car's state row.
     """
-    view = _make_view(state, canvas.shape[1], canvas.shape[0])
+    height, width = canvas.shape
+    view = _make_view(state, width, height)
     _draw_background(canvas, view)
     row = tracks.road_offset[track] + road_index
     left = tracks.road_left
@@ -327,11 +298,11 @@ def draw(canvas: U8, tracks: PackedTracks, track: int, road_index: int, state: F
     behind_rows = int(half * 1.2 - half * 0.8 * facing)
     # The side that the camera looks at is painted last, over the other.
     if facing >= 0.0:
-        _draw_side(canvas, view, tracks, track, road_index, behind_rows, False)
-        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, True)
+        _draw_side(canvas, view, tracks, track, road_index, behind_rows, -1)
+        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, 1)
     else:
-        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, True)
-        _draw_side(canvas, view, tracks, track, road_index, behind_rows, False)
+        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, 1)
+        _draw_side(canvas, view, tracks, track, road_index, behind_rows, -1)
     _draw_car(canvas, view, state)
 
 

@@ -1,9 +1,10 @@
-"""Filling road strips on a gray canvas: compiled, scalar, free of near-plane clipping.
+"""Filling road strips and walls on a gray canvas: compiled, scalar, without near-plane clipping.
 
-A strip is a convex piece of surface between two cross-sections. Each of its four sides and the
-camera span a plane; a pixel is inside if its ray is on the inner side of all four. On one row each
-plane is a bound for x, linear in y, so a row costs four multiplications and one fill. The test
-holds for corners behind the camera too, hence nothing has to be clipped or subdivided.
+Points are homogeneous canvas coordinates (x, y, z): z is metres in front of the camera, x / z the
+column and y / z the row. A strip of road is convex, and each of its four sides spans a plane with
+the camera: a pixel belongs to the strip if it lies on the inner side of all four. On one row each
+plane is a bound for the column, linear in the row, so a row costs a few multiplications and a fill.
+That holds for corners behind the camera too, hence no strip has to be clipped or subdivided.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import numpy.typing as npt
 from rl.envs.sim.jit import compiled
 
 U8 = npt.NDArray[np.uint8]
+Bound = tuple[float, float, float]  # column = offset + slope * row; side: the plane's sign
+Point = tuple[float, float, float]
+Spans = tuple[float, float, float, float, float, float]
 
 _IN_FRONT_M = 0.05  # a corner nearer than this has no usable projection
 _TINY = 1e-9  # keeps a horizontal side's bound finite: it lies far outside the picture
 
 
 class View(NamedTuple):
-    """A camera in the world and its canvas. Units: metres, radians, canvas pixels."""
+    """A camera in the world and its canvas. Units: metres, canvas pixels."""
 
     x: float
     y: float
@@ -33,49 +37,20 @@ class View(NamedTuple):
     focal_y: float
     center_x: float
     horizon: float  # row of the infinitely far ground; pitch moves it, planes stay vertical
-    width: int
-    height: int
 
 
 class Section(NamedTuple):
-    """A cross-section as the camera sees it: a point `c` and the direction `l` to the left.
+    """A cross-section on the canvas: a point (x, y, z) and what a metre to the left adds to it."""
 
-    c and l are scaled by the focal lengths, so that a point projects to
-    (center_x - x / z, horizon - y / z). x at row y of the section's own line is offset + slope * y.
-    """
-
-    cx: float
-    cy: float
-    cz: float
-    lx: float
-    lz: float
-    offset: float
+    x: float
+    y: float
+    z: float
+    left_x: float
+    left_y: float
+    left_z: float
+    offset: float  # the bound of the section's own line
     slope: float
-    sign: float
-
-
-@compiled
-def fill_row(canvas: U8, row: int, start: int, stop: int, gray: int) -> None:
-    """Sets canvas[row, start:stop]; unsigned indices let the compiler emit a memset."""
-    line = canvas[row]
-    value = np.uint8(gray)
-    for column in range(np.uint64(start), np.uint64(stop)):
-        line[column] = value
-
-
-@compiled
-def fill_rectangle(
-    canvas: U8, left: float, top: float, right: float, bottom: float, gray: int
-) -> None:
-    """Fills the pixels whose centres lie inside; anything outside the canvas is cut off."""
-    height, width = canvas.shape
-    start = int(min(max(left, 0.0), float(width)) + 0.5)
-    stop = int(min(max(right, 0.0), float(width)) + 0.5)
-    first = int(min(max(top, 0.0), float(height)) + 0.5)
-    last = int(min(max(bottom, 0.0), float(height)) + 0.5)
-    if start < stop:
-        for row in range(first, last):
-            fill_row(canvas, row, start, stop, gray)
+    side: float
 
 
 @compiled
@@ -84,150 +59,250 @@ def make_section(
 ) -> Section:
     """The cross-section through world point (x, y, z) with the unit vector (left_x, left_z)."""
     dx, dz = x - view.x, z - view.z
-    cx = view.focal_x * (dx * view.cos_yaw - dz * view.sin_yaw)
-    cy = view.focal_y * (y - view.y)
-    cz = dx * view.sin_yaw + dz * view.cos_yaw
-    lx = view.focal_x * (left_x * view.cos_yaw - left_z * view.sin_yaw)
-    lz = left_x * view.sin_yaw + left_z * view.cos_yaw
-    # The plane through the camera and the section has the normal c x l.
-    offset, slope, sign = _bound(view, cy * lz, cz * lx - cx * lz, -cy * lx)
-    return Section(cx, cy, cz, lx, lz, offset, slope, sign)
+    depth = dx * view.sin_yaw + dz * view.cos_yaw
+    px = view.center_x * depth - view.focal_x * (dx * view.cos_yaw - dz * view.sin_yaw)
+    py = view.horizon * depth - view.focal_y * (y - view.y)
+    turn = left_x * view.sin_yaw + left_z * view.cos_yaw
+    lx = view.center_x * turn - view.focal_x * (left_x * view.cos_yaw - left_z * view.sin_yaw)
+    ly = view.horizon * turn
+    offset, slope, side = _bound(px, py, depth, lx, ly, turn)
+    return Section(px, py, depth, lx, ly, turn, offset, slope, side)
 
 
 @compiled
-def _bound(view: View, nx: float, ny: float, nz: float) -> tuple[float, float, float]:
-    """A plane's bound on x: x <= offset + slope * y if sign > 0, else x >= it."""
+def point_at(section: Section, d: float) -> Point:
+    """The point `d` metres to the left of the section's own."""
+    return section.x + d * section.left_x, section.y + d * section.left_y, section.z + d * section.left_z
+
+
+@compiled
+def _bound(ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> Bound:
+    """The plane through the camera, a and b. To the right of a -> b on the ground lies, with
+    side > 0, column >= offset + slope * row, else column <= it.
+    """
+    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
     if abs(nx) < _TINY:
         nx = _TINY if nx >= 0.0 else -_TINY
-    inverse = 1.0 / nx
-    slope = -ny * inverse
-    return view.center_x + nz * inverse - slope * view.horizon, slope, nx
+    inverse = -1.0 / nx
+    return nz * inverse, ny * inverse, nx
 
 
 @compiled
-def is_visible(near: Section, far: Section, left: float, right: float, view: View) -> bool:
-    """False if a strip from `left` to `right` metres is out of the picture or seen from below."""
-    slack = view.center_x
-    alx, alz = near.cx + left * near.lx, near.cz + left * near.lz
-    arx, arz = near.cx - right * near.lx, near.cz - right * near.lz
-    blx, blz = far.cx + left * far.lx, far.cz + left * far.lz
-    brx, brz = far.cx - right * far.lx, far.cz - right * far.lz
-    out_left = min(
-        min(alx - slack * alz, arx - slack * arz), min(blx - slack * blz, brx - slack * brz)
-    )
-    slack = view.center_x - view.width
-    out_right = max(
-        max(alx - slack * alz, arx - slack * arz), max(blx - slack * blz, brx - slack * brz)
-    )
-    return out_left < 0.0 and out_right > 0.0 and _faces_camera(near, far)
+def _clamped(position: float, limit: int) -> int:
+    """The first pixel whose centre is at `position` or beyond, between 0 and `limit`."""
+    return int(min(max(position, 0.0), float(limit)) + 0.5)
+
+
+@compiled
+def fill_row(canvas: U8, row: int, start: float, stop: float, gray: int) -> None:
+    """Sets the pixels of a row between two columns; unsigned indices allow for a memset."""
+    value = np.uint8(gray)
+    for column in range(np.uint64(start + 0.5), np.uint64(stop + 0.5)):
+        canvas[np.uint64(row), column] = value
+
+
+@compiled
+def fill_rectangle(
+    canvas: U8, left: float, top: float, right: float, bottom: float, gray: int
+) -> None:
+    """Fills the pixels whose centres lie inside; anything outside the canvas is cut off."""
+    height, width = canvas.shape
+    start, stop = min(max(left, 0.0), float(width)), min(max(right, 0.0), float(width))
+    for row in range(_clamped(top, height), _clamped(bottom, height)):
+        fill_row(canvas, row, start, stop, gray)
 
 
 @compiled
 def _faces_camera(near: Section, far: Section) -> bool:
-    """True if the camera is above the surface: the near side is on the inner side of the far one."""
-    nx = far.cy * far.lz
-    ny = far.cz * far.lx - far.cx * far.lz
-    nz = -far.cy * far.lx
-    return nx * near.cx + ny * near.cy + nz * near.cz < 0.0
+    """True if the surface is seen from above: the near point is inside the far line's plane."""
+    nx = far.y * far.left_z - far.z * far.left_y
+    ny = far.z * far.left_x - far.x * far.left_z
+    nz = far.x * far.left_y - far.y * far.left_x
+    return nx * near.x + ny * near.y + nz * near.z < 0.0
+
+
+@compiled
+def _rows_of(
+    height: int, width: int, a: Point, b: Point, c: Point, d: Point, horizon: float
+) -> tuple[int, int]:
+    """First and last + 1 row of the strip with these corners, an empty range if it is not seen.
+
+    Rows reach to the border where a corner is behind the camera.
+    """
+    nearest = min(min(a[2], b[2]), min(c[2], d[2]))
+    if (
+        max(max(a[2], b[2]), max(c[2], d[2])) < _IN_FRONT_M
+        or max(max(a[0], b[0]), max(c[0], d[0])) < 0.0
+        or min(
+            min(a[0] - width * a[2], b[0] - width * b[2]),
+            min(c[0] - width * c[2], d[0] - width * d[2]),
+        )
+        > 0.0
+    ):
+        return 0, 0
+    if nearest > _IN_FRONT_M:
+        ra, rb, rc, rd = a[1] / a[2], b[1] / b[2], c[1] / c[2], d[1] / d[2]
+        top, bottom = min(min(ra, rb), min(rc, rd)), max(max(ra, rb), max(rc, rd))
+        return _clamped(top, height), _clamped(bottom, height)
+    below = min(
+        min(a[1] - horizon * a[2], b[1] - horizon * b[2]),
+        min(c[1] - horizon * c[2], d[1] - horizon * d[2]),
+    )
+    return _clamped(horizon if below > 0.0 else 0.0, height), height
+
+
+@compiled
+def _cut(low: float, high: float, left: Bound, right: Bound, y: float) -> tuple[float, float]:
+    """The part of columns low..high to the right of `left` and to the left of `right`, on row y."""
+    x = left[0] + left[1] * y
+    if left[2] > 0.0:
+        low = max(low, x)
+    else:
+        high = min(high, x)
+    x = right[0] + right[1] * y
+    if right[2] > 0.0:
+        high = min(high, x)
+    else:
+        low = max(low, x)
+    return low, high
+
+
+@compiled
+def _side(near: Section, far: Section, d_near: float, d_far: float) -> Bound:
+    a, b = point_at(near, d_near), point_at(far, d_far)
+    return _bound(a[0], a[1], a[2], b[0], b[1], b[2])
+
+
+@compiled
+def fill_road(
+    canvas: U8,
+    near: Section,
+    far: Section,
+    near_spans: Spans,
+    far_spans: Spans,
+    horizon: float,
+    grays: tuple[int, int, int],
+) -> None:
+    """Fills three nested strips, outer to inner, between two cross-sections.
+
+    Args:
+        near_spans, far_spans: lateral metres of the six borders, from left to right.
+        grays: of the outer, the middle and the inner strip.
+    """
+    height, width = canvas.shape
+    first, last = _rows_of(
+        height,
+        width,
+        point_at(near, near_spans[0]),
+        point_at(near, near_spans[5]),
+        point_at(far, far_spans[0]),
+        point_at(far, far_spans[5]),
+        horizon,
+    )
+    if first >= last or not _faces_camera(near, far):
+        return
+    outer_left = _side(near, far, near_spans[0], far_spans[0])
+    outer_right = _side(near, far, near_spans[5], far_spans[5])
+    left = _side(near, far, near_spans[1], far_spans[1])
+    right = _side(near, far, near_spans[4], far_spans[4])
+    inner_left = _side(near, far, near_spans[2], far_spans[2])
+    inner_right = _side(near, far, near_spans[3], far_spans[3])
+    start = (near.offset, near.slope, near.side)
+    end = (far.offset, far.slope, far.side)
+    for row in range(first, last):
+        y = row + 0.5
+        low, high = _cut(0.0, float(width), start, end, y)
+        low, high = _cut(low, high, outer_left, outer_right, y)
+        if low >= high:
+            continue
+        start_x, stop_x = _cut(low, high, left, right, y)
+        if start_x > low or stop_x < high:  # else the next strip covers all of it
+            fill_row(canvas, row, low, high, grays[0])
+        if start_x >= stop_x:
+            continue
+        low, high = _cut(start_x, stop_x, inner_left, inner_right, y)
+        if low > start_x or high < stop_x:
+            fill_row(canvas, row, start_x, stop_x, grays[1])
+        if low < high:
+            fill_row(canvas, row, low, high, grays[2])
 
 
 @compiled
 def fill_strip(
     canvas: U8,
-    view: View,
     near: Section,
     far: Section,
-    near_left: float,
-    near_right: float,
-    far_left: float,
-    far_right: float,
+    spans: tuple[float, float, float, float],
+    horizon: float,
     gray: int,
 ) -> None:
-    """Fills the surface between two cross-sections, between lateral metres (left is positive)."""
-    alx, alz = near.cx + near_left * near.lx, near.cz + near_left * near.lz
-    arx, arz = near.cx + near_right * near.lx, near.cz + near_right * near.lz
-    blx, blz = far.cx + far_left * far.lx, far.cz + far_left * far.lz
-    brx, brz = far.cx + far_right * far.lx, far.cz + far_right * far.lz
-    ay, by = near.cy, far.cy
-    # Rows: between the projected corners, or up to a border where a corner is behind the camera.
-    if min(min(alz, arz), min(blz, brz)) > _IN_FRONT_M:
-        y0, y1, y2, y3 = -ay / alz, -ay / arz, -by / blz, -by / brz
-        top = view.horizon + min(min(y0, y1), min(y2, y3))
-        bottom = view.horizon + max(max(y0, y1), max(y2, y3))
-    else:
-        top, bottom = 0.0, float(view.height)
-        if max(ay, by) < 0.0:
-            top = view.horizon
-    first = int(min(max(top, 0.0), float(view.height)) + 0.5)
-    last = int(min(max(bottom, 0.0), float(view.height)) + 0.5)
-    if first >= last:
+    """Fills one strip; spans: lateral metres left, right of `near`, then left, right of `far`."""
+    height, width = canvas.shape
+    first, last = _rows_of(
+        height,
+        width,
+        point_at(near, spans[0]),
+        point_at(near, spans[1]),
+        point_at(far, spans[2]),
+        point_at(far, spans[3]),
+        horizon,
+    )
+    if first >= last or not _faces_camera(near, far):
         return
-    left = _bound(view, ay * blz - alz * by, alz * blx - alx * blz, alx * by - ay * blx)
-    right = _bound(view, by * arz - brz * ay, brz * arx - brx * arz, brx * ay - by * arx)
-    entry = (near.offset, near.slope, near.sign)
-    exit = (far.offset, far.slope, -far.sign)
-    _fill_between(canvas, first, last, left, right, entry, exit, gray)
+    left = _side(near, far, spans[0], spans[2])
+    right = _side(near, far, spans[1], spans[3])
+    start = (near.offset, near.slope, near.side)
+    end = (far.offset, far.slope, far.side)
+    for row in range(first, last):
+        low, high = _cut(0.0, float(width), start, end, row + 0.5)
+        low, high = _cut(low, high, left, right, row + 0.5)
+        if low < high:
+            fill_row(canvas, row, low, high, gray)
 
 
 @compiled
-def fill_wall(
-    canvas: U8,
-    view: View,
-    a: tuple[float, float, float],
-    b: tuple[float, float, float],
-    height_m: float,
-    gray: int,
-) -> None:
-    """Fills an upright rectangle over the ground line a -> b (scaled camera space), seen from its
-    right-hand side only.
+def _entry(at_a: float, at_b: float) -> float:
+    """Share of a line a -> b where a border's signed distance turns positive, 0 if it starts so."""
+    if at_a >= 0.0:
+        return 0.0
+    if at_b <= 0.0:
+        return 1.0
+    return at_a / (at_a - at_b)
+
+
+@compiled
+def fill_wall(canvas: U8, a: Point, b: Point, rise: float, gray: int) -> None:
+    """Fills an upright rectangle over the ground line a -> b, seen from its right-hand side only.
+
+    rise: height times the vertical focal length.
     """
+    height, width = canvas.shape
     ax, ay, az = a
     bx, by, bz = b
-    rise = view.focal_y * height_m
-    at, bt = ay + rise, by + rise
-    # Volume of camera, a, b and a point above a: its sign tells which side is seen.
-    if az * bx - ax * bz >= 0.0 or max(az, bz) < _IN_FRONT_M:
+    if ax * bz - az * bx >= 0.0 or max(az, bz) < _IN_FRONT_M:
         return
-    if min(az, bz) > _IN_FRONT_M:
-        top = view.horizon - max(at / az, bt / bz)
-        bottom = view.horizon - min(ay / az, by / bz)
-    else:
-        top, bottom = 0.0, float(view.height)
-    first = int(min(max(top, 0.0), float(view.height)) + 0.5)
-    last = int(min(max(bottom, 0.0), float(view.height)) + 0.5)
-    if first >= last:
+    # Seen from above, cut the line off at the left and right borders of the picture.
+    start = max(_entry(ax, bx), _entry(width * az - ax, width * bz - bx))
+    stop = 1.0 - max(_entry(bx, ax), _entry(width * bz - bx, width * az - ax))
+    if start >= stop:
         return
-    side_a = _bound(view, -az, 0.0, ax)
-    side_b = _bound(view, bz, 0.0, -bx)
-    upper = _bound(view, at * bz - az * bt, az * bx - ax * bz, ax * bt - at * bx)
-    lower = _bound(view, by * az - bz * ay, bz * ax - bx * az, bx * ay - by * ax)
-    _fill_between(canvas, first, last, side_a, side_b, upper, lower, gray)
-
-
-@compiled
-def _fill_between(
-    canvas: U8,
-    first: int,
-    last: int,
-    p: tuple[float, float, float],
-    q: tuple[float, float, float],
-    r: tuple[float, float, float],
-    s: tuple[float, float, float],
-    gray: int,
-) -> None:
-    """Fills rows first..last - 1 where all four bounds hold."""
-    width = float(canvas.shape[1])
-    for row in range(first, last):
-        y = row + 0.5
-        low, high = 0.0, width
-        for offset, slope, sign in (p, q, r, s):
-            x = offset + slope * y
-            if sign > 0.0:
-                high = min(high, x)
-            else:
-                low = max(low, x)
-        if low < high:
-            fill_row(canvas, row, int(low + 0.5), int(high + 0.5), gray)
+    dx, dy, dz = bx - ax, by - ay, bz - az
+    bx, by, bz = ax + stop * dx, ay + stop * dy, az + stop * dz
+    ax, ay, az = ax + start * dx, ay + start * dy, az + start * dz
+    if min(az, bz) < _IN_FRONT_M:
+        return
+    inverse_a, inverse_b = 1.0 / az, 1.0 / bz
+    left, right = ax * inverse_a, bx * inverse_b
+    upper, lower = (ay - rise) * inverse_a, ay * inverse_a
+    run = 1.0 / max(right - left, _TINY)
+    upper_slope = ((by - rise) * inverse_b - upper) * run
+    lower_slope = (by * inverse_b - lower) * run
+    for column in range(_clamped(left, width), _clamped(right, width)):
+        x = column + 0.5 - left
+        top = _clamped(upper + upper_slope * x, height)
+        bottom = _clamped(lower + lower_slope * x, height)
+        for row in range(top, bottom):
+            canvas[row, column] = gray
 
 
 @compiled
@@ -244,4 +319,3 @@ def shrink(canvas: U8, frame: U8) -> None:
                 + np.uint16(lower[2 * column + 1])
             )
             out[column] = np.uint8((total + np.uint16(2)) >> np.uint16(2))
-
