@@ -53,9 +53,8 @@ ROAD_END_M: Final = 0.9  # a car may roll this far beyond the last but one secti
 @compiled
 def _beyond(road: F64, row: int, x: float, z: float) -> float:
     """Metres from the section's plane to (x, z), along the road."""
-    return (z - road[row, CENTER_Z]) * road[row, LEFT_X] - (x - road[row, CENTER_X]) * road[
-        row, LEFT_Z
-    ]
+    dx, dz = x - road[row, CENTER_X], z - road[row, CENTER_Z]
+    return float(dz * road[row, LEFT_X] - dx * road[row, LEFT_Z])
 
 
 @compiled
