@@ -22,10 +22,18 @@ from rl.envs.rewards import RewardConfig
 from rl.network.config import NetworkConfig
 
 
+class RunRewardConfig(RewardConfig):
+    """Step rewards with the defaults of training."""
+
+    final_speed_reward_as_if_duration_s: float = Field(
+        2.0, ge=0.0, description="s; gained speed is worth the metres that it covers in this time"
+    )
+
+
 class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     """One run. The keys that experiments vary most are flat, the others are in sections."""
 
-    run_name: str = Field("A01", min_length=1, description="folder under output/rl")
+    run_name: str = Field("A01_as20_long", min_length=1, description="folder under output/rl")
     output_dir: str = Field("output/rl", description="folder of all runs")
     tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
     seed: int = Field(444, ge=0, description="seed of everything random")
@@ -47,7 +55,10 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     environment: EnvironmentConfig = Field(
         default_factory=EnvironmentConfig, description="starts and cut-offs"
     )
-    rewards: RewardConfig = Field(default_factory=RewardConfig, description="step rewards")
+    rewards: RunRewardConfig = Field(
+        default_factory=RunRewardConfig,
+        description="step rewards, to which the engineered schedules are added",
+    )
     averaging: AveragingConfig = Field(
         default_factory=AveragingConfig, description="averaged weights"
     )
@@ -80,9 +91,13 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     @property
     def network(self) -> NetworkConfig:
         """`nn` with the switches of `btr` and `use_iqn_image_head` applied: what is built."""
-        decoder, floats = self.nn.decoder, self.nn.floats
+        decoder, floats, vis = self.nn.decoder, self.nn.floats, self.nn.vis
         if self.btr.use_layer_norm:
             decoder = decoder.model_copy(update={"layer_norm": True})
+            floats = floats.model_copy(update={"layer_norm": True})
+            if vis.cnn.arch == "impala":
+                cnn = vis.cnn.model_copy(update={"layer_norm": True})
+                vis = vis.model_copy(update={"cnn": cnn})
         if self.btr.use_noisy_linear:
             noise = {"noisy": True, "noisy_sigma0": self.btr.noisy_sigma0}
             decoder = decoder.model_copy(update=noise)
@@ -90,19 +105,20 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         update: dict[str, Any] = {
             "decoder": decoder,
             "floats": floats,
+            "vis": vis,
             "use_image_head": image_head,
         }
-        return NetworkConfig.model_validate(self.nn.model_copy(update=update).model_dump())
+        return self.nn.model_copy(update=update)
 
     def rewards_at(self, frames: int) -> RewardConfig:
         """Reward weights after `frames` observations were driven."""
-        values = self.schedules_at(frames)
-        return self.rewards.model_copy(
+        values, fixed = self.schedules_at(frames), self.rewards
+        return fixed.model_copy(
             update={
-                "speedslide": values.speedslide_reward,
-                "neoslide": values.neoslide_reward,
-                "kamikaze": values.kamikaze_reward,
-                "close_to_vcp": values.close_to_vcp_reward,
+                "speedslide": fixed.speedslide + values.speedslide_reward,
+                "neoslide": fixed.neoslide + values.neoslide_reward,
+                "kamikaze": fixed.kamikaze + values.kamikaze_reward,
+                "close_to_vcp": fixed.close_to_vcp + values.close_to_vcp_reward,
             }
         )
 

@@ -13,7 +13,8 @@ ScalarSchedule = tuple[tuple[int, float], ...]
 MemorySchedule = tuple[tuple[int, tuple[int, int]], ...]
 TextSchedule = tuple[tuple[int, str], ...]
 
-_ENGINEERED = ((0, 0.0),)
+_OFF = ((0, 0.0),)
+_SLIDING = ((0, 0.0), (4_500_000, 0.0), (5_000_000, 0.001), (15_000_000, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,16 @@ class ScheduleConfig(StrictModel):
         description="[frames, suffix of the log folder], staircase",
     )
     engineered_speedslide_reward_schedule: ScalarSchedule = Field(
-        _ENGINEERED, description="[frames, weight of sliding at speed], linear"
+        _SLIDING, description="[frames, weight of sliding at speed], linear"
     )
     engineered_neoslide_reward_schedule: ScalarSchedule = Field(
-        _ENGINEERED, description="[frames, reward of moving sideways by 2 m/s or more], linear"
+        _SLIDING, description="[frames, reward of moving sideways by 2 m/s or more], linear"
     )
     engineered_kamikaze_reward_schedule: ScalarSchedule = Field(
-        _ENGINEERED, description="[frames, reward of full throttle or of flying], linear"
+        _OFF, description="[frames, reward of full throttle or of flying], linear"
     )
     engineered_close_to_vcp_reward_schedule: ScalarSchedule = Field(
-        _ENGINEERED, description="[frames, weight of the distance to the line, 1/m], linear"
+        _OFF, description="[frames, weight of the distance to the line, 1/m], linear"
     )
 
     @model_validator(mode="after")

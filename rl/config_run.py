@@ -110,7 +110,7 @@ class GuideConfig(StrictModel):
 class EvaluationConfig(StrictModel):
     """Greedy runs from varied starts, beside those of the map cycle."""
 
-    every_s: float | None = Field(60.0, gt=0.0, description="s of training between; null: off")
+    every_s: float | None = Field(300.0, gt=0.0, description="s of training between; null: off")
     every_frames: int | None = Field(None, ge=1, description="frames between; null: off")
     starts: int = Field(32, ge=1, description="runs per evaluation")
     final_starts: int = Field(64, ge=1, description="runs of the last evaluation, on fresh starts")
@@ -143,10 +143,10 @@ class PerformanceConfig(StrictModel):
     cars_per_collector: int = Field(16, ge=1, description="cars that a collector drives at once")
     max_rollout_queue_size: int = Field(4, ge=1, description="rollouts waiting per collector")
     send_shared_network_every_n_batches: int = Field(
-        8, ge=1, description="updates between two versions of the shared weights"
+        128, ge=1, description="updates between two versions of the shared weights"
     )
     update_inference_network_every_n_actions: int = Field(
-        20, ge=1, description="actions between two looks for new weights"
+        128, ge=1, description="actions between two looks for new weights"
     )
     learner_threads: int = Field(1, ge=1, description="CPU threads of the learner")
     collector_threads: int = Field(1, ge=1, description="CPU threads of each collector")

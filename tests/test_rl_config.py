@@ -1,0 +1,112 @@
+"""The configuration of reinforcement learning: shipped files, old names, and refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from datasets.contract.config import dump_config
+from datasets.contract.errors import UserError
+from rl.config import RLConfig, load_rl_config
+from rl.network.iqn import IQN
+
+FOLDER = Path(__file__).parent.parent / "config_files" / "rl"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_config_default_holds_the_defaults() -> None:
+    assert load_rl_config(FOLDER / "config_default.yaml") == RLConfig()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_shipped_file_is_valid_and_builds_its_network(path: Path) -> None:
+    config = load_rl_config(path)
+    network = IQN(config.network)
+    assert network.config.decoder.noisy == config.btr.use_noisy_linear
+
+
+def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
+    config = load_rl_config(FOLDER / "config_btr.yaml", ["limits.max_minutes=3", "batch_size=7"])
+    dump_config(config, tmp_path / "config_snapshot.yaml")
+    assert load_rl_config(tmp_path / "config_snapshot.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("neural_network.w_downsized=64", "nn.image_size"),
+        ("neural_network.iqn_n=8", "nn.iqn.n"),
+        ("iqn_embedding_dimension=64", "nn.iqn.embedding_dimension"),
+        ("training.pretrain_encoder_freeze=true", "nn.vis.freeze"),
+        ("training.batch_size=64", "use `batch_size`"),
+        ("performance.gpu_collectors_count=4", "performance.collectors_count"),
+        ("performance.running_speed=4", "use `running_speed`"),
+        ("batch_sise=64", "did you mean `batch_size`"),
+        ("lr_schedule=[[0, 0.1], [9, 0.1], [5, 0.1]]", "step 5 comes after step 9"),
+        ("lr_schedule=[[0, -0.1]]", "negative value"),
+        ("epsilon_schedule=[[0, 2.0]]", "outside 0 to 1"),
+        ("memory_size_schedule=[[0, [10, 20]]]", "start <= capacity"),
+        (
+            "map_cycle.entries=[{short_name: a, map_path: short, is_exploration: false}]",
+            "is_exploration: true",
+        ),
+        (
+            "map_cycle.entries=[{short_name: a, map_path: short, is_exploration: true}, "
+            "{short_name: a, map_path: A01, is_exploration: true}]",
+            "two different maps",
+        ),
+        ("nn.n_stack=4", "n_stack"),
+        ("nn.floats.enabled=false", "mini_race needs"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_rl_config(FOLDER / "config_default.yaml", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "on"), [("off", False), ("on", True), ("false", False)])
+def test_calibration_is_switched_by_on_and_off(text: str, on: bool) -> None:
+    assert load_rl_config(None, [f"transfer.calibration={text}"]).transfer.calibration is on
+
+
+def test_the_cycle_repeats_its_entries_without_end() -> None:
+    entries = (
+        "map_cycle.entries=[{short_name: a, map_path: short, is_exploration: true, repeat: 2}, "
+        "{short_name: b, map_path: A01, is_exploration: false, fill_buffer: false}]"
+    )
+    cycle = load_rl_config(None, [entries]).map_cycle
+    forever = cycle.forever()
+    assert [next(forever).short_name for _ in range(7)] == ["a", "a", "b", "a", "a", "b", "a"]
+    assert [entry.short_name for entry in cycle.maps] == ["a", "b"]
+    assert cycle.is_trained("a")
+    assert not cycle.is_trained("b")
+
+
+def test_the_switches_of_btr_and_of_the_image_head_reach_the_network() -> None:
+    config = load_rl_config(
+        FOLDER / "config_btr.yaml", ["btr.noisy_sigma0=0.25", "use_iqn_image_head=false"]
+    )
+    network = config.network
+    assert network.decoder.layer_norm
+    assert network.floats.layer_norm
+    assert network.vis.cnn.layer_norm
+    assert network.decoder.noisy
+    assert network.decoder.noisy_sigma0 == 0.25
+    assert network.image_hw == (1, 1)
+    assert not RLConfig().network.decoder.layer_norm
+
+
+def test_engineered_rewards_follow_their_schedules() -> None:
+    config = load_rl_config(
+        None,
+        [
+            "global_schedule_speed=2",
+            "engineered_kamikaze_reward_schedule=[[0, 0.0], [100, 1.0]]",
+            "rewards.kamikaze=0.5",
+        ],
+    )
+    assert config.rewards_at(0).kamikaze == 0.5
+    assert config.rewards_at(100).kamikaze == pytest.approx(1.0)
+    assert config.rewards_at(1000).kamikaze == pytest.approx(1.5)
+    assert config.rewards_at(1000).final_speed_reward_as_if_duration_s == 2.0
