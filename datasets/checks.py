@@ -57,22 +57,42 @@ class _Findings:
             self.first.setdefault(check, place)
 
 
-# name: (level when something is found, what the count counts)
-CHECKS: Final[dict[str, tuple[Level, str]]] = {
-    "content": ("error", "replays differ from what was recorded (digest)"),
-    "actions": ("error", f"actions are not among the {N_ACTIONS}"),
-    "timeline": ("error", "replays have frames after their last action or the race's end"),
-    "times": ("error", "frame times do not follow the frame interval"),
-    "floats": ("error", "floats are not finite"),
-    "previous actions": ("error", "frames show other previous actions than the timeline"),
-    "clock": ("error", "frames have a mini-race clock that is not 0"),
-    "metres": ("error", "frames have metres that no car can reach"),
-    "speed": ("error", f"frames are faster than {MAX_SPEED_MPS:.0f} m/s"),
-    "empty replays": ("error", "replays have no frames"),
-    "black frames": ("warning", "frames have a single gray level"),
-    "duplicate frames": ("warning", "frames equal the frame before them"),
-    "duplicate replays": ("warning", "replays repeat another one, so a split can leak"),
-    "unused actions": ("warning", "actions never occur"),
+# name: (level when something is found, when nothing is found, what the count counts)
+CHECKS: Final[dict[str, tuple[Level, str, str]]] = {
+    "content": ("error", "every replay is as it was recorded", "replays are not as recorded"),
+    "actions": ("error", f"all among the {N_ACTIONS}", f"ticks have none of the {N_ACTIONS}"),
+    "timeline": (
+        "error",
+        "no frame is later than the actions or the race",
+        "replays have frames after their last action or the race's end",
+    ),
+    "times": (
+        "error",
+        "frames follow the frame interval",
+        "frames do not follow the frame interval",
+    ),
+    "floats": ("error", "all finite", "frames have floats that are not finite"),
+    "previous actions": (
+        "error",
+        "the floats show those of the timeline",
+        "frames show other previous actions than the timeline",
+    ),
+    "clock": ("error", "float 0 is 0 in every frame", "frames have a clock that is not 0"),
+    "metres": ("error", "no jumps", "frames have metres that no car can reach"),
+    "speed": (
+        "error",
+        f"below {MAX_SPEED_MPS:.0f} m/s everywhere",
+        f"frames are faster than {MAX_SPEED_MPS:.0f} m/s",
+    ),
+    "empty replays": ("error", "none", "replays have no frames"),
+    "black frames": ("warning", "none", "frames have a single gray level"),
+    "duplicate frames": ("warning", "none", "frames equal the frame before them"),
+    "duplicate replays": (
+        "warning",
+        "none",
+        "replays repeat another one, so that a split can leak",
+    ),
+    "unused actions": ("warning", "every action occurs", "actions never occur"),
 }
 
 
@@ -97,13 +117,15 @@ def validate(file: ReplayFile, on_replay: Callable[[], None] | None = None) -> l
 
 
 def _outcome(name: str, findings: _Findings, file: ReplayFile) -> Check:
-    level, what = CHECKS[name]
+    level, fine, what = CHECKS[name]
     count = findings.counts[name]
     if count == 0:
-        return Check(name, "ok", 0, f"no {what}" if name != "content" else "as recorded")
+        return Check(name, "ok", 0, fine)
     if name == "duplicate frames" and count <= DUPLICATE_SHARE * file.n_frames:
-        return Check(name, "ok", count, f"{what}; few enough for a standing car")
-    return Check(name, level, count, f"{what}; first: {findings.first[name]}")
+        return Check(name, "ok", count, f"{what}: few enough for a standing car")
+    place = findings.first[name]
+    first = "" if count == 1 or name == "unused actions" else "first "
+    return Check(name, level, count, f"{what}: {first}{place}")
 
 
 def _check_replay(

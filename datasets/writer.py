@@ -27,11 +27,13 @@ from datasets.format import (
     create_layout,
     write_replay_table,
 )
+from datasets.locking import ProcessLock
 from datasets.reader import FOLDER_INDEX, ReplayFile
 
 SHARD_BYTES: Final = 32 * 2**20
 """Bytes of replays held in memory before a shard is written."""
 SPEC_FILE: Final = "spec.json"
+LOCK_FILE: Final = ".lock"
 COPY_ROWS: Final = 2048
 
 
@@ -65,11 +67,23 @@ class DatasetWriter:
         self._closed = False
         if self.path.exists() and not overwrite:
             raise UserError(f"{self.path} exists; choose another --out or add --overwrite")
+        self._lock = self._take_lock()
         self._open_parts(overwrite)
         self.done_names: set[str] = set()
         if any(self.parts.glob("*.h5")):
             with ReplayFile(self.parts) as recorded:
                 self.done_names = {str(name) for name in recorded.replays["name"]}
+
+    def _take_lock(self) -> ProcessLock:
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            return ProcessLock(self.parts / LOCK_FILE)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{self.path}: another process is recording it; wait for it or choose another --out"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self.parts}: cannot be made ({error.strerror})") from error
 
     def _open_parts(self, overwrite: bool) -> None:
         spec_path = self.parts / SPEC_FILE
@@ -79,7 +93,9 @@ class DatasetWriter:
                     f"{self.parts} holds an unfinished recording with other parameters; repeat its "
                     "command to finish it, or add --overwrite to drop it"
                 )
-            shutil.rmtree(self.parts)
+            for shard in self.parts.glob("*.h5"):
+                shard.unlink()
+            spec_path.unlink()
         if not spec_path.exists():
             write_json(spec_path, self.spec.to_json())
 
@@ -122,7 +138,10 @@ class DatasetWriter:
             raise UserError(f"{self.path}: no replay was recorded, so there is nothing to write")
         with disk_errors(self.path, self.parts):
             if self.path.suffix == ".h5":
+                for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+                    leftover.unlink()  # of an assembly that was killed
                 _assemble(self.parts, self.path)
+                self._lock.release()
                 shutil.rmtree(self.parts)
             else:
                 self._rename_folder()
@@ -132,12 +151,16 @@ class DatasetWriter:
     def _rename_folder(self) -> None:
         shards = sorted(shard.name for shard in self.parts.glob("*.h5"))
         write_json(self.parts / FOLDER_INDEX, {"shards": shards})
+        self._lock.release()
+        (self.parts / LOCK_FILE).unlink()
         replaced = self.path.with_name(f".{self.path.name}.replaced")
         if self.path.exists():
             self.path.rename(replaced)
         self.parts.rename(self.path)
-        if replaced.exists():
+        if replaced.is_dir():
             shutil.rmtree(replaced)
+        else:
+            replaced.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -149,10 +172,13 @@ class DatasetWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Close after success; after an interruption keep what was recorded, for the next start."""
-        if error is None:
-            self.close()
-        elif isinstance(error, KeyboardInterrupt):
-            self.flush()
+        try:
+            if error is None:
+                self.close()
+            elif isinstance(error, KeyboardInterrupt):
+                self.flush()
+        finally:
+            self._lock.release()
 
 
 @contextlib.contextmanager

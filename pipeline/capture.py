@@ -34,7 +34,7 @@ CARS_FRAMES_PER_S: Final = 64 * 20
 
 
 @dataclass(frozen=True)
-class _Job:
+class ReplayJob:
     """One replay to drive."""
 
     track: int
@@ -94,7 +94,7 @@ def drive_dataset(
     summary = DriveSummary(Path(out))
     with DatasetWriter(Path(out), _spec(request, tracks, counts), overwrite=overwrite) as writer:
         jobs = [
-            _Job(i, track.name, number)
+            ReplayJob(i, track.name, number)
             for i, (track, count) in enumerate(zip(tracks, counts, strict=True))
             for number in range(count)
         ]
@@ -155,7 +155,7 @@ def _spec(request: DriveRequest, tracks: Sequence["Track"], counts: Sequence[int
 
 def _drive_jobs(
     tracks: Sequence["Track"],
-    waiting: list[_Job],
+    waiting: list[ReplayJob],
     request: DriveRequest,
     writer: DatasetWriter,
     summary: DriveSummary,
@@ -178,7 +178,7 @@ def _drive_jobs(
                     if request.keep_unfinished:
                         continue
                     if job.attempt < MAX_ATTEMPTS:
-                        again = _Job(job.track, job.track_name, job.number, job.attempt + 1)
+                        again = ReplayJob(job.track, job.track_name, job.number, job.attempt + 1)
                         waiting.append(again)
                     else:
                         summary.given_up += 1
@@ -189,16 +189,14 @@ _CONSOLE = Console(stderr=True)
 
 
 def _race(
-    tracks: Sequence["Track"], group: Sequence[_Job], request: DriveRequest
-) -> list[tuple[_Job, ReplayRecord]]:
+    tracks: Sequence["Track"], group: Sequence[ReplayJob], request: DriveRequest
+) -> list[tuple[ReplayJob, ReplayRecord]]:
     """Drive some jobs side by side until each has finished or was cut off."""
-    from rl.envs.sim.drivers import DriverPool
-
     from rl.envs.sim.batch import RaceBatch
+    from rl.envs.sim.drivers import DriverPool
 
     used = sorted({job.track for job in group})
     draws = [job.draws(request) for job in group]
-    cars = np.arange(len(group))
     batch = RaceBatch(
         [tracks[i] for i in used],
         [used.index(job.track) for job in group],
@@ -206,9 +204,8 @@ def _race(
     )
     seeds = np.array([driver for _, driver, _ in draws])
     skills = np.array([skill for _, _, skill in draws])
+    batch.reset(np.arange(len(group)), np.array([start for start, _, _ in draws]))
     pool = DriverPool(batch, skills, seeds, key_ms=request.key_ms)
-    batch.reset(cars, np.array([start for start, _, _ in draws]))
-    pool.reset(cars, seeds, skills)
     tapes = record_until_done(batch, pool, request.frame_interval_ms)
     return [
         (
@@ -238,11 +235,11 @@ class DefaultDataset:
 _DEFAULT_TRACKS: Final = ("A01", "short", "random:4")
 DEFAULT_DATASETS: Final[dict[str, DefaultDataset]] = {
     "output/datasets/default.h5": DefaultDataset(
-        DriveRequest(_DEFAULT_TRACKS, {"A01": 40, "short": 40, "random:4": 10}),
+        DriveRequest(_DEFAULT_TRACKS, {"A01": 40, "short": 40, "random:4": 3}),
         "the default dataset, 20 frames per second",
     ),
     "output/datasets/default_100fps.h5": DefaultDataset(
-        DriveRequest(("A01", "short"), {"A01": 12, "short": 12}, fps=100),
+        DriveRequest(("A01", "short"), {"A01": 10, "short": 10}, fps=100),
         "the default dataset at 100 frames per second",
     ),
 }

@@ -10,9 +10,8 @@ from datasets.contract.actions import TICK_MS
 from datasets.format import ReplayRecord
 
 if TYPE_CHECKING:
-    from rl.envs.sim.drivers import DriverPool
-
     from rl.envs.sim.batch import RaceBatch
+    from rl.envs.sim.drivers import DriverPool
 
 
 @dataclass
