@@ -80,6 +80,9 @@ class EnvironmentConfig(StrictModel):
 class TransferConfig(StrictModel):
     """What happens between loading a pretrained policy and learning."""
 
+    parts: tuple[Literal["vis", "floats", "iqn", "advantage", "value"], ...] | None = Field(
+        None, description="parts that are loaded; null: all that the files hold"
+    )
     calibration: bool = Field(
         True, description="on | off: fit the scale of a whole policy's values to its own returns"
     )
