@@ -77,7 +77,6 @@ def draw_manner(skill: float, rng: np.random.Generator) -> Manner:
     shares = Shares(
         grip=share + spread * mood,
         brake=_ramp(skill, 0.55, 0.65, 0.75, 0.9) + 2.0 * spread * brave,
-        crest=share,
     )
     return Manner(
         traits,
@@ -123,6 +122,7 @@ def _decide_cars(
             courses.grip[car, :n],
             courses.drag[car, :n],
             courses.boost[car, :n],
+            courses.flight[car, :n],
             courses.limit[car, :n],
             courses.speed[car, :n],
         )
@@ -158,7 +158,7 @@ class DriverPool:
         self.batch = batch
         self.key_ticks = key_ms // TICK_MS
         n, most = batch.num_cars, max(len(track.road.center) for track in batch.tracks)
-        self._courses = Course(np.zeros((n, most, 3)), *(np.zeros((n, most)) for _ in range(8)))
+        self._courses = Course(np.zeros((n, most, 3)), *(np.zeros((n, most)) for _ in range(9)))
         self._traits = _empty_traits(n)
         self._rows: I64 = np.zeros(n, np.int64)
         self._memory: I64 = np.zeros((n, MEMORY_SIZE), np.int64)

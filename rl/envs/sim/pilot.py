@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.actions import KEYS_TO_ACTION, TICK_MS
+from datasets.contract.surfaces import DIRT, GRASS
 from rl.envs.sim.car import (
     AIRBORNE,
     CAR,
+    FIRST_SURFACE,
+    N_WHEELS,
     ROAD_S,
     SLIDING,
     STEER,
@@ -50,6 +53,9 @@ _SLIP_FREE: Final = 1.0
 _SLIP_COST_RAD: Final = 0.15
 _SPIN_SLIP: Final = 0.45
 _GAS_BAND_MPS: Final = 0.6  # below the limit by this much before the gas is pressed again
+_RETURN_SHARE: Final = 0.8
+_STEEPEST_RAD: Final = 0.6
+_LOST_RAD: Final = 0.2  # a predicted error above it: lift off; above twice as much: brake
 _STEP_S: Final = 0.02
 _TICK_S: Final = TICK_MS / 1000.0
 
@@ -126,8 +132,12 @@ def _aim_error(
         aside += (forward * sin_r + lateral * cos_r) * _STEP_S
         along += (forward * cos_r - lateral * sin_r) * _STEP_S / course.spacing[i]
     pace = max(abs(forward), 6.0)
-    excess = (yaw_rate - course.curvature[i] * forward) * (CAR.yaw_lag_s + CAR.lateral_tau_s)
-    back = min(max(aside / (pace * reach_s), -0.7), 0.7)
+    # Turning faster than the tyres can follow brings the car no nearer to its path.
+    useful = min(max(yaw_rate, -limit / pace), limit / pace)
+    excess = (useful - course.curvature[i] * forward) * (CAR.yaw_lag_s + CAR.lateral_tau_s)
+    # Far from the path: no steeper than the tyres can straighten out again.
+    steepest = min(math.sqrt(_RETURN_SHARE * limit * abs(aside)) / pace, _STEEPEST_RAD)
+    back = min(max(aside / (pace * reach_s), -steepest), steepest)
     error = relative + math.atan2(lateral, pace) + excess + back
     # Beyond the limit the tyres hold less: worth a wider line, not a longer turn of the wheel.
     beyond = abs(lateral) / (CAR.lateral_tau_s * CAR.grip * grip) - _SLIP_FREE
@@ -135,8 +145,25 @@ def _aim_error(
 
 
 @compiled
-def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: float) -> int:
-    """The steering key to press: -1 right, 0 none, 1 left."""
+def _grip_under(state: F64) -> float:
+    """Share of the grip on asphalt that the wheels have now."""
+    grip = 0.0
+    for wheel in range(N_WHEELS):
+        surface = state[FIRST_SURFACE + wheel]
+        if surface == GRASS:
+            grip += 0.25 * CAR.grass_grip
+        elif surface == DIRT:
+            grip += 0.25 * CAR.dirt_grip
+        else:
+            grip += 0.25
+    return grip
+
+
+@compiled
+def _steer(
+    state: F64, course: Course, traits: Traits, memory: I64, forward: float
+) -> tuple[int, float]:
+    """The steering key to press (-1 right, 0 none, 1 left) and the error in radians it leaves."""
     lateral = state[VX] * math.cos(state[YAW]) - state[VZ] * math.sin(state[YAW])
     along = state[ROAD_S]
     i = min(int(along), course.heading.shape[0] - 2)
@@ -148,9 +175,12 @@ def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: flo
     aside = (state[X] - px) * cos_h - (state[Z] - pz) * sin_h
     relative = wrap_angle(state[YAW] - heading)
     if abs(lateral) > _SPIN_SLIP * max(abs(forward), 5.0):  # spinning: point along the slide
-        return 1 if lateral > 0.0 else -1
+        return (1 if lateral > 0.0 else -1), 2.0 * _LOST_RAD
     if abs(relative) > 1.3:  # across or against the road: turn round
-        return -1 if relative > 0.0 else 1
+        return (-1 if relative > 0.0 else 1), 1.5 * _LOST_RAD
+    if state[AIRBORNE] > 0.0:
+        return 0, 0.0
+    grip = _grip_under(state)
     held = memory[HELD_STEER]
     best, best_error = held, 1e9
     delay_steps = (traits.delay_ticks + 1) // 2
@@ -168,7 +198,7 @@ def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: flo
             state[YAW_RATE],
             state[STEER],
             state[SLIDING],
-            course.grip[i],
+            grip,
             float(held),
             delay_steps,
             float(key),
@@ -179,11 +209,13 @@ def _steer(state: F64, course: Course, traits: Traits, memory: I64, forward: flo
             error -= traits.stick_rad
         if error < best_error:
             best, best_error = key, error
-    return best
+    return best, best_error
 
 
 @compiled
-def _pedals(state: F64, course: Course, traits: Traits, memory: I64, forward: float) -> None:
+def _pedals(
+    state: F64, course: Course, traits: Traits, memory: I64, forward: float, error: float
+) -> None:
     """Decides gas and brake from the speed that the course allows a moment ahead."""
     n = course.limit.shape[0]
     at = state[ROAD_S]
@@ -191,7 +223,12 @@ def _pedals(state: F64, course: Course, traits: Traits, memory: I64, forward: fl
     ahead = at + max(forward, 0.0) * traits.look_s / course.spacing[i]
     j = min(int(ahead), n - 2)
     allowed = course.limit[j] + (ahead - j) * (course.limit[j + 1] - course.limit[j])
+    grip = _grip_under(state)
+    if grip < course.grip[i]:  # off the plan
+        allowed *= math.sqrt(grip / course.grip[i])
     over = forward - allowed
+    if error > _LOST_RAD and forward > 12.0:
+        over = max(over, 0.5 if error < 2.0 * _LOST_RAD else 5.0)
     memory[HELD_GAS] = 1 if over < (0.3 if memory[HELD_GAS] else -_GAS_BAND_MPS) else 0
     threshold = 0.2 if memory[HELD_BRAKE] else traits.brake_over_mps
     brake = over > threshold and state[AIRBORNE] == 0.0
@@ -215,7 +252,7 @@ def decide(
         tick: 10 ms ticks since the start. key_ticks: ticks from decision to decision.
     """
     forward = state[VX] * math.sin(state[YAW]) + state[VZ] * math.cos(state[YAW])
-    key = _steer(state, course, traits, memory, forward)
+    key, error = _steer(state, course, traits, memory, forward)
     slipped = hash_unit(traits.seed, np.uint64(2 * tick + 101)) < traits.slip_rate
     if slipped:
         key = int(3.0 * hash_unit(traits.seed, np.uint64(2 * tick + 102))) - 1
@@ -224,7 +261,7 @@ def decide(
         memory[HELD_STEER] = key
         memory[STEER_AGE] = 0
     key = memory[HELD_STEER]
-    _pedals(state, course, traits, memory, forward)
+    _pedals(state, course, traits, memory, forward, error)
     gas, brake = memory[HELD_GAS], memory[HELD_BRAKE]
     memory[STUCK] = memory[STUCK] + key_ticks if abs(forward) < 1.0 and tick > 50 else 0
     if memory[STUCK] > 30:

@@ -37,6 +37,8 @@ _LEAST_CORRIDOR_M = 0.6
 _LENGTH_WEIGHT = 1e-4
 _ROUNDS, _ITERATIONS = 3, 18
 _TRIAL_ROUNDS, _TRIAL_ITERATIONS = 1, 14
+_FLIGHT_WEIGHT = 25.0
+_RUN_UP_M, _RUN_OUT_M = 10, 8
 _BUMPS = np.array([[80.0, 0.5], [50.0, 0.35], [32.0, 0.2], [20.0, 0.1]])  # metres long, high
 
 _AT_LIMIT = Shares()
@@ -207,8 +209,16 @@ class _Planner:
                 if time_s < best - 1e-4:
                     best, chosen, offset = time_s, (low, high), trial
             self.low[rows], self.high[rows] = chosen
-        self.solve(offset, _ROUNDS, _ITERATIONS)
+        self.straighten_flights(offset)
         return offset
+
+    def straighten_flights(self, offset: F64) -> None:
+        """Solves again with little bend where the car flies, and where it takes off and lands."""
+        for _ in range(2):
+            flown = np.flatnonzero(self.course.flight[: self.finish])
+            for row in flown[flown > self.start]:
+                self.weight[max(row - _RUN_UP_M, 0) : row + _RUN_OUT_M] = _FLIGHT_WEIGHT
+            self.solve(offset, _ROUNDS, _ITERATIONS)
 
     def shave(self, offset: F64) -> float:
         """Local search for time; changes `offset`, returns seconds."""

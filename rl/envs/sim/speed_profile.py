@@ -18,9 +18,9 @@ U8 = npt.NDArray[np.uint8]
 
 TOP_SPEED_MPS: Final = 95.0
 LEAST_SPEED_MPS: Final = 6.0
-_CREST_BASE_M: Final = 4  # half of the base over which the road's vertical bend is measured
-_CREST_REACH_M: Final = 20  # a bend this far behind a crest must be reached with wheels on the road
-_CREST_BEND: Final = 0.006  # 1/m; a bend weaker than this can be flown over
+_CREST_BASE_M: Final = 3  # half of the base over which the road's vertical bend is measured
+_LONGEST_FLIGHT_M: Final = 150
+_FLIGHT_ASIDE_M: Final = 0.8  # a flight is straight: this far from the path it may land
 _SHIFT_SHARE: Final = 0.96  # of the engine's push is left by gear changes
 _BRAKING_USE: Final = 0.45  # share of the grip used for cornering at which braking ends
 
@@ -30,7 +30,6 @@ class Shares(NamedTuple):
 
     grip: float = 0.95
     brake: float = 0.85
-    crest: float = 0.9
     edge: float = 1.0  # metres between a wheel and a patch, or the road's edge
 
 
@@ -49,7 +48,8 @@ class Course(NamedTuple):
 
     points: (M, 3) m. heading: rad. curvature: 1/m, left > 0. spacing: m to the next section.
     grip: share of the grip on asphalt. drag: m/s^2 of extra drag at 30 m/s.
-    boost: 1 where a wheel is on a turbo strip. limit: m/s, above it the car cannot brake in time.
+    boost: 1 where a wheel is on a turbo strip. flight: 1 where the car is in the air.
+    limit: m/s, above it the car cannot brake in time.
     speed: m/s, the fastest profile.
     """
 
@@ -60,13 +60,14 @@ class Course(NamedTuple):
     grip: F64
     drag: F64
     boost: F64
+    flight: F64
     limit: F64
     speed: F64
 
 
 def empty_course(n: int) -> Course:
     """A course of `n` sections to be filled."""
-    return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(8)))
+    return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(9)))
 
 
 @compiled
@@ -109,61 +110,122 @@ def _cornering_limits(course: Course, shares: Shares) -> None:
         limit = math.sqrt(shares.grip * CAR.grip * course.grip[i] / bend)
         limit = min(limit, shares.grip * CAR.max_yaw_rate / bend)
         speed[i] = max(min(limit, TOP_SPEED_MPS), LEAST_SPEED_MPS)
-    for i in range(_CREST_BASE_M, n - _CREST_BASE_M):
-        base = float(_CREST_BASE_M * _CREST_BASE_M)
-        around = course.points[i - _CREST_BASE_M, 1] + course.points[i + _CREST_BASE_M, 1]
-        fall = (2.0 * course.points[i, 1] - around) / base
-        if fall < 1e-4:
-            continue
-        sharpest = 0.0
-        for j in range(max(i - 4, 0), min(i + _CREST_REACH_M, n)):
-            sharpest = max(sharpest, abs(curvature[j]))
-        if sharpest > _CREST_BEND:
-            limit = math.sqrt(shares.crest * CAR.gravity / fall)
-            speed[i] = min(speed[i], max(limit, LEAST_SPEED_MPS))
 
 
 @compiled
-def fill_speed(course: Course, start: int, shares: Shares) -> None:
-    """Fills the fastest speed along a path, from standing at row `start`."""
-    curvature, spacing = course.curvature, course.spacing
-    limit, speed = course.limit, course.speed
-    drag, height = course.drag, course.points[:, 1]
+def _landing(course: Course, i: int, speed: float) -> int:
+    """Row on which a car that comes over row `i` at `speed` is on the ground again."""
+    points, spacing = course.points, course.spacing
+    n = points.shape[0]
+    if i < _CREST_BASE_M or i >= n - _CREST_BASE_M:
+        return i
+    fall = 2.0 * points[i, 1] - points[i - _CREST_BASE_M, 1] - points[i + _CREST_BASE_M, 1]
+    if fall * speed * speed < 0.4 * CAR.gravity * _CREST_BASE_M * _CREST_BASE_M:
+        return i  # no crest, nearly always
+    climb = speed * (points[i, 1] - points[i - 1, 1]) / spacing[i - 1]
+    height, time_s = points[i, 1], 0.0
+    for j in range(i, min(i + _LONGEST_FLIGHT_M, n - 1)):
+        time_s += spacing[j] / speed
+        height = points[i, 1] + climb * time_s - 0.5 * CAR.gravity * time_s * time_s
+        if height <= points[j + 1, 1] + CAR.wheel_travel:
+            return j
+    return min(i + _LONGEST_FLIGHT_M, n - 1)
+
+
+@compiled
+def _take_off_limits(course: Course) -> None:
+    """Lowers the limit where a flying car would leave its path sideways."""
+    points, heading, limit = course.points, course.heading, course.limit
+    for i in range(points.shape[0]):
+        while limit[i] > LEAST_SPEED_MPS:
+            j = _landing(course, i, limit[i])
+            dx, dz = points[j, 0] - points[i, 0], points[j, 2] - points[i, 2]
+            aside = dx * math.cos(heading[i]) - dz * math.sin(heading[i])
+            if abs(aside) <= _FLIGHT_ASIDE_M or j <= i + 2:
+                break
+            limit[i] *= 0.97
+
+
+@compiled
+def _mark_flights(course: Course) -> int:
+    """Marks the rows that a car at the profile's speed flies over; returns how many."""
+    marked, i, n = 0, 1, course.speed.shape[0]
+    course.flight[:] = 0.0
+    while i < n - 1:
+        j = _landing(course, i, course.speed[i])
+        if j > i + 2:
+            course.flight[i : j + 1] = 1.0
+            marked += j + 1 - i
+            i = j
+        i += 1
+    return marked
+
+
+@compiled
+def _brake_pass(course: Course, brake_share: float) -> None:
+    """Lowers the limits so that each can be reached by braking from the one before."""
+    curvature, spacing, limit = course.curvature, course.spacing, course.limit
     n = curvature.shape[0]
-    _cornering_limits(course, shares)
     # Where a turbo strip pushes, as far as it goes on pushing behind its end.
+    boosted = np.full(n, -1)
     boosted_until = -1
     for i in range(n):
         if course.boost[i] > 0.0:
             boosted_until = i + int(0.001 * CAR.turbo_ms * limit[i] / spacing[i])
-        speed[i] = CAR.turbo_accel if i <= boosted_until else 0.0
+        boosted[i] = boosted_until
     for i in range(n - 2, -1, -1):
         v = limit[i + 1]
         used = v * v * abs(curvature[i]) / (CAR.grip * course.grip[i])
-        brake = CAR.brake * shares.brake * max(0.0, 1.0 - (used / _BRAKING_USE) ** 2)
-        slope = (height[i + 1] - height[i]) / spacing[i]
-        slow = brake + CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope
-        slow = max(slow, 0.5) - speed[i]
+        slow = CAR.brake * brake_share * max(0.0, 1.0 - (used / _BRAKING_USE) ** 2)
+        slow += CAR.rolling_drag + course.drag[i] + CAR.air_drag * v * v
+        rise = course.points[i + 1, 1] - course.points[i, 1]
+        slow = max(slow + CAR.gravity * rise / spacing[i], 0.5)
+        if i <= boosted[i]:
+            slow -= CAR.turbo_accel
+        if course.flight[i] > 0.0:
+            slow = 0.0
         before = math.sqrt(max(v * v + 2.0 * slow * spacing[i], LEAST_SPEED_MPS**2))
         limit[i] = min(limit[i], before)
-    speed[:] = limit
+
+
+@compiled
+def _gas_pass(course: Course, start: int) -> None:
+    """Fastest speed below the limits that the engine reaches, from standing at row `start`."""
+    spacing, speed = course.spacing, course.speed
+    speed[:] = course.limit
     speed[start] = min(speed[start], LEAST_SPEED_MPS)
     turbo_left_s = 0.0
-    for i in range(start, n - 1):
+    for i in range(start, speed.shape[0] - 1):
         v = speed[i]
-        slope = (height[i + 1] - height[i]) / spacing[i]
-        bend = v * v * abs(curvature[i])
+        bend = v * v * abs(course.curvature[i])
         push = _SHIFT_SHARE * min(CAR.engine_accel, CAR.engine_power / v)
         # The tyres' force is square to the car, which points into the bend.
-        scrub = bend * bend * CAR.lateral_tau_s / v
-        push -= CAR.rolling_drag + drag[i] + CAR.air_drag * v * v + CAR.gravity * slope + scrub
+        push -= bend * bend * CAR.lateral_tau_s / v
+        rise = course.points[i + 1, 1] - course.points[i, 1]
+        push -= CAR.rolling_drag + course.drag[i] + CAR.air_drag * v * v
+        push -= CAR.gravity * rise / spacing[i]
         if course.boost[i] > 0.0:
             turbo_left_s = CAR.turbo_ms / 1000.0
         if turbo_left_s > 0.0:
             push += CAR.turbo_accel
             turbo_left_s -= spacing[i] / v
+        if course.flight[i] > 0.0:
+            push = 0.0
         reached = math.sqrt(max(v * v + 2.0 * push * spacing[i], LEAST_SPEED_MPS**2))
         speed[i + 1] = min(speed[i + 1], reached)
+
+
+@compiled
+def fill_speed(course: Course, start: int, shares: Shares) -> None:
+    """Fills limit, flight and the fastest speed along a path, from standing at row `start`."""
+    _cornering_limits(course, shares)
+    _take_off_limits(course)
+    course.flight[:] = 0.0
+    _brake_pass(course, shares.brake)
+    _gas_pass(course, start)
+    if _mark_flights(course) > 0:  # nobody brakes in the air
+        _brake_pass(course, shares.brake)
+        _gas_pass(course, start)
 
 
 @compiled
