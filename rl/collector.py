@@ -49,8 +49,10 @@ class CollectorPlan:
     """Where in the cycle this collector starts, so that several do not all evaluate at once."""
 
     @classmethod
-    def from_config(cls, cfg: RLConfig, index: int = 0, count: int = 1) -> "CollectorPlan":
-        """The plan of collector `index` of `count`."""
+    def from_config(
+        cls, cfg: RLConfig, index: int = 0, count: int = 1, *, progress: int = 0
+    ) -> "CollectorPlan":
+        """The plan of collector `index` of `count`; `progress` of a run varies the seed."""
         cycle = tuple(entry for entry in cfg.map_cycle.entries for _ in range(entry.repeat))
         return cls(
             cycle=cycle,
@@ -59,7 +61,7 @@ class CollectorPlan:
             tau_epsilon_boltzmann=cfg.tau_epsilon_boltzmann,
             cars=cfg.performance.cars_per_collector,
             averaged_share=cfg.averaging.collector_share if cfg.averaging.decay > 0 else 0.0,
-            seed=int(np.random.SeedSequence([cfg.seed, index]).generate_state(1)[0]),
+            seed=int(np.random.SeedSequence([cfg.seed, index, progress]).generate_state(1)[0]),
             first_entry=index * len(cycle) // max(count, 1),
         )
 
@@ -96,6 +98,8 @@ class Collector:
         online: IQN,
         averaged: IQN | None = None,
         guide: Guide | None = None,
+        *,
+        weights_version: int = 0,
     ) -> None:
         """Put all cars at a start.
 
@@ -104,10 +108,11 @@ class Collector:
             online: own copy of the learner's network.
             averaged: own copy of its averaged network, needed if `plan.averaged_share` > 0.
             guide: drives the first part of some exploration runs.
+            weights_version: of the networks.
         """
         self.plan = plan
         self.online, self.averaged = online, averaged
-        self.weights_version = 0
+        self.weights_version = weights_version
         tracks = plan.tracks()
         self._track_index = {name: index for index, name in enumerate(tracks)}
         self._rng = np.random.default_rng(plan.seed)
@@ -139,6 +144,11 @@ class Collector:
         self._started_at = np.zeros(plan.cars)
         self._next_entry = plan.first_entry
         self._start(np.arange(plan.cars), frames_played=0)
+
+    @property
+    def seeds(self) -> npt.NDArray[np.int64]:
+        """(B,) seeds of the current runs' starts, which tell them apart."""
+        return self._seed.copy()
 
     def step(self, frames_played: int) -> list[Rollout]:
         """Let each car act once.

@@ -52,6 +52,7 @@ class GuideSetup:
     """What a process needs to build the guide driver."""
 
     config: GuideConfig
+    network: NetworkConfig
     weights: SharedWeights
     typical_race_ms: int
 
@@ -75,22 +76,23 @@ class CollectorSetup:
         """The collector, with networks of its own."""
         online = IQN(self.network)
         averaged = None if self.averaged is None else IQN(self.network)
+        version = self._pull(online, averaged)
         guide = None
         if self.guide is not None:
-            driver = IQN(self.network)
+            driver = IQN(self.guide.network)
             self.guide.weights.pull_into(driver)
             guide = Guide(Policy(driver), self.guide.config, plan.cars, self.guide.typical_race_ms)
-        collector = Collector(plan, online, averaged, guide)
-        self.refresh(collector)
-        return collector
+        return Collector(plan, online, averaged, guide, weights_version=version)
 
     def refresh(self, collector: Collector) -> None:
         """Take the latest weights if they are newer than the collector's."""
-        if collector.weights_version == self.online.version and collector.weights_version:
-            return
-        collector.weights_version = self.online.pull_into(collector.online)
-        if self.averaged is not None and collector.averaged is not None:
-            self.averaged.pull_into(collector.averaged)
+        if collector.weights_version != self.online.version:
+            collector.weights_version = self._pull(collector.online, collector.averaged)
+
+    def _pull(self, online: IQN, averaged: IQN | None) -> int:
+        if self.averaged is not None and averaged is not None:
+            self.averaged.pull_into(averaged)
+        return self.online.pull_into(online)
 
 
 def _run_process(
@@ -160,6 +162,7 @@ class CollectorPool:
         guide: IQN | None = None,
         guide_config: GuideConfig | None = None,
         typical_race_ms: int = 0,
+        weights_version: int = 0,
     ) -> None:
         """Start one process per plan.
 
@@ -171,17 +174,22 @@ class CollectorPool:
             guide: the guide driver's network, None without a guide.
             guide_config: needed with a guide.
             typical_race_ms: longest drive of the guide where its configuration names none.
+            weights_version: of the networks' weights.
         """
         self._context = multiprocessing.get_context("spawn")
         self._plans = plans
         guide_setup = None
         if guide is not None and guide_config is not None:
             weights = SharedWeights(guide, self._context)
-            guide_setup = GuideSetup(guide_config, weights, typical_race_ms)
+            guide_setup = GuideSetup(guide_config, guide.config, weights, typical_race_ms)
         self._setup = CollectorSetup(
             network=online.config,
-            online=SharedWeights(online, self._context),
-            averaged=None if averaged is None else SharedWeights(averaged, self._context),
+            online=SharedWeights(online, self._context, weights_version),
+            averaged=(
+                None
+                if averaged is None
+                else SharedWeights(averaged, self._context, weights_version)
+            ),
             guide=guide_setup,
             frames_played=self._context.RawValue("q", 0),
             stop=self._context.RawValue("b", 0),
@@ -200,33 +208,35 @@ class CollectorPool:
         """Process ids of the running collectors."""
         return [w.process.pid for w in self._workers if w.process.pid is not None]
 
-    def publish(
-        self, online: IQN, averaged: IQN | None, *, version: int, frames_played: int
-    ) -> None:
-        """Let collectors drive with new weights and with the schedules of `frames_played`."""
-        self._setup.frames_played.value = frames_played
+    def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
+        """Let collectors drive with new weights."""
         if self._setup.averaged is not None and averaged is not None:
             self._setup.averaged.publish(averaged, version)
         self._setup.online.publish(online, version)
 
-    def get(self, timeout_s: float) -> Rollout | None:
-        """The next rollout; None if none came in time.
+    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+        """The next rollout; none if none came in time.
+
+        Args:
+            frames_played: observations received so far, for the collectors' schedules.
+            timeout_s: longest wait.
 
         Raises:
             CollectorError: a collector failed, or they die again and again.
             UserError: a collector was given something unusable.
         """
+        self._setup.frames_played.value = frames_played
         self._replace_hanging()
         try:
             item = self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
         except queue.Empty:
-            return None
+            return []
         if isinstance(item, Rollout):
             self._deaths = 0
-            return item
+            return [item]
         if isinstance(item, _Worker):
             self._replace(item)
-            return None
+            return []
         raise item
 
     def close(self) -> None:

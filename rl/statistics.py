@@ -18,6 +18,8 @@ class RunStatistics:
     """Counters and best times of one run, across resumes."""
 
     frames_played: int = 0
+    memories_generated: int = 0
+    """Training transitions added to the memory."""
     rollouts: int = 0
     rollouts_finished: int = 0
     training_seconds: float = 0.0

@@ -56,17 +56,18 @@ class SharedWeights:
     writes, and a reader that saw it odd, or changed, reads again (a sequence lock).
     """
 
-    def __init__(self, module: nn.Module, context: SpawnContext) -> None:
-        """Reserve memory for `module`'s state and publish it as the first version.
+    def __init__(self, module: nn.Module, context: SpawnContext, version: int = 0) -> None:
+        """Reserve memory for `module`'s state and publish it.
 
         Args:
             module: a network whose tensors are all floating point.
             context: the multiprocessing context whose processes will read.
+            version: of these first weights.
         """
         self._values = context.RawArray("f", flat_size(module))
         self._sequence = context.RawValue("q", 0)
         self._version = context.RawValue("q", 0)
-        self.publish(module, 0)
+        self.publish(module, version)
 
     @property
     def version(self) -> int:

@@ -1,0 +1,115 @@
+"""The champion: the best policy of a run, which only a better, freshly evaluated one replaces."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rl.evaluation import EvaluationResult, score
+from rl.network.config import NetworkConfig
+from rl.network.iqn import IQN
+from rl.transfer.artifacts import IQN_FILE, save_artifacts
+
+logger = logging.getLogger(__name__)
+
+FreshEvaluation = Callable[[IQN], list[EvaluationResult]]
+"""Evaluates a network on starts that no earlier choice has seen, the same within one call round."""
+
+
+class Champion:
+    """Holds the weights of the best policy so far and the results that it was chosen by.
+
+    The maximum over many noisy evaluations is biased. So a candidate that looks better is evaluated
+    again on fresh starts, beside the champion on the same ones, and takes over only if it is better
+    there too.
+
+    Attributes:
+        weights: state dict, None before the first candidate.
+        summary: where and when it was found, and its latest results, as plain types.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] | None = None
+        self.summary: dict[str, Any] = {}
+        self._score = (float("inf"), float("inf"))
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Score of its latest fresh results, smaller is better."""
+        return self._score
+
+    def consider(
+        self,
+        network: IQN,
+        results: Sequence[EvaluationResult],
+        fresh: FreshEvaluation,
+        scratch: IQN | None,
+        notes: dict[str, Any],
+    ) -> bool:
+        """Let a candidate challenge the champion.
+
+        Args:
+            network: the candidate.
+            results: of its screening.
+            fresh: evaluates on fresh starts; called again, it uses the same ones.
+            scratch: network of the same architecture, overwritten with the champion's weights to
+                evaluate it again; None leaves it its old results.
+            notes: plain values to keep with a new champion.
+
+        Returns:
+            Whether the candidate is the new champion.
+        """
+        if score(results) >= self._score:
+            return False
+        candidate = fresh(network)
+        if self.weights is not None and scratch is not None:
+            scratch.load_state_dict(self.weights)
+            defended = fresh(scratch)
+            self._take_results(defended)
+            if score(candidate) >= self._score:
+                return False
+        self.weights = {
+            name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()
+        }
+        self.summary = dict(notes)
+        self._take_results(candidate)
+        return True
+
+    def _take_results(self, results: Sequence[EvaluationResult]) -> None:
+        self._score = score(results)
+        self.summary["results"] = [result.to_json() for result in results]
+
+    def save(self, folder: Path, run_name: str, network: NetworkConfig, seconds: float) -> None:
+        """Write the champion as an artifact that any stage can load.
+
+        Args:
+            folder: of the artifact.
+            run_name: of the run.
+            network: that the weights belong to.
+            seconds: of training so far.
+
+        Raises:
+            UserError: the disk is full; the earlier champion's files stay.
+        """
+        if self.weights is None:
+            return
+        save_artifacts(
+            folder,
+            {IQN_FILE: self.weights},
+            stage="rl",
+            run_name=run_name,
+            network=network,
+            metrics=self.summary,
+            seconds=seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, results and score."""
+        return {"weights": self.weights, "summary": self.summary, "score": list(self._score)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.weights, self.summary = state["weights"], state["summary"]
+        self._score = (float(state["score"][0]), float(state["score"][1]))

@@ -1,0 +1,298 @@
+"""What a run tells about itself: TensorBoard, CSV files, best runs, the progress line."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.files import write_json
+from rl.best_runs import run_of_rollout, save_best_run
+from rl.evaluation import DrivenRun, EvaluationResult
+from rl.learner import LearnerStats
+from rl.metrics import IntervalMeans, TensorBoardLog, priority_tags, quantiles, weight_tags
+from rl.progress import ProgressLine, duration
+from rl.rollout import Rollout
+from rl.run_folder import CsvLog
+from rl.run_state import Run
+from rl.statistics import rollout_tags
+
+REPORT_EVERY_S: Final = 15.0
+WEIGHTS_EVERY_S: Final = 300.0
+"""Seconds between norms of each parameter, which are many tags."""
+_ACTIVITIES: Final = ("waiting_for_workers", "training", "testing")
+
+
+class Reporter:
+    """Collects what happens and writes it down at intervals."""
+
+    def __init__(self, run: Run, progress: ProgressLine, *, resumed: bool) -> None:
+        """Continue a run's files, without what was written after its last save.
+
+        Args:
+            run: what is reported on.
+            progress: the line that a person watches.
+            resumed: whether the run has files already.
+        """
+        self._run = run
+        self._progress = progress
+        cfg, folder = run.cfg, run.folder
+        self._board = TensorBoardLog(
+            Path(cfg.tensorboard_dir), folder.name, purge_after=run.frames if resumed else None
+        )
+        self._metrics, self._evaluations = CsvLog(folder.metrics), CsvLog(folder.evaluations)
+        for log in (self._metrics, self._evaluations):
+            log.drop_after("frames", run.frames)
+        self._means = IntervalMeans()
+        self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
+        self._last_report = self._last_weights = time.monotonic()
+        self._frames_then, self._used_then = run.frames, run.pace.used
+        self._latest: dict[str, float] = {}
+        self._finish_rate: float | None = None
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def rollout(self, rollout: Rollout, *, is_best: bool, replaced: int) -> None:
+        """Note a rollout that was counted; keep it as inputs if it is the fastest."""
+        run = self._run
+        track = run.tracks[rollout.track]
+        tags = rollout_tags(
+            rollout,
+            run.statistics,
+            trained=run.cfg.map_cycle.is_trained(rollout.track),
+            length_m=track.line.length_m,
+        )
+        age = run.grad_steps - rollout.weights_version
+        tags["Performance/policy_age_grad_steps"] = float(age)
+        self._board.scalars(tags, run.frames, self._suffix())
+        kind = "explo" if rollout.is_exploration else "eval"
+        means = {f"{kind}_finish_rate": float(rollout.finished), "policy_age_grad_steps": age}
+        if rollout.finished:
+            means[f"{kind}_mean_ms"] = rollout.race_time_ms
+        self._means.add({name: float(value) for name, value in means.items()})
+        self._latest["collectors_replaced"] = float(replaced)
+        if is_best and rollout.finished:
+            self.best_run(run_of_rollout(rollout), rollout.q_values)
+        elif rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
+            good = run_of_rollout(rollout)
+            save_best_run(run.folder.root / "good_runs", good, self._notes())
+
+    def best_run(self, run: DrivenRun, q_values: npt.NDArray[np.float32] | None = None) -> None:
+        """Keep the fastest run of its map as inputs."""
+        saved = save_best_run(self._run.folder.best_runs, run, self._notes(), q_values)
+        self._run.keep_weights_with(saved)
+        self._write_stats()
+
+    def update(self, stats: LearnerStats, *, seconds: float = 0.0, test: bool = False) -> None:
+        """Note an update and how long it took, or the loss of a test batch."""
+        if test:
+            self._means.add({"loss_test": stats.loss})
+            return
+        if stats.skipped:
+            return
+        values = {
+            "loss": stats.loss,
+            "update_s": seconds,
+            "grad_norm_before_clip": stats.grad_norm_before_clip,
+            "grad_norm": stats.grad_norm_after_clip,
+            "mean_q": stats.mean_q,
+            "mean_target": stats.mean_target,
+            "mean_abs_reward": stats.mean_abs_reward,
+            "mean_abs_munchausen": stats.mean_abs_munchausen,
+        }
+        values |= {f"quantile_std_{a}": float(std) for a, std in enumerate(stats.quantile_std)}
+        self._means.add(values)
+
+    def spent(self, activity: str, seconds: float) -> None:
+        """Note how the learner's time was spent: waiting_for_workers, training or testing."""
+        self._seconds[activity] += seconds
+
+    def evaluation(
+        self, results: Sequence[EvaluationResult], kind: str, weights: str, is_champion: bool
+    ) -> None:
+        """Note an evaluation.
+
+        Args:
+            results: one per map.
+            kind: screening, fresh or final.
+            weights: pretrained, raw, averaged or champion.
+            is_champion: whether the policy is the champion now.
+        """
+        run = self._run
+        for result in results:
+            self._evaluations.append(
+                {
+                    "training_s": run.statistics.training_seconds,
+                    "frames": run.frames,
+                    "grad_steps": run.grad_steps,
+                    "kind": kind,
+                    "weights": weights,
+                    "map": result.track,
+                    **{
+                        name: "" if value is None else value
+                        for name, value in result.to_json().items()
+                        if name != "track"
+                    },
+                    "is_champion": int(is_champion),
+                }
+            )
+        if kind != "screening":
+            return
+        tags: dict[str, float] = {}
+        for result in results:
+            for name in ("finish_rate", "best_ms", "mean_ms", "median_ms", "std_ms"):
+                value = getattr(result, name)
+                if value is not None:
+                    tags[f"Evaluation/{name}_{result.track}"] = float(value)
+        self._finish_rate = float(np.mean([result.finish_rate for result in results]))
+        self._board.scalars(tags, run.frames, self._suffix())
+
+    # -- intervals ------------------------------------------------------------------------------
+
+    def tick(self, *, seconds_left: float | None) -> None:
+        """Report if an interval is over; call as often as convenient."""
+        now = time.monotonic()
+        if now - self._last_report >= REPORT_EVERY_S:
+            self.report(seconds_left=seconds_left)
+
+    def report(self, *, seconds_left: float | None) -> None:
+        """Write the interval's numbers to every place."""
+        run, now = self._run, time.monotonic()
+        elapsed = max(now - self._last_report, 1e-9)
+        taken = self._means.take()
+        means = {name: float(np.mean(values)) for name, values in taken.items()}
+        speeds = {
+            "frames_per_s": (run.frames - self._frames_then) / elapsed,
+            "transitions_learned_per_second": (run.pace.used - self._used_then) / elapsed,
+        }
+        shares = {
+            f"learner_percentage_{name}": 100.0 * seconds / elapsed
+            for name, seconds in self._seconds.items()
+        }
+        self._write_row(means | speeds | shares)
+        self._write_tags(taken, means, speeds | shares)
+        self._write_stats()
+        self._progress.show(self._line(means, speeds, seconds_left))
+        self._last_report = now
+        self._frames_then, self._used_then = run.frames, run.pace.used
+        self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
+
+    def close(self, *, seconds_left: float | None = None) -> None:
+        """Report what is left and close the files."""
+        self.report(seconds_left=seconds_left)
+        self._board.close()
+
+    def _write_row(self, values: dict[str, float]) -> None:
+        run = self._run
+        schedule = run.cfg.schedules_at(run.frames)
+        row: dict[str, object] = {
+            "training_s": run.statistics.training_seconds,
+            "frames": run.frames,
+            "grad_steps": run.grad_steps,
+            "learning_rate": schedule.learning_rate,
+            "gamma": schedule.gamma,
+            "epsilon": schedule.epsilon,
+            "epsilon_boltzmann": schedule.epsilon_boltzmann,
+            "buffer_size": len(run.memory),
+            "skipped_batches": run.learner.counters.skipped,
+            **{k: v for k, v in values.items() if not k.startswith("quantile_std")},
+            **{f"alltime_min_ms_{m}": t for m, t in run.statistics.alltime_min_ms.items()},
+        }
+        self._metrics.append(row)
+
+    def _write_tags(
+        self,
+        taken: dict[str, npt.NDArray[np.float64]],
+        means: dict[str, float],
+        performance: dict[str, float],
+    ) -> None:
+        run = self._run
+        cfg, schedule = run.cfg, run.cfg.schedules_at(run.frames)
+        uses = "number_times_single_memory_is_used_before_discard"
+        discard = "discard_non_greedy_actions_in_nsteps"
+        tags = {
+            "Training/learning_rate": schedule.learning_rate,
+            "Training/weight_decay": cfg.weight_decay_lr_ratio * schedule.learning_rate,
+            "Training/batch_size": cfg.batch_size,
+            "Training/n_steps": cfg.n_steps,
+            f"Training/{discard}": float(getattr(cfg, discard)),
+            "RL/gamma": schedule.gamma,
+            "RL/epsilon": schedule.epsilon,
+            "RL/epsilon_boltzmann": schedule.epsilon_boltzmann,
+            "RL/tau_epsilon_boltzmann": cfg.tau_epsilon_boltzmann,
+            "Buffer/size": len(run.memory),
+            "Buffer/max_size": run.memory.capacity,
+            f"Buffer/{uses}": getattr(cfg, uses),
+            **{f"Performance/{name}": value for name, value in performance.items()},
+            **priority_tags(run.memory.priorities()),
+            **run.counters(),
+            **{f"alltime_min_ms_{m}": t for m, t in run.statistics.alltime_min_ms.items()},
+        }
+        for name, tag in _MEAN_TAGS.items():
+            if name in means:
+                tags[tag] = means[name]
+        tags |= {
+            f"IQN/{name.replace('std_', 'std_action_')}": value
+            for name, value in means.items()
+            if name.startswith("quantile_std_")
+        }
+        nothing = np.zeros(0)
+        tags |= quantiles(taken.get("grad_norm", nothing), "Gradients/norm")
+        before = taken.get("grad_norm_before_clip", nothing)
+        tags |= quantiles(before, "Gradients/norm_before_clip")
+        if time.monotonic() - self._last_weights >= WEIGHTS_EVERY_S:
+            self._last_weights = time.monotonic()
+            tags |= weight_tags(run.learner.online)
+        tags |= {f"Performance/{name}": value for name, value in self._latest.items()}
+        self._board.scalars(
+            {tag: float(value) for tag, value in tags.items()}, run.frames, self._suffix()
+        )
+
+    def _write_stats(self) -> None:
+        run = self._run
+        stats = {**run.counters(), "alltime_min_ms": run.statistics.alltime_min_ms}
+        stats |= {"rolling_mean_ms": run.statistics.rolling_mean_ms}
+        stats |= {"first_finish_s": run.statistics.first_finish_s}
+        write_json(run.folder.stats, stats)
+
+    def _line(
+        self, means: dict[str, float], speeds: dict[str, float], seconds_left: float | None
+    ) -> str:
+        run = self._run
+        learnt = speeds["transitions_learned_per_second"]
+        parts = [
+            f"{run.frames:,} frames ({speeds['frames_per_s']:,.0f}/s)",
+            f"{run.grad_steps:,} updates ({learnt:,.0f} samples/s)",
+        ]
+        if "loss" in means:
+            parts.append(f"loss {means['loss']:.4g}")
+        for track, best in run.statistics.alltime_min_ms.items():
+            parts.append(f"best {track} {best / 1000:.2f} s")
+        if self._finish_rate is not None:
+            parts.append(f"finishes {self._finish_rate:.0%}")
+        if seconds_left is not None:
+            parts.append(f"{duration(seconds_left)} left")
+        return " · ".join(parts)
+
+    def _suffix(self) -> str:
+        return self._run.cfg.schedules_at(self._run.frames).tensorboard_suffix
+
+    def _notes(self) -> dict[str, Any]:
+        return {
+            "run": self._run.folder.name,
+            "frames": self._run.frames,
+            "grad_steps": self._run.grad_steps,
+        }
+
+
+_MEAN_TAGS: Final = {
+    "loss": "Training/loss",
+    "loss_test": "Training/loss_test",
+    "update_s": "Training/train_on_batch_duration",
+    "mean_q": "RL/mean_q_of_batches",
+    "mean_target": "RL/mean_target_of_batches",
+    "mean_abs_reward": "RL/mean_abs_reward_of_batches",
+    "mean_abs_munchausen": "RL/mean_abs_munchausen_of_batches",
+}

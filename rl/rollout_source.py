@@ -1,0 +1,55 @@
+"""Where rollouts come from: collector processes, or a collector in the learner's process."""
+
+from typing import Any, Protocol
+
+from rl.collector import Collector
+from rl.network.iqn import IQN
+from rl.rollout import Rollout
+
+
+class RolloutSource(Protocol):
+    """What the training loop needs to know of collectors."""
+
+    replaced: int
+    """Collectors that died or hung and were started again."""
+
+    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+        """Rollouts that are ready, after a wait of at most `timeout_s` for the first."""
+
+    def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
+        """Let cars be driven with new weights."""
+
+    def close(self) -> None:
+        """Stop driving."""
+
+
+class SerialSource:
+    """Drives in the learner's process, one action of all cars at a time: deterministic."""
+
+    def __init__(self, collector: Collector) -> None:
+        """Drive with `collector`, whose networks this source keeps up to date."""
+        self.collector = collector
+        self.replaced = 0
+
+    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+        """Let each car act once; the rollouts that ended with it."""
+        del timeout_s  # nothing to wait for
+        return self.collector.step(frames_played)
+
+    def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
+        """Copy new weights into the collector's networks."""
+        self.collector.online.load_state_dict(online.state_dict())
+        if self.collector.averaged is not None and averaged is not None:
+            self.collector.averaged.load_state_dict(averaged.state_dict())
+        self.collector.weights_version = version
+
+    def close(self) -> None:
+        """Nothing runs between two calls."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the collector, half-driven runs included."""
+        return self.collector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.collector.load_state_dict(state)

@@ -1,0 +1,238 @@
+"""Everything that a run consists of besides its processes, and how it is saved and restored."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets.contract.errors import UserError
+from datasets.contract.floats import N_FLOATS
+from rl.champion import Champion
+from rl.checkpoint import load_checkpoint, save_checkpoint
+from rl.collector import load_tracks
+from rl.config import RLConfig
+from rl.devices import resolve_device, resolve_dtype
+from rl.envs.sim.road import Track
+from rl.learner import Learner
+from rl.network.config import NetworkConfig
+from rl.network.iqn import IQN
+from rl.pace import LearningPace
+from rl.replay.memory import ReplayMemory
+from rl.resets import ResetTrigger
+from rl.run_folder import RunFolder
+from rl.segments import SegmentStore
+from rl.statistics import RunStatistics
+from rl.transfer.artifacts import IQN_FILE, save_artifacts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class GuideDriver:
+    """The network of the guide driver and how long it may drive."""
+
+    network: IQN
+    typical_race_ms: int
+
+
+@dataclass
+class Run:
+    """The parts of a run. All that training changes is in here, or in the rollout source."""
+
+    cfg: RLConfig
+    folder: RunFolder
+    tracks: dict[str, Track]
+    learner: Learner
+    memory: ReplayMemory
+    segments: SegmentStore
+    pace: LearningPace
+    resets: ResetTrigger
+    statistics: RunStatistics
+    champion: Champion
+    rng: np.random.Generator
+    """Draws for the memory: its split, samples and clocks."""
+    scratch: IQN
+    """A network to evaluate other weights with, so that the learner's stay as they are."""
+    guide: GuideDriver | None = None
+    evaluations: int = 0
+    """Periodic evaluations so far, which number their start seeds."""
+    next_evaluation_frames: int = 0
+    source_state: dict[str, Any] | None = field(default=None, repr=False)
+    """Saved state of the serial source, until it is handed over."""
+
+    @classmethod
+    def new(cls, cfg: RLConfig, folder: RunFolder) -> "Run":
+        """Build the parts of a fresh run."""
+        device = resolve_device(cfg.performance.device)
+        network = cfg.network
+        compiled = cfg.performance.compile
+        learner = Learner(
+            network,
+            cfg,
+            cfg.btr,
+            averaging_decay=cfg.averaging.decay,
+            seed=cfg.seed,
+            device=device,
+            dtype=resolve_dtype(cfg.performance.precision, device),
+            compiled=compiled == "on" or (compiled == "auto" and device.type == "cuda"),
+        )
+        capacity = cfg.schedules_at(0).memory_capacity
+        return cls(
+            cfg=cfg,
+            folder=folder,
+            tracks=load_tracks(cfg.map_cycle.maps),
+            learner=learner,
+            memory=ReplayMemory(
+                capacity, network.image_hw, N_FLOATS, cfg, pin_memory=device.type == "cuda"
+            ),
+            segments=SegmentStore(folder.checkpoints),
+            pace=LearningPace(),
+            resets=ResetTrigger(cfg),
+            statistics=RunStatistics(),
+            champion=Champion(),
+            rng=np.random.default_rng([cfg.seed, 0]),
+            scratch=IQN(network).to(device).eval().requires_grad_(False),
+            next_evaluation_frames=cfg.evaluation.every_frames or 0,
+        )
+
+    @property
+    def frames(self) -> int:
+        """Observations received so far."""
+        return self.statistics.frames_played
+
+    @property
+    def grad_steps(self) -> int:
+        """Updates so far."""
+        return self.learner.counters.grad_steps
+
+    def counters(self) -> dict[str, float]:
+        """Counts over the whole run, under the names that logs carry."""
+        learner = self.learner.counters
+        interval = self.cfg.number_memories_trained_on_between_target_network_updates
+        to_target_update = interval - learner.memories_since_target_update
+        return {
+            "cumul_number_frames_played": self.frames,
+            "cumul_number_memories_generated": self.statistics.memories_generated,
+            "cumul_number_single_memories_used": self.pace.used,
+            "cumul_number_single_memories_should_have_been_used": self.pace.owed,
+            "cumul_number_single_memories_used_next_target_network_update": (
+                self.pace.used + to_target_update
+            ),
+            "cumul_number_target_network_updates": learner.target_updates,
+            "cumul_number_batches_done": learner.grad_steps,
+            "cumul_number_batches_skipped": learner.skipped,
+            "cumul_training_hours": self.statistics.training_hours,
+        }
+
+    def keep_weights_with(self, folder: Path) -> None:
+        """Put the weights beside a best run, once the run is old enough for them to matter."""
+        if self.frames < self.cfg.frames_before_save_best_runs:
+            return
+        save_artifacts(
+            folder,
+            {IQN_FILE: self.learner.online.state_dict()},
+            stage="rl",
+            run_name=self.folder.name,
+            network=self.learner.network,
+            seconds=self.statistics.training_seconds,
+        )
+
+    def save(self, source_state: dict[str, Any] | None) -> Path:
+        """Write a checkpoint.
+
+        Args:
+            source_state: of a serial rollout source, None for collector processes.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints are kept.
+        """
+        state = {
+            "architecture": self.learner.network.architecture(),
+            "schedule_origin": self.cfg.schedule_origin,
+            "pace": self.pace.state_dict(),
+            "resets": self.resets.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+            "evaluations": self.evaluations,
+            "next_evaluation_frames": self.next_evaluation_frames,
+            "memory": self.memory.cursor(),
+        }
+        parts: dict[str, Any] = {
+            "state": state,
+            "learner": self.learner.state_dict(),
+            "champion": self.champion.state_dict(),
+        }
+        if source_state is not None:
+            parts["collector"] = source_state
+        if self.guide is not None:
+            parts["guide"] = {
+                "network": self.guide.network.config.model_dump(mode="json"),
+                "weights": self.guide.network.state_dict(),
+                "typical_race_ms": self.guide.typical_race_ms,
+            }
+        return save_checkpoint(self.folder.checkpoints, parts, self.segments.append(self.memory))
+
+    def restore(self) -> None:
+        """Continue from the run's newest usable checkpoint.
+
+        Raises:
+            UserError: there is none, or it belongs to another network.
+        """
+        path, parts, segments = load_checkpoint(self.folder.checkpoints)
+        state = parts["state"]
+        self._check_architecture(path, state["architecture"])
+        self.learner.load_state_dict(parts["learner"])
+        self.champion.load_state_dict(parts["champion"])
+        self.pace.load_state_dict(state["pace"])
+        self.resets.load_state_dict(state["resets"])
+        self.statistics.load_state_dict(state["statistics"])
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        self.evaluations = state["evaluations"]
+        self.next_evaluation_frames = state["next_evaluation_frames"]
+        self.segments.adopt(segments)
+        self.segments.restore(self.memory, state["memory"])
+        self.source_state = parts.get("collector")
+        if "guide" in parts:
+            self.guide = _guide(parts["guide"])
+        logger.info(
+            "resumed %s from checkpoint %s: %d frames, %d updates, %d observations in memory",
+            self.folder.root,
+            path.name,
+            self.frames,
+            self.grad_steps,
+            self.memory.total - self.memory.oldest,
+        )
+
+    def roll_back(self) -> None:
+        """Take the weights and moments of the last checkpoint again; counters go on.
+
+        Raises:
+            UserError: the run diverged before its first save.
+        """
+        _, parts, _ = load_checkpoint(self.folder.checkpoints)
+        self._check_architecture(self.folder.checkpoints, parts["state"]["architecture"])
+        counters = self.learner.counters
+        self.learner.load_state_dict(parts["learner"])
+        self.learner.counters = counters
+        counters.skipped_in_a_row = 0
+
+    def _check_architecture(self, path: Path, saved: dict[str, Any]) -> None:
+        built = self.learner.network.architecture()
+        different = [key for key in built if saved.get(key) != built[key]]
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{path}: made by another network: {key} is {saved.get(key)} there and "
+                f"{built[key]} here; resume with the run's own nn settings"
+            )
+
+
+def _guide(saved: dict[str, Any]) -> GuideDriver:
+    network = IQN(NetworkConfig.model_validate(saved["network"]))
+    network.load_state_dict(saved["weights"])
+    return GuideDriver(network.eval().requires_grad_(False), saved["typical_race_ms"])

@@ -1,0 +1,180 @@
+"""Stage 3: train a racing policy by reinforcement learning, from scratch or from earlier stages."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from datasets.contract.config import dump_config
+from datasets.contract.errors import UserError
+from rl.config import RLConfig
+from rl.evaluation import EvaluationResult
+from rl.progress import ProgressLine
+from rl.reporting import Reporter
+from rl.run_folder import RunFolder, log_to_file, run_lock
+from rl.run_state import Run
+from rl.training_loop import Limits, StopSignal, TrainingLoop
+from rl.training_setup import Pretrained, build_source, load_pretrained
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to.
+
+    Attributes:
+        folder: of the run; `folder.best` holds the champion as an artifact.
+        stopped: why it stopped.
+        interrupted: whether it was told to stop before its limits.
+        frames: observations driven, over all resumes.
+        grad_steps: updates, over all resumes.
+        training_seconds: over all resumes.
+        first_finish_s: seconds of training until the first greedy finish, None without one.
+        alltime_min_ms: best time of each map, 300,000 without a finish.
+        final: the champion on fresh starts, one result per map; empty if it was interrupted or
+            nothing was evaluated.
+    """
+
+    folder: RunFolder
+    stopped: str
+    interrupted: bool
+    frames: int
+    grad_steps: int
+    training_seconds: float
+    first_finish_s: float | None
+    alltime_min_ms: dict[str, int]
+    final: tuple[EvaluationResult, ...]
+
+
+def train(
+    cfg: RLConfig,
+    *,
+    resume: Path | None = None,
+    pretrain: Path | None = None,
+    max_minutes: float | None = None,
+    max_frames: int | None = None,
+    max_grad_steps: int | None = None,
+) -> TrainingResult:
+    """Train until a limit is reached, no better time is found, or a signal asks to stop.
+
+    Args:
+        cfg: the configuration; limits given here take precedence over its own.
+        resume: folder of a run to continue, with `cfg` as its configuration.
+        pretrain: folder of a pretraining run to start from.
+        max_minutes: minutes of this call, set-up included.
+        max_frames: observations, over all resumes.
+        max_grad_steps: updates, over all resumes.
+
+    Raises:
+        UserError: the run exists, is being trained, or cannot be resumed; files that do not fit;
+            a full disk.
+    """
+    started = time.monotonic()
+    if resume is not None and pretrain is not None:
+        raise UserError("--resume and --pretrain exclude each other: a resumed run has weights")
+    folder = RunFolder(resume if resume is not None else Path(cfg.output_dir) / cfg.run_name)
+    if resume is not None:
+        folder.check_exists()
+    minutes = max_minutes if max_minutes is not None else cfg.limits.max_minutes
+    limits = Limits(
+        deadline=None if minutes is None else started + 60.0 * minutes,
+        max_frames=max_frames if max_frames is not None else cfg.limits.max_frames,
+        max_grad_steps=(
+            max_grad_steps if max_grad_steps is not None else cfg.limits.max_grad_steps
+        ),
+        early_stop_frames=cfg.limits.early_stop_frames,
+    )
+    torch.set_num_threads(cfg.performance.learner_threads)
+    with run_lock(folder), log_to_file(folder), _stop_on_signals() as stop:
+        if resume is None:
+            folder.check_new()
+            return _train(cfg, folder, pretrain, limits, stop, resumed=False)
+        return _train(cfg, folder, None, limits, stop, resumed=True)
+
+
+def _train(
+    cfg: RLConfig,
+    folder: RunFolder,
+    pretrain: Path | None,
+    limits: Limits,
+    stop: StopSignal,
+    *,
+    resumed: bool,
+) -> TrainingResult:
+    run = Run.new(cfg, folder)
+    if resumed:
+        run.restore()
+        if cfg.schedule_origin == "now":
+            run.cfg = cfg.model_copy(update={"schedule_origin": run.frames})
+        pretrained = Pretrained()
+    else:
+        pretrained = load_pretrained(run, pretrain)
+    dump_config(run.cfg, folder.config)
+    source = build_source(run)
+    try:
+        with ProgressLine() as progress:
+            reporter = Reporter(run, progress, resumed=resumed)
+            loop = TrainingLoop(run, source, reporter, limits, stop)
+            for rollout in pretrained.driven:
+                loop.take(rollout)
+            if pretrained.policy is not None:
+                loop.evaluate(pretrained.policy)
+            try:
+                stopped = loop.run()
+                logger.info("stopping: %s", stopped)
+            finally:
+                loop.save()
+            final = [] if stop.reason is not None else _last_evaluations(loop)
+            loop.save()
+            reporter.close(seconds_left=loop.seconds_left)
+    finally:
+        source.close()
+    statistics = run.statistics
+    return TrainingResult(
+        folder=folder,
+        stopped=stopped,
+        interrupted=stop.reason is not None,
+        frames=run.frames,
+        grad_steps=run.grad_steps,
+        training_seconds=statistics.training_seconds,
+        first_finish_s=statistics.first_finish_s,
+        alltime_min_ms=dict(statistics.alltime_min_ms),
+        final=tuple(final),
+    )
+
+
+def _last_evaluations(loop: TrainingLoop) -> list[EvaluationResult]:
+    """Give the last weights their chance, then measure the champion."""
+    loop.evaluate()
+    return loop.evaluate_champion()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[StopSignal]:
+    """Turn Ctrl-C and SIGTERM into an orderly stop; a second Ctrl-C interrupts at once."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> Any:
+        if stop.reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.reason = f"stopped by {signal.Signals(number).name}"
+        logger.info("%s: saving (again to stop at once)", stop.reason)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

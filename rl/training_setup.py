@@ -1,0 +1,230 @@
+"""What happens before the first update: pretrained parts, calibration, the guide, collectors."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from datasets.contract.errors import UserError
+from datasets.contract.files import write_json
+from rl.collector import Collector, CollectorPlan
+from rl.collector_pool import CollectorPool
+from rl.evaluation import evaluate
+from rl.guide import Guide
+from rl.network.iqn import IQN, midpoint_taus
+from rl.policy import Policy
+from rl.rollout import Rollout
+from rl.rollout_source import RolloutSource, SerialSource
+from rl.run_state import GuideDriver, Run
+from rl.transfer.calibration import MIN_SAMPLES, fit_calibration
+from rl.transfer.injector import inject
+from rl.transfer.policy import greedy_agreement, source_policy
+from rl.transfer.report import InjectionReport
+from rl.transfer.sources import Sources, find_sources
+from rl.warm_up import calibration_data, drive_warm_up
+
+logger = logging.getLogger(__name__)
+
+AGREEMENT_STARTS: Final = 8
+GUIDE_STARTS: Final = 16
+DEFAULT_GUIDE_MS: Final = 10_000
+"""Longest drive of a guide that never finishes."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What came of pretrained parts besides the run's weights.
+
+    Attributes:
+        driven: runs that were driven on the way, which the learner may learn from.
+        policy: a policy of the run's architecture that can drive already, None if there is none.
+    """
+
+    driven: list[Rollout] = field(default_factory=list)
+    policy: IQN | None = None
+
+
+def load_pretrained(run: Run, pretrain: Path | None) -> Pretrained:
+    """Put pretrained parts into a fresh run, calibrate a whole policy, and set up its guide.
+
+    Args:
+        run: fresh; its networks are changed.
+        pretrain: folder of a pretraining run, or None for the paths of the configuration.
+
+    Raises:
+        UserError: what is asked for is missing or does not fit.
+    """
+    cfg = run.cfg
+    sources = find_sources(
+        pretrain,
+        encoder_path=cfg.pretrain_encoder_path,
+        actions_head_path=cfg.pretrain_actions_head_path,
+        float_head_path=cfg.pretrain_float_head_path,
+        bc_heads_path=cfg.pretrain_bc_heads_path,
+        legacy_input=cfg.transfer.legacy_input,
+    )
+    if sources is None:
+        return Pretrained()
+    teacher = _teacher(sources, run)
+    fresh = IQN(run.learner.network)
+    fresh.load_state_dict(run.learner.online.state_dict())
+    learner = run.learner
+    copies = [learner.target] if learner.averaged is None else [learner.target, learner.averaged]
+    report = inject(
+        learner.online,
+        copies,
+        sources,
+        base_lr=cfg.schedules_at(0).learning_rate,
+        parts=cfg.transfer.parts,
+    )
+    if teacher is not None:
+        report = _with_agreement(run, report, fresh, teacher)
+        if cfg.guide.enabled:
+            run.guide = GuideDriver(teacher, _typical_race_ms(run, teacher))
+    Console(stderr=True).print(report.table())
+    write_json(run.folder.injection_report, report.to_json())
+    driven: list[Rollout] = []
+    if report.whole_policy and cfg.transfer.calibration:
+        driven = _calibrate(run, copies)
+    if report.whole_policy:
+        return Pretrained(driven, learner.online)
+    same = teacher is not None and teacher.config.architecture() == fresh.config.architecture()
+    return Pretrained(driven, teacher if same else None)
+
+
+def build_source(run: Run) -> RolloutSource:
+    """The collectors of a run: processes, or in serial mode one collector in this process."""
+    cfg, learner = run.cfg, run.learner
+    use_averaged = learner.averaged is not None and cfg.averaging.collector_share > 0.0
+    averaged = learner.averaged if use_averaged else None
+    if cfg.performance.serial:
+        return _serial_source(run, averaged)
+    count = cfg.performance.resolved_collectors_count
+    # A resumed run must not drive its first starts again, so its progress is part of the seed.
+    plans = [
+        CollectorPlan.from_config(cfg, index, count, progress=run.frames) for index in range(count)
+    ]
+    return CollectorPool(
+        plans,
+        cfg.performance,
+        learner.online,
+        averaged,
+        guide=None if run.guide is None else run.guide.network,
+        guide_config=cfg.guide,
+        typical_race_ms=0 if run.guide is None else run.guide.typical_race_ms,
+        weights_version=run.grad_steps,
+    )
+
+
+def _serial_source(run: Run, averaged: IQN | None) -> SerialSource:
+    plan = CollectorPlan.from_config(run.cfg)
+    guide = None
+    if run.guide is not None:
+        policy = Policy(run.guide.network)
+        guide = Guide(policy, run.cfg.guide, plan.cars, run.guide.typical_race_ms)
+    networks = [
+        None if network is None else _cpu_copy(network)
+        for network in (run.learner.online, averaged)
+    ]
+    assert networks[0] is not None
+    collector = Collector(plan, networks[0], networks[1], guide, weights_version=run.grad_steps)
+    source = SerialSource(collector)
+    if run.source_state is not None:
+        source.load_state_dict(run.source_state)
+        run.source_state = None
+    return source
+
+
+def _cpu_copy(network: IQN) -> IQN:
+    copy = IQN(network.config)
+    copy.load_state_dict(network.state_dict())
+    return copy.eval().requires_grad_(False)
+
+
+def _teacher(sources: Sources, run: Run) -> IQN | None:
+    """The policy that the artifacts were trained as, None if they hold no whole one."""
+    try:
+        return source_policy(sources, run.learner.network).requires_grad_(False)
+    except UserError as error:
+        if run.cfg.guide.enabled:
+            raise UserError(f"guide.enabled needs a whole pretrained policy: {error}") from error
+        return None
+
+
+def _with_agreement(run: Run, report: InjectionReport, fresh: IQN, teacher: IQN) -> InjectionReport:
+    """Measure greedy agreement with the teacher where the teacher drives."""
+    if teacher.config.image_hw != run.learner.network.image_hw:
+        return report
+    plan = CollectorPlan.from_config(run.cfg)
+    driven = drive_warm_up(teacher, plan, rollouts=AGREEMENT_STARTS, epsilon=0.0)
+    frames = torch.from_numpy(np.concatenate([r.frames for r in driven])).unsqueeze(1)
+    floats = torch.from_numpy(np.concatenate([r.floats for r in driven]))
+    taus = midpoint_taus(1, teacher.config.iqn.k)
+    injected = _cpu_copy(run.learner.online)
+    before, after = (
+        greedy_agreement(network, teacher, frames, floats, taus)
+        for network in (fresh.cpu().eval(), injected)
+    )
+    return report.with_agreement(before, after)
+
+
+def _typical_race_ms(run: Run, teacher: IQN) -> int:
+    """Median race time of the teacher over all maps."""
+    times = [
+        evaluate(teacher, track, starts=GUIDE_STARTS, seed=run.cfg.seed).finished_ms
+        for track in run.tracks.values()
+    ]
+    finished = np.concatenate(times)
+    return int(np.median(finished)) if len(finished) else DEFAULT_GUIDE_MS
+
+
+def _calibrate(run: Run, copies: Sequence[IQN]) -> list[Rollout]:
+    """Fit the injected policy's values to the returns that it gets."""
+    cfg, learner = run.cfg, run.learner
+    options = cfg.transfer
+    logger.info("calibrating: the injected policy drives %d runs", options.calibration_rollouts)
+    plan = CollectorPlan.from_config(cfg)
+    driven = drive_warm_up(
+        learner.online,
+        plan,
+        rollouts=options.calibration_rollouts,
+        epsilon=options.calibration_epsilon,
+    )
+    gamma = cfg.schedules_at(0).gamma
+    data = calibration_data(
+        driven, cfg.rewards_at(0), mini_race=cfg.mini_race, gamma=gamma, rng=run.rng
+    )
+    finished = sum(rollout.finished for rollout in driven)
+    if len(data.actions) < MIN_SAMPLES:
+        logger.warning(
+            "not calibrated: %d of %d runs finished, too few for returns", finished, len(driven)
+        )
+        return driven
+    report = fit_calibration(
+        learner.online,
+        copies,
+        data,
+        grad_steps=options.calibration_grad_steps,
+        learning_rate=options.calibration_learning_rate,
+        generator=torch.Generator().manual_seed(cfg.seed),
+    )
+    write_json(run.folder.calibration_report, report.to_json())
+    logger.info(
+        "calibrated on %d samples (%d of %d runs finished): gain %.4g (%s), value loss %.4g to "
+        "%.4g, %.2f%% of greedy actions kept, %.1f s",
+        report.samples,
+        finished,
+        len(driven),
+        report.gain,
+        report.gain_source,
+        report.value_loss_before,
+        report.value_loss_after,
+        100.0 * report.greedy_agreement,
+        report.seconds,
+    )
+    return driven

@@ -1,0 +1,129 @@
+"""Runs of an injected policy before learning starts: what its values are calibrated to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datasets.contract.floats import CLOCK
+from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
+from rl.collector import Collector, CollectorPlan
+from rl.config_learning import ScheduleConfig
+from rl.envs.rewards import RewardConfig, potential, step_rewards
+from rl.network.iqn import IQN
+from rl.rollout import Rollout
+from rl.transfer.calibration import CalibrationData
+
+MOST_SAMPLES: Final = 20_000
+"""More add nothing to a fit of a few hundred updates."""
+
+
+def drive_warm_up(
+    network: IQN, plan: CollectorPlan, *, rollouts: int, epsilon: float
+) -> list[Rollout]:
+    """Let a policy drive the exploration entries of the cycle, one run per car.
+
+    Args:
+        network: the policy, left as it is.
+        plan: of any collector of the run.
+        rollouts: number of runs.
+        epsilon: share of random actions.
+    """
+    steady = ScheduleConfig.model_validate(
+        {"epsilon_schedule": ((0, epsilon),), "epsilon_boltzmann_schedule": ((0, 0.0),)}
+    )
+    cycle = tuple(e for e in plan.cycle if e.is_exploration and e.fill_buffer)
+    warm = replace(
+        plan, cycle=cycle, schedules=steady, cars=rollouts, averaged_share=0.0, first_entry=0
+    )
+    driver = IQN(network.config).to(next(network.parameters()).device)
+    driver.load_state_dict(network.state_dict())
+    collector = Collector(warm, driver)
+    # The first runs to end are the short ones, so each car's first run counts, and no other.
+    waiting = set(collector.seeds.tolist())
+    driven: list[Rollout] = []
+    while waiting:
+        for rollout in collector.step(0):
+            if rollout.seed in waiting:
+                waiting.remove(rollout.seed)
+                driven.append(rollout)
+    return driven
+
+
+def calibration_data(
+    rollouts: Sequence[Rollout],
+    rewards: RewardConfig,
+    *,
+    mini_race: bool,
+    gamma: float,
+    rng: np.random.Generator,
+) -> CalibrationData:
+    """Observations of some runs with the returns that followed.
+
+    Only observations whose horizon lies inside their run count: with mini-races, those with enough
+    actions or the finish ahead; without, those of finished runs.
+
+    Args:
+        rollouts: of the policy to calibrate.
+        rewards: weights of the step rewards.
+        mini_race: whether values are over the rest of a 7 s window.
+        gamma: discount per action.
+        rng: draws mini-race clocks, and samples if there are too many.
+    """
+    samples: list[tuple[npt.NDArray[Any], ...]] = []
+    for rollout in rollouts:
+        clock = draw_clock(rng, len(rollout)) if mini_race else np.zeros(len(rollout), np.int64)
+        horizon = MINI_RACE_ACTIONS - clock if mini_race else None
+        returns, complete = _returns(rollout, rewards, horizon, gamma)
+        floats = rollout.floats.copy()
+        floats[:, CLOCK] = clock
+        samples.append(
+            (
+                rollout.frames[complete],
+                floats[complete],
+                rollout.actions[complete],
+                returns[complete],
+            )
+        )
+    frames, floats, actions, targets = (
+        np.concatenate(column) for column in zip(*samples, strict=True)
+    )
+    if len(actions) > MOST_SAMPLES:
+        kept = np.sort(rng.choice(len(actions), MOST_SAMPLES, replace=False))
+        frames, floats, actions, targets = frames[kept], floats[kept], actions[kept], targets[kept]
+    return CalibrationData(
+        frames=torch.from_numpy(frames).unsqueeze(1),
+        floats=torch.from_numpy(floats),
+        actions=torch.from_numpy(actions.astype(np.int64)),
+        returns=torch.from_numpy(targets.astype(np.float32)),
+    )
+
+
+def _returns(
+    rollout: Rollout,
+    config: RewardConfig,
+    horizon: npt.NDArray[np.int64] | None,
+    gamma: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """(L,) discounted rewards over each horizon, and whether it lies inside the run.
+
+    The potential of an observation is taken off, as it is of a sampled transition; what lies at
+    the horizon's end is terminal and has none.
+    """
+    steps = len(rollout)
+    floats = rollout.all_floats()
+    rewards = step_rewards(
+        rollout.time_ms, rollout.meters, floats, rollout.finished, config
+    ).astype(np.float64)
+    start = np.arange(steps)
+    end = np.full(steps, steps) if horizon is None else np.minimum(start + horizon, steps)
+    reaches = np.full(steps, False) if horizon is None else start + horizon <= steps
+    to_end = np.zeros(steps + 1)
+    for step in range(steps - 1, -1, -1):
+        to_end[step] = rewards[step] + gamma * to_end[step + 1]
+    returns = to_end[start] - gamma ** (end - start) * to_end[end]
+    returns -= potential(floats[:-1], config)
+    return returns, reaches | rollout.finished
