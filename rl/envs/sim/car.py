@@ -85,6 +85,7 @@ class CarSpec(NamedTuple):
     wheel_travel: float = 0.06  # wheels still touch while the body is this far above the ground
     pitch_lag_s: float = 0.05
     air_pitch_lag_s: float = 0.6
+    air_yaw_lag_s: float = 0.2  # the turn that a car takes off with dies away
     wall_bounce: float = 0.15
     wall_friction: float = 0.35  # tangential speed lost per speed into the wall
     wall_scrape: float = 4.0

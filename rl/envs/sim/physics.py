@@ -222,7 +222,7 @@ def drive_tick(
     if state[AIRBORNE] > 0.0:
         state[SLIDING] = 0.0
         _gearbox(state, state[VX] * sin_yaw + state[VZ] * cos_yaw)
-        state[YAW_RATE] *= 1.0 - 0.5 * TICK_S
+        state[YAW_RATE] *= 1.0 - TICK_S / CAR.air_yaw_lag_s
         state[TURBO_LEFT_MS] = max(0.0, state[TURBO_LEFT_MS] - TICK_MS)
     else:
         _ground_forces(state, accelerate, brake, sin_yaw, cos_yaw)
