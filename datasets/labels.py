@@ -50,11 +50,11 @@ def frame_labels(
     Returns:
         (B, K) int64 action indices, `MASKED` outside the frame's replay.
     """
-    rows = file.replays[file.replay_of_frame[frames]]
+    replays = file.replay_of_frame[frames]
     return _labels(
         file.actions,
-        rows["first_action"],
-        rows["action_count"],
+        file.replays["first_action"][replays],
+        file.replays["action_count"][replays],
         file.frame_time_ms[frames],
         offsets_ms,
     )
