@@ -155,7 +155,7 @@ class PerformanceConfig(StrictModel):
     collector_threads: int = Field(1, ge=1, description="CPU threads of each collector")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N, of the learner")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the learner's products; auto: bfloat16 on a GPU, else float32"
+        "auto", description="of the learner's products; auto: bfloat16 where the device has it"
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="compiled update; auto: on a GPU"

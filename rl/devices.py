@@ -1,10 +1,12 @@
 """Device and precision, chosen when a run starts."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
 from datasets.contract.errors import UserError
+
+_CPU_BFLOAT16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -32,7 +34,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format of the learner's matrix products; weights and outputs stay in float32."""
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    """Number format of the learner's matrix products; weights and outputs stay in float32.
+
+    `auto` is bfloat16 where the device multiplies in it, which is about twice as fast.
+    """
+    low = _multiplies_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return torch.bfloat16 if low else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _CPU_BFLOAT16)

@@ -172,7 +172,7 @@ class IQN(nn.Module):
     def q_from_features(self, features: Tensor, taus: Tensor) -> Tensor:
         """Return (B, A) action values from (B, D) features; see `q_values`."""
         mixed = self.mixed(features, taus)
-        value: Tensor = self.V_head.last(self.V_head.hidden(mixed).mean(dim=1))
+        value: Tensor = self.V_head.output(self.V_head.hidden(mixed).mean(dim=1))
         return value + self._mean_advantage(mixed)
 
     def advantages(self, features: Tensor, taus: Tensor) -> Tensor:
@@ -183,5 +183,5 @@ class IQN(nn.Module):
         return self._mean_advantage(self.mixed(features, taus))
 
     def _mean_advantage(self, mixed: Tensor) -> Tensor:
-        advantage: Tensor = self.A_head.last(self.A_head.hidden(mixed).mean(dim=1))
+        advantage: Tensor = self.A_head.output(self.A_head.hidden(mixed).mean(dim=1))
         return advantage - advantage.mean(dim=-1, keepdim=True)
