@@ -114,7 +114,7 @@ def _cornering_limits(course: Course, shares: Shares) -> None:
 
 @compiled
 def _landing(course: Course, i: int, speed: float) -> int:
-    """Row on which a car that comes over row `i` at `speed` is on the ground again."""
+    """Last row that a car is above, without touching it, when it comes over row `i` at `speed`."""
     points, spacing = course.points, course.spacing
     n = points.shape[0]
     if i < _CREST_BASE_M or i >= n - _CREST_BASE_M:
@@ -122,14 +122,21 @@ def _landing(course: Course, i: int, speed: float) -> int:
     fall = 2.0 * points[i, 1] - points[i - _CREST_BASE_M, 1] - points[i + _CREST_BASE_M, 1]
     if fall * speed * speed < 0.4 * CAR.gravity * _CREST_BASE_M * _CREST_BASE_M:
         return i  # no crest, nearly always
-    climb = speed * (points[i, 1] - points[i - 1, 1]) / spacing[i - 1]
-    height, time_s = points[i, 1], 0.0
+    height, last = points[i, 1], i
+    rise = speed * (points[i, 1] - points[i - 1, 1]) / spacing[i - 1]
     for j in range(i, min(i + _LONGEST_FLIGHT_M, n - 1)):
-        time_s += spacing[j] / speed
-        height = points[i, 1] + climb * time_s - 0.5 * CAR.gravity * time_s * time_s
-        if height <= points[j + 1, 1] + CAR.wheel_travel:
-            return j
-    return min(i + _LONGEST_FLIGHT_M, n - 1)
+        time_s = spacing[j] / speed
+        height += rise * time_s - 0.5 * CAR.gravity * time_s * time_s
+        rise -= CAR.gravity * time_s
+        above = height - points[j + 1, 1]
+        if above > CAR.wheel_travel:
+            last = j + 1
+        elif above <= 0.0 and (last > i or j > i + _CREST_BASE_M):
+            break
+        if above < 0.0:
+            height = points[j + 1, 1]
+            rise = max(rise, speed * (points[j + 1, 1] - points[j, 1]) / spacing[j])
+    return last
 
 
 @compiled
@@ -143,7 +150,7 @@ def _take_off_limits(course: Course) -> None:
             aside = dx * math.cos(heading[i]) - dz * math.sin(heading[i])
             if abs(aside) <= _FLIGHT_ASIDE_M or j <= i + 2:
                 break
-            limit[i] *= 0.97
+            limit[i] *= 0.96
 
 
 @compiled
