@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from datasets.contract.config import StrictModel
 
@@ -134,6 +134,11 @@ class AveragingConfig(StrictModel):
     )
 
 
+def _switch(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class PerformanceConfig(StrictModel):
     """Processes, threads, devices and the traffic between them."""
 
@@ -157,7 +162,7 @@ class PerformanceConfig(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the learner's products; auto: bfloat16 where the device has it"
     )
-    compile: Literal["auto", "on", "off"] = Field(
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = Field(
         "auto", description="compiled update; auto: on a GPU"
     )
 

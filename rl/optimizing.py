@@ -73,9 +73,12 @@ def load_moments(
     unknown = sorted(set(saved) - set(parameters))
     if unknown:
         raise ValueError(f"optimizer state of unknown parameters: {', '.join(unknown)}")
+    # Fused updates count their steps on the device, the others on the CPU.
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     optimizer.state.clear()
     for name, state in saved.items():
         parameter = parameters[name]
+        counted_on = parameter.device if fused else torch.device("cpu")
         for key, value in state.items():
             if key != "step" and value.shape != parameter.shape:
                 raise ValueError(
@@ -83,6 +86,6 @@ def load_moments(
                     f"got {tuple(value.shape)}"
                 )
         optimizer.state[parameter] = {
-            key: value.clone().to(value.device if key == "step" else parameter.device)
+            key: value.clone().to(counted_on if key == "step" else parameter.device)
             for key, value in state.items()
         }

@@ -70,6 +70,11 @@ def test_calibration_is_switched_by_on_and_off(text: str, on: bool) -> None:
     assert load_rl_config(None, [f"transfer.calibration={text}"]).transfer.calibration is on
 
 
+@pytest.mark.parametrize("text", ["on", "off", "auto"])
+def test_compilation_is_switched_by_on_off_and_auto(text: str) -> None:
+    assert load_rl_config(None, [f"performance.compile={text}"]).performance.compile == text
+
+
 def test_the_cycle_repeats_its_entries_without_end() -> None:
     entries = (
         "map_cycle.entries=[{short_name: a, map_path: short, is_exploration: true, repeat: 2}, "
