@@ -1,6 +1,6 @@
 """Batches of recorded frames as torch tensors: deterministic, resumable, bounded in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -73,6 +73,8 @@ class FrameBatches:
     Args:
         file: the dataset.
         replays: (r,) indices of the replays to use; all when None.
+        first_epoch: tells which epoch is the first, when no state was loaded: a trainer that
+            continues at the end of an epoch restores its own count alone.
 
     Raises:
         UserError: the dataset lacks the offsets.
@@ -83,6 +85,7 @@ class FrameBatches:
         file: ReplayFile,
         settings: BatchSettings,
         replays: npt.NDArray[np.integer] | None = None,
+        first_epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         if settings.batch_size < 1:
             raise ValueError(f"batch_size is {settings.batch_size}")
@@ -100,7 +103,9 @@ class FrameBatches:
         self._returns = ReturnTable.of(file) if "returns" in settings.fields else None
         self._rows = tuple(name for name in ROW_FIELDS if name in settings.fields)
         self._source = WindowSource(file, self._order, self._rows, settings.cache_bytes)
-        self._next = self._position = (0, 0)
+        self._first_epoch = first_epoch
+        self._next: tuple[int, int] | None = None
+        self._position = (0, 0)
 
     @property
     def n_frames(self) -> int:
@@ -127,11 +132,14 @@ class FrameBatches:
         self.set_epoch(int(state["epoch"]), int(state["batch"]))
 
     def __iter__(self) -> Iterator[Batch]:
+        """The next epoch, chosen when its first batch is asked for."""
+        if self._next is None:
+            self._next = (self._first_epoch(), 0)
         epoch, first = self._next
         if first >= len(self):
             epoch, first = epoch + 1, 0
         self._next = (epoch + 1, 0)
-        return self._epoch_batches(epoch, first)
+        yield from self._epoch_batches(epoch, first)
 
     def _epoch_batches(self, epoch: int, first: int) -> Iterator[Batch]:
         number, skip = first, first * self.settings.batch_size

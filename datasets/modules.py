@@ -98,8 +98,13 @@ class FramesModule(L.LightningDataModule):
     def train_dataloader(self) -> FrameBatches:
         """Shuffled batches of the training replays; the last one of an epoch may be smaller."""
         if self._train is None:
-            self._train = FrameBatches(self.file, self._settings(), self.split.train)
+            self._train = FrameBatches(
+                self.file, self._settings(), self.split.train, self._current_epoch
+            )
         return self._train
+
+    def _current_epoch(self) -> int:
+        return 0 if self.trainer is None else int(self.trainer.current_epoch)
 
     def val_dataloader(self) -> FrameBatches | list[FrameBatches]:
         """The validation frames as they are stored; nothing when no replay was held out."""
