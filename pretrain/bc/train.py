@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.batches import FrameBatches
 from datasets.contract.errors import UserError
 from datasets.contract.files import sha256_of
 from datasets.labels import copy_previous_action_accuracy
@@ -168,6 +169,8 @@ def count_held_out(module: BCModule, data: ReplayModule) -> Tensor:
     counts = torch.zeros_like(module.confusion)
     module.eval()
     with torch.inference_mode():
-        for batch in data.val_dataloader():
+        batches = data.val_dataloader()
+        assert isinstance(batches, FrameBatches)
+        for batch in batches:
             counts += module.count(batch)
     return counts

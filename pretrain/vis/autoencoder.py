@@ -21,6 +21,10 @@ class Decoder(nn.Module):
         map_shape: (C, h, w) of the encoder's last map.
         image_hw: height and width of a frame in pixels.
         n_stack: frames to paint.
+
+    Attributes:
+        background: (n_stack, H, W) what is painted on; best started at the mean frame, since most
+            of a frame, the sky and the own car, is the same in all of them.
     """
 
     def __init__(
@@ -42,12 +46,13 @@ class Decoder(nn.Module):
             nn.Conv2d(32, n_stack * BLOCK**2, 3, padding=1),
             nn.PixelShuffle(BLOCK),
         )
+        self.background = nn.Parameter(torch.zeros(n_stack, *image_hw))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, C * h * w) features to (B, n_stack, H, W) frames, unbounded."""
         painted: Tensor = self.layers(features)
-        return painted[..., : self.image_hw[0], : self.image_hw[1]]
+        return painted[..., : self.image_hw[0], : self.image_hw[1]] + self.background
 
 
 class GaussianCode(nn.Module):

@@ -39,6 +39,11 @@ class VisModule(L.LightningModule):
             return frames.float() / 255.0
         return normalise_frames(frames)
 
+    @torch.no_grad()
+    def start_from(self, frames: Tensor) -> None:
+        """Let the decoder start with the mean of (B, C, H, W) uint8 frames as its background."""
+        self.decoder.background.copy_(self.scaled(frames).mean(dim=0))
+
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Paint (B, C, H, W) uint8 frames again, as uint8."""
         painted = self._paint(self.scaled(frames))[0]

@@ -2,9 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datasets.modules import FramesModule
 from pretrain.run_folder import OpenedRun, open_run
@@ -17,6 +19,7 @@ from rl.transfer.artifacts import ENCODER_FILE, save_artifacts
 logger = logging.getLogger(__name__)
 
 PICTURED_FRAMES = 16
+BACKGROUND_FRAMES = 512
 
 
 def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
@@ -48,6 +51,8 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
             report_finished(opened)
             return opened.folder.root
         module = VisModule(config)
+        if opened.checkpoint is None:
+            module.start_from(_some_frames(data, "train", BACKGROUND_FRAMES))
         result = fit(config, opened, module, data, max_minutes=max_minutes)
         _save(config, opened, module, data, result)
         return opened.folder.root
@@ -77,10 +82,16 @@ def _save(
 
 
 def _save_picture(path: Path, module: VisModule, data: FramesModule) -> None:
-    frames = data.frames_of("val" if len(data.split.val) else "train")
-    chosen = frames[np.linspace(0, len(frames) - 1, PICTURED_FRAMES).astype(np.int64)]
-    originals = np.concatenate([data.file.read("frames", int(i), 1) for i in chosen])
+    originals = _some_frames(data, "val" if len(data.split.val) else "train", PICTURED_FRAMES)
     module.eval()
     with torch.no_grad():
-        painted = module.reconstruct(torch.from_numpy(originals).unsqueeze(1))
-    save_reconstructions(path, originals, painted.squeeze(1).numpy())
+        painted = module.reconstruct(originals)
+    save_reconstructions(path, originals.squeeze(1).numpy(), painted.squeeze(1).numpy())
+
+
+def _some_frames(data: FramesModule, part: Literal["train", "val"], count: int) -> Tensor:
+    """Frames of a part, (count, 1, H, W) uint8, evenly spaced."""
+    frames = data.frames_of(part)
+    chosen = frames[np.linspace(0, len(frames) - 1, count).astype(np.int64)]
+    found = np.concatenate([data.file.read("frames", int(index), 1) for index in chosen])
+    return torch.from_numpy(found).unsqueeze(1)
