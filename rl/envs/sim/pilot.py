@@ -56,6 +56,7 @@ _GAS_BAND_MPS: Final = 0.6  # below the limit by this much before the gas is pre
 _RETURN_SHARE: Final = 0.8
 _STEEPEST_RAD: Final = 0.6
 _LOST_RAD: Final = 0.2  # a predicted error above it: lift off; above twice as much: brake
+_DRIFT_OVER_MPS: Final = 3.0  # too fast by this much: brake even in a bend, and drift
 _STEP_S: Final = 0.02
 _TICK_S: Final = TICK_MS / 1000.0
 
@@ -233,7 +234,7 @@ def _pedals(
     threshold = 0.2 if memory[HELD_BRAKE] else traits.brake_over_mps
     brake = over > threshold and state[AIRBORNE] == 0.0
     # Brake and steering together drift: only a car that is much too fast wants that.
-    if abs(state[STEER]) > 0.3 and over < 4.0:
+    if abs(state[STEER]) > 0.3 and over < _DRIFT_OVER_MPS:
         brake = False
     memory[HELD_BRAKE] = 1 if brake else 0
     if brake:

@@ -19,6 +19,7 @@ from rl.envs.sim.car import CAR
 from rl.envs.sim.jit import compiled
 from rl.envs.sim.path_solver import smoothest_path
 from rl.envs.sim.road import LEAD_OUT_M, Road, Track
+from rl.envs.sim.shape import smooth
 from rl.envs.sim.speed_profile import (
     Course,
     Sections,
@@ -37,7 +38,7 @@ _LEAST_CORRIDOR_M = 0.6
 _LENGTH_WEIGHT = 1e-4
 _ROUNDS, _ITERATIONS = 3, 18
 _TRIAL_ROUNDS, _TRIAL_ITERATIONS = 1, 14
-_FLIGHT_WEIGHT = 25.0
+_FLIGHT_WEIGHT = 8.0
 _RUN_UP_M, _RUN_OUT_M = 10, 8
 _BUMPS = np.array([[80.0, 0.5], [50.0, 0.35], [32.0, 0.2], [20.0, 0.1]])  # metres long, high
 
@@ -216,8 +217,10 @@ class _Planner:
         """Solves again with little bend where the car flies, and where it takes off and lands."""
         for _ in range(2):
             flown = np.flatnonzero(self.course.flight[: self.finish])
+            straight = np.zeros(len(offset))
             for row in flown[flown > self.start]:
-                self.weight[max(row - _RUN_UP_M, 0) : row + _RUN_OUT_M] = _FLIGHT_WEIGHT
+                straight[max(row - _RUN_UP_M, 0) : row + _RUN_OUT_M] = 1.0
+            self.weight = np.maximum(self.weight, 1.0 + _FLIGHT_WEIGHT * smooth(straight, 5.0))
             self.solve(offset, _ROUNDS, _ITERATIONS)
 
     def shave(self, offset: F64) -> float:

@@ -21,6 +21,7 @@ LEAST_SPEED_MPS: Final = 6.0
 _CREST_BASE_M: Final = 3  # half of the base over which the road's vertical bend is measured
 _LONGEST_FLIGHT_M: Final = 150
 _FLIGHT_ASIDE_M: Final = 0.8  # a flight is straight: this far from the path it may land
+_NEAR_M: Final = 0.6  # a car may touch a strip this far from its path
 _SHIFT_SHARE: Final = 0.96  # of the engine's push is left by gear changes
 _BRAKING_USE: Final = 0.45  # share of the grip used for cornering at which braking ends
 
@@ -48,7 +49,7 @@ class Course(NamedTuple):
 
     points: (M, 3) m. heading: rad. curvature: 1/m, left > 0. spacing: m to the next section.
     grip: share of the grip on asphalt. drag: m/s^2 of extra drag at 30 m/s.
-    boost: 1 where a wheel is on a turbo strip. flight: 1 where the car is in the air.
+    boost: 1 where a wheel is on a turbo strip, 0.5 near one. flight: 1 where the car is in the air.
     limit: m/s, above it the car cannot brake in time.
     speed: m/s, the fastest profile.
     """
@@ -75,12 +76,13 @@ def _meet_surfaces(road: Sections, offset: F64, course: Course, first: int, end:
     """Fills grip, drag and boost on rows first:end."""
     for i in range(first, end):
         grip, drag, boost = 0.0, 0.0, 0.0
+        right, left = road.patch_span[i, 0], road.patch_span[i, 1]
         for side in range(2):
             d = offset[i] + (CAR.wheel_track if side == 0 else -CAR.wheel_track)
             kind = 0
             if d > road.edges[i, 0] or -d > road.edges[i, 1]:
                 kind = GRASS
-            elif road.patch_kind[i] != 0 and road.patch_span[i, 0] <= d <= road.patch_span[i, 1]:
+            elif road.patch_kind[i] != 0 and right <= d <= left:
                 kind = road.patch_kind[i]
             if kind == GRASS:
                 grip += 0.5 * CAR.grass_grip
@@ -90,8 +92,10 @@ def _meet_surfaces(road: Sections, offset: F64, course: Course, first: int, end:
                 drag += 0.5 * CAR.dirt_drag
             else:
                 grip += 0.5
-                if kind == TURBO:
-                    boost = 1.0
+            if kind == TURBO:
+                boost = 1.0
+            elif road.patch_kind[i] == TURBO and right - _NEAR_M < d < left + _NEAR_M:
+                boost = max(boost, 0.5)
         course.grip[i], course.drag[i], course.boost[i] = grip, drag, boost
 
 
@@ -211,7 +215,7 @@ def _gas_pass(course: Course, start: int) -> None:
         rise = course.points[i + 1, 1] - course.points[i, 1]
         push -= CAR.rolling_drag + course.drag[i] + CAR.air_drag * v * v
         push -= CAR.gravity * rise / spacing[i]
-        if course.boost[i] > 0.0:
+        if course.boost[i] == 1.0:
             turbo_left_s = CAR.turbo_ms / 1000.0
         if turbo_left_s > 0.0:
             push += CAR.turbo_accel
