@@ -1,9 +1,9 @@
 """The picture that a driver sees: a third-person view of the road, in gray.
 
-The road is painted from far to near in blocks of `BLOCK_ROWS` cross-sections, on a canvas of twice
-the frame's size that is averaged down, so that edges move smoothly. Blocks and their bands lie fixed
-in the world: what the eye follows on them is the car's own motion. Only the stretch of road around
-the car is drawn, so a road may pass over itself.
+The road is painted from far to near in pieces between two cross-sections, on a canvas of twice the
+frame's size that is averaged down, so that edges move smoothly. Pieces and their bands lie fixed in
+the world: what moves on the picture is the car's own motion. Only the stretch of road around the
+car is drawn, so a road may pass over itself.
 """
 
 from __future__ import annotations
@@ -56,19 +56,21 @@ class CameraSpec(NamedTuple):
     near_rows: int = 48  # within it a piece is NEAR_ROWS long in a tight turn
     tight_turn: float = 0.98  # cosine of the turn over a band
     line_width: float = 0.5
+    line_pixels: float = 1.3  # of the canvas, that a line is wide however far it is
     wall_height: float = 0.8
     banner_above: float = 3.0  # bottom of the finish banner above the road
     banner_height: float = 0.9  # of each of its two rows
     sky: int = 200
     plain: int = 78
-    grass: tuple[int, int] = (92, 66)  # alternating from block to block
+    grass: tuple[int, int] = (92, 66)  # alternating along the road
     asphalt: tuple[int, int] = (142, 126)
     edge_line: int = 250
     wall: tuple[int, int] = (20, 50)
     dirt: tuple[int, int] = (48, 40)
     grass_patch: tuple[int, int] = (92, 82)
     turbo: tuple[int, int] = (255, 196)
-    car_body: int = 20
+    car_body: int = 16
+    car_roof: int = 225
 
 
 CAMERA: Final = CameraSpec()
@@ -106,41 +108,17 @@ def _section(view: View, center: F64, left: F64, row: int) -> Section:
 def _patch_gray(kind: int, row: int, length: int) -> int:
     band = (row // BAND_ROWS) & 1
     if kind == TURBO:
-        return CAMERA.turbo[(row >> 1) & 1 if length <= NEAR_ROWS else band]
+        return CAMERA.turbo[(row >> 1) & 1 if length <= BAND_ROWS else band]
     if kind == DIRT:
         return CAMERA.dirt[band]
     return CAMERA.grass_patch[band]
 
 
 @compiled
-def _draw_patches(canvas: U8, view: View, tracks: PackedTracks, a: int, b: int) -> None:
-    """The stretches of rows [a, b) that have a patch; a turbo's in short pieces if near."""
-    kinds, span = tracks.patch_kind, tracks.patch_span
-    center, left = tracks.road_center, tracks.road_left
-    row = a
-    while row < b:
-        kind = kinds[row]
-        limit = min(b, row + 2) if kind == TURBO and b - a <= NEAR_ROWS else b
-        stop = row + 1
-        while stop < limit and kinds[stop] == kind:
-            stop += 1
-        if kind != ASPHALT:
-            last = stop if kinds[stop] == kind else stop - 1
-            fill_strip(
-                canvas,
-                _section(view, center, left, row),
-                _section(view, center, left, stop),
-                (span[row, 1], span[row, 0], span[last, 1], span[last, 0]),
-                view.horizon,
-                _patch_gray(kind, row, b - a),
-            )
-        row = stop
-
-
-@compiled
 def _borders(view: View, edges: F64, walls: F64, row: int, depth: float) -> Spans:
     """Lateral metres of walls, edges and the lines' inner sides; a far line is a pixel wide."""
-    line = min(max(CAMERA.line_width, depth / view.focal_x), 0.4 * edges[row, 0])
+    pixel = depth / view.focal_x
+    line = min(max(CAMERA.line_width, CAMERA.line_pixels * pixel), 0.4 * edges[row, 0])
     return (
         walls[row, 0],
         edges[row, 0],
@@ -149,6 +127,38 @@ def _borders(view: View, edges: F64, walls: F64, row: int, depth: float) -> Span
         -edges[row, 1],
         -walls[row, 1],
     )
+
+
+@compiled
+def _draw_patches(canvas: U8, view: View, tracks: PackedTracks, first: int, a: int, b: int) -> None:
+    """The patches on rows [a, b), inside the edge lines; a near turbo has stripes.
+
+    first: the road's first row, from which bands are counted.
+    """
+    kinds, span = tracks.patch_kind, tracks.patch_span
+    center, left = tracks.road_center, tracks.road_left
+    row = a
+    while row < b:
+        kind = kinds[row]
+        limit = min(b, row + 2) if kind == TURBO and b - a <= BAND_ROWS else b
+        stop = row + 1
+        while stop < limit and kinds[stop] == kind:
+            stop += 1
+        if kind != ASPHALT:
+            start = _section(view, center, left, row)
+            end = _section(view, center, left, stop)
+            last = stop if kinds[stop] == kind else stop - 1
+            outer = _borders(view, tracks.road_edges, tracks.road_walls, row, start.z)
+            inner = _borders(view, tracks.road_edges, tracks.road_walls, stop, end.z)
+            corners = (
+                min(span[row, 1], outer[2]),
+                max(span[row, 0], outer[3]),
+                min(span[last, 1], inner[2]),
+                max(span[last, 0], inner[3]),
+            )
+            gray = _patch_gray(kind, row - first, b - a)
+            fill_strip(canvas, start, end, corners, view.horizon, gray)
+        row = stop
 
 
 @compiled
@@ -165,11 +175,12 @@ def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int) -> None
         d = left - (left + right) * piece / pieces
         px, py, pz = point_at(at, d)
         qx, qy, qz = point_at(at, d - (left + right) / pieces)
+        if px * qz > qx * pz:  # seen from the other side
+            px, py, pz, qx, qy, qz = qx, qy, qz, px, py, pz
         for level in range(2):
             lift = view.focal_y * (CAMERA.banner_above + CAMERA.banner_height * level)
             gray = CAMERA.edge_line if (piece + level) & 1 else CAMERA.car_body
             fill_wall(canvas, (px, py - lift, pz), (qx, qy - lift, qz), rise, gray)
-            fill_wall(canvas, (qx, qy - lift, qz), (px, py - lift, pz), rise, gray)
 
 
 @compiled
@@ -187,10 +198,12 @@ def _draw_piece(
     if length <= BAND_ROWS:
         rise = view.focal_y * CAMERA.wall_height
         gray = CAMERA.wall[band]
-        p, q = point_at(start, start_spans[0]), point_at(end, end_spans[0])
-        fill_wall(canvas, p, q, rise, gray)
-        p, q = point_at(start, start_spans[5]), point_at(end, end_spans[5])
-        fill_wall(canvas, q, p, rise, gray)
+        for right in range(2):  # a wall is seen from the right of the line from p to q
+            p = point_at(start, start_spans[5 if right else 0])
+            q = point_at(end, end_spans[5 if right else 0])
+            if right:
+                p, q = q, p
+            fill_wall(canvas, p, q, rise, gray)
         grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band])
     else:  # bands this far away would only flicker
         grays = (CAMERA.plain, CAMERA.edge_line, (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2)
@@ -230,15 +243,15 @@ def _draw_side(
         inner_spans = _borders(view, edges, walls, there, inner.z)
         low, high = min(here, there), max(here, there)
         band = ((low - first) // BAND_ROWS) & 1
-        if step > 0:
-            _draw_piece(canvas, view, inner, outer, inner_spans, outer_spans, band, length)
-        else:
-            _draw_piece(canvas, view, outer, inner, outer_spans, inner_spans, band, length)
+        start, end, start_spans, end_spans = inner, outer, inner_spans, outer_spans
+        if step < 0:
+            start, end, start_spans, end_spans = outer, inner, outer_spans, inner_spans
+        _draw_piece(canvas, view, start, end, start_spans, end_spans, band, length)
         patched = 0
         for k in range(low, high):
             patched |= kinds[k]
         if patched:
-            _draw_patches(canvas, view, tracks, low, high)
+            _draw_patches(canvas, view, tracks, first, low, high)
         if low <= finish < high:
             _draw_finish(canvas, view, tracks, finish)
         here, outer, outer_spans = there, inner, inner_spans
@@ -259,23 +272,26 @@ def _draw_car(canvas: U8, view: View, state: F64) -> None:
     slip = min(max(lateral / max(abs(forward), 8.0), -0.6), 0.6)
     px = view.focal_x / CAMERA.behind  # canvas pixels per metre at the car
     py = view.focal_y / CAMERA.behind
-    x0 = view.center_x
-    y0 = view.horizon + (view.y - state[Y]) * py
-    shade = view.horizon + (view.y - state[GROUND_Y]) * py
-    fill_rectangle(canvas, x0 - 1.0 * px, shade - 0.15 * py, x0 + 1.0 * px, shade + 0.1 * py, 50)
-    nose = -0.25 * state[STEER] * px
-    lean = 1.2 * slip * px
-    fill_rectangle(canvas, x0 - 1.0 * px, y0 - 0.5 * py, x0 - 0.65 * px, y0, 0)
-    fill_rectangle(canvas, x0 + 0.65 * px, y0 - 0.5 * py, x0 + 1.0 * px, y0, 0)
-    body = CAMERA.car_body
-    fill_rectangle(canvas, x0 - 0.95 * px, y0 - 0.75 * py, x0 + 0.95 * px, y0 - 0.25 * py, body)
-    light = 255 if state[BRAKING] > 0.0 else 120
-    for side in (-1.0, 1.0):
-        x = x0 + side * 0.72 * px
-        fill_rectangle(canvas, x - 0.2 * px, y0 - 0.65 * py, x + 0.2 * px, y0 - 0.45 * py, light)
-    x1 = x0 + nose + lean
-    fill_rectangle(canvas, x1 - 0.6 * px, y0 - 1.15 * py, x1 + 0.6 * px, y0 - 0.75 * py, body)
-    fill_rectangle(canvas, x1 - 0.45 * px, y0 - 1.05 * py, x1 + 0.45 * px, y0 - 0.8 * py, 170)
+    ground = (view.y - state[GROUND_Y]) * py + view.horizon
+    tyres = (view.y - state[Y]) * py + view.horizon
+    roof = (1.2 * slip - 0.25 * state[STEER]) * px
+    light = 255.0 if state[BRAKING] > 0.0 else 120.0
+    body = float(CAMERA.car_body)
+    # Metres from the middle to the left and the right, metres below and above, gray; from where.
+    for left, right, low, high, gray, shift, base in (
+        (-1.0, 1.0, -0.1, 0.15, 50.0, 0.0, ground),  # shadow
+        (-1.0, -0.65, 0.0, 0.5, 0.0, 0.0, tyres),
+        (0.65, 1.0, 0.0, 0.5, 0.0, 0.0, tyres),
+        (-0.95, 0.95, 0.25, 0.75, body, 0.0, tyres),
+        (-0.92, -0.52, 0.45, 0.65, light, 0.0, tyres),
+        (0.52, 0.92, 0.45, 0.65, light, 0.0, tyres),
+        (-0.6, 0.6, 0.7, 1.15, float(CAMERA.car_roof), roof, tyres),
+        (-0.42, 0.42, 0.75, 1.0, body, roof, tyres),  # rear window
+    ):
+        x = view.center_x + shift
+        fill_rectangle(
+            canvas, x + left * px, base - high * py, x + right * px, base - low * py, int(gray)
+        )
 
 
 @compiled
@@ -294,25 +310,13 @@ def draw(canvas: U8, tracks: PackedTracks, track: int, road_index: int, state: F
     left = tracks.road_left
     facing = view.cos_yaw * left[row, 0] - view.sin_yaw * left[row, 1]
     half = 0.5 * CAMERA.view_rows
-    ahead_rows = int(half * 1.2 + half * 0.8 * facing)
-    behind_rows = int(half * 1.2 - half * 0.8 * facing)
-    # The side that the camera looks at is painted last, over the other.
-    if facing >= 0.0:
-        _draw_side(canvas, view, tracks, track, road_index, behind_rows, -1)
-        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, 1)
-    else:
-        _draw_side(canvas, view, tracks, track, road_index, ahead_rows, 1)
-        _draw_side(canvas, view, tracks, track, road_index, behind_rows, -1)
+    # The side that the camera looks at is painted last, over the other one.
+    step = -1 if facing >= 0.0 else 1
+    for _ in range(2):
+        reach = half * (1.2 + 0.8 * facing * step)
+        _draw_side(canvas, view, tracks, track, road_index, int(reach), step)
+        step = -step
     _draw_car(canvas, view, state)
-
-
-@compiled
-def render(frame: U8, tracks: PackedTracks, track: int, road_index: int, state: F64) -> None:
-    """Renders one car's view into `frame` (H, W) uint8; see `draw` for the arguments."""
-    height, width = frame.shape
-    canvas = np.empty((OVERSAMPLING * height, OVERSAMPLING * width), np.uint8)
-    draw(canvas, tracks, track, road_index, state)
-    shrink(canvas, frame)
 
 
 @compiled
@@ -331,3 +335,9 @@ def render_all(
     for car in range(cars):
         draw(canvas, tracks, track_of_car[car], road_index[car], state[car])
         shrink(canvas, frames[car])
+
+
+def render(frame: U8, tracks: PackedTracks, track: int, road_index: int, state: F64) -> None:
+    """Renders one car's view into `frame` (H, W) uint8; see `draw` for the arguments."""
+    one_track = np.array([track], dtype=np.int64)
+    render_all(frame[None], tracks, one_track, np.array([road_index], dtype=np.int64), state[None])

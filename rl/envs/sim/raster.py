@@ -54,9 +54,7 @@ class Section(NamedTuple):
 
 
 @compiled
-def make_section(
-    view: View, x: float, y: float, z: float, left_x: float, left_z: float
-) -> Section:
+def make_section(view: View, x: float, y: float, z: float, left_x: float, left_z: float) -> Section:
     """The cross-section through world point (x, y, z) with the unit vector (left_x, left_z)."""
     dx, dz = x - view.x, z - view.z
     depth = dx * view.sin_yaw + dz * view.cos_yaw
@@ -72,7 +70,11 @@ def make_section(
 @compiled
 def point_at(section: Section, d: float) -> Point:
     """The point `d` metres to the left of the section's own."""
-    return section.x + d * section.left_x, section.y + d * section.left_y, section.z + d * section.left_z
+    return (
+        section.x + d * section.left_x,
+        section.y + d * section.left_y,
+        section.z + d * section.left_z,
+    )
 
 
 @compiled
