@@ -127,7 +127,7 @@ def test_the_road_lies_between_two_white_lines(straight: Track) -> None:
     assert abs(columns.min() - (63 - columns.max())) <= 1  # symmetric for a car in the middle
     between = frame[row, columns.min() + 2 : columns.max() - 1]
     assert min(CAMERA.asphalt) <= between.min() <= between.max() <= max(CAMERA.asphalt)
-    assert set(frame[row, columns.max() + 3 : 62]) <= {*CAMERA.grass, *CAMERA.wall}
+    assert frame[row, columns.max() + 3 : 62].max() <= max(CAMERA.grass)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
