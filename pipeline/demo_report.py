@@ -41,7 +41,9 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(title, *_times(summary[key]), f"{took[key]:.0f} s")
     table.add_row("expert driver (not learnt from)", *_times(summary["expert"]), "")
     table.caption = f"in all {took['total']:.0f} s; first finish in RL after " + (
-        "-" if summary["rl"]["first_finish_s"] is None else f"{summary['rl']['first_finish_s']:.0f} s"
+        "-"
+        if summary["rl"]["first_finish_s"] is None
+        else f"{summary['rl']['first_finish_s']:.0f} s"
     )
     return table
 
@@ -88,9 +90,7 @@ def _draw_losses(axes: Axes, path: Path, column: str, title: str, label: str) ->
     axes.grid(alpha=0.3)
 
 
-def _draw_finish_rate(
-    axes: Axes, rows: list[dict[str, str]], summary: Mapping[str, Any]
-) -> None:
+def _draw_finish_rate(axes: Axes, rows: list[dict[str, str]], summary: Mapping[str, Any]) -> None:
     axes.plot(
         _column(rows, "training_s"), 100 * _column(rows, "finish_rate"), marker=".", label="RL"
     )
@@ -117,6 +117,8 @@ def _draw_times(axes: Axes, rows: list[dict[str, str]], summary: Mapping[str, An
     for label, value, color, style in lines:
         if value is not None:
             axes.axhline(value / 1000, color=color, ls=style, label=label)
-    axes.set(title="3  reinforcement learning: race times", xlabel="seconds of training", ylabel="s")
+    axes.set(
+        title="3  reinforcement learning: race times", xlabel="seconds of training", ylabel="s"
+    )
     axes.grid(alpha=0.3)
     axes.legend()

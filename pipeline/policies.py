@@ -51,7 +51,9 @@ def load_policy(path: Path) -> tuple[IQN, Artifact]:
     try:
         network.load_state_dict(artifact.tensors)
     except RuntimeError as error:
-        raise UserError(f"{path}: not a whole policy ({str(error).splitlines()[-1].strip()})") from error
+        raise UserError(
+            f"{path}: not a whole policy ({str(error).splitlines()[-1].strip()})"
+        ) from error
     return network.eval().requires_grad_(False), artifact
 
 

@@ -89,7 +89,6 @@ class CarSpec(NamedTuple):
     wall_bounce: float = 0.15
     wall_friction: float = 0.35  # tangential speed lost per speed into the wall
     wall_scrape: float = 4.0
-    wall_turn_rate: float = 3.0  # the wall turns the nose along itself
     damper_rest: float = 0.01
 
 

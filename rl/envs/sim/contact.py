@@ -134,26 +134,30 @@ def hold_between_walls(state: F64, road: F64, a: int, sin_yaw: float, cos_yaw: f
     excess = d - left if d > left else min(d + right, 0.0)
     if excess != 0.0:
         side = 1.0 if excess > 0.0 else -1.0
-        _hit(state, lx * side, lz * side, sin_yaw, cos_yaw)
+        _hit(state, lx * side, lz * side)
         state[X] -= excess * lx
         state[Z] -= excess * lz
         return project(state, road, a, sin_yaw, cos_yaw)
     if a == 0 or a == len(road) - 2:  # the road's two ends are walls too
         beyond = _beyond(road, a, state[X], state[Z])
         if a == 0 and beyond < 0.0:
-            _hit(state, lz, -lx, sin_yaw, cos_yaw)
+            _hit(state, lz, -lx)
             state[X] += beyond * lz
             state[Z] -= beyond * lx
         elif a > 0 and beyond > ROAD_END_M:
-            _hit(state, -lz, lx, sin_yaw, cos_yaw)
+            _hit(state, -lz, lx)
             state[X] += (beyond - ROAD_END_M) * lz
             state[Z] -= (beyond - ROAD_END_M) * lx
     return a
 
 
 @compiled
-def _hit(state: F64, nx: float, nz: float, sin_yaw: float, cos_yaw: float) -> None:
-    """A wall whose outward normal is (nx, nz): lose speed, turn the nose along it."""
+def _hit(state: F64, nx: float, nz: float) -> None:
+    """A wall whose outward normal is (nx, nz): lose speed.
+
+    The heading stays: a wall that turned the nose along itself would lead a car that never steers
+    round every corner to the finish.
+    """
     state[AT_WALL] = 1.0
     into = state[VX] * nx + state[VZ] * nz
     if into > 0.0:
@@ -163,8 +167,3 @@ def _hit(state: F64, nx: float, nz: float, sin_yaw: float, cos_yaw: float) -> No
         keep = max(speed - lost, 0.0) / max(speed, 1e-6)
         state[VX] = tx * keep - CAR.wall_bounce * into * nx
         state[VZ] = tz * keep - CAR.wall_bounce * into * nz
-    facing = sin_yaw * nx + cos_yaw * nz
-    if facing > 0.0:
-        # The nose turns away from the wall, to the side that it already points to.
-        turn = -1.0 if cos_yaw * nx - sin_yaw * nz > 0.0 else 1.0
-        state[YAW] += turn * CAR.wall_turn_rate * TICK_S * min(1.0, 0.2 + facing)
