@@ -186,7 +186,9 @@ class Collector:
         """(B, A) action values of each car's own network."""
         batch = self._batch
         values = np.empty((self.plan.cars, N_ACTIONS), dtype=np.float32)
-        group = 2 * self._network_of_car + self._exploring
+        group = 2 * self._network_of_car
+        if self.online.config.decoder.noisy:  # only exploration wants noise
+            group = group + self._exploring
         for key in np.unique(group):
             cars = np.flatnonzero(group == key)
             policy = self._policies[int(key) // 2]

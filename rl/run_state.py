@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
@@ -156,7 +155,6 @@ class Run:
             "resets": self.resets.state_dict(),
             "statistics": self.statistics.state_dict(),
             "rng": self.rng.bit_generator.state,
-            "torch_rng": torch.get_rng_state(),
             "evaluations": self.evaluations,
             "next_evaluation_frames": self.next_evaluation_frames,
             "memory": self.memory.cursor(),
@@ -191,7 +189,6 @@ class Run:
         self.resets.load_state_dict(state["resets"])
         self.statistics.load_state_dict(state["statistics"])
         self.rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch_rng"])
         self.evaluations = state["evaluations"]
         self.next_evaluation_frames = state["next_evaluation_frames"]
         self.segments.adopt(segments)

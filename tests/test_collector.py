@@ -1,0 +1,211 @@
+"""Collectors: rollouts as they were driven, in one process and in several."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.contract.actions import ACTION_MS
+from datasets.contract.floats import CLOCK
+from rl.collector import Collector, CollectorPlan
+from rl.collector_pool import CollectorError, CollectorPool
+from rl.config_run import GuideConfig
+from rl.envs.sim.batch import RaceBatch
+from rl.guide import Guide
+from rl.network.iqn import IQN
+from rl.policy import Policy
+from rl.rollout import Rollout
+from rl.weights import SharedWeights, from_flat, to_flat
+from tests.rl_samples import tiny_config, tiny_network
+
+
+def make_network(seed: int = 0, *, action: int | None = 0) -> IQN:
+    """A tiny network; `action` is the one that it prefers everywhere, None for a random one."""
+    torch.manual_seed(seed)
+    network = IQN(tiny_network(zero_init_last=action is not None))
+    if action is not None:
+        with torch.no_grad():
+            network.A_head.last.bias[action] = 1.0
+    return network
+
+
+def make_plan(folder: Path, **changes: object) -> CollectorPlan:
+    cfg = tiny_config(folder, **changes)
+    return CollectorPlan.from_config(cfg)
+
+
+def collect(collector: Collector, count: int) -> list[Rollout]:
+    rollouts: list[Rollout] = []
+    while len(rollouts) < count:
+        rollouts += collector.step(0)
+    return rollouts
+
+
+def test_rollout_is_what_its_actions_drive(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    rollout = collect(Collector(plan, make_network(action=None)), 3)[2]
+    rollout.check_valid()
+    batch = RaceBatch(list(plan.tracks().values()), [0], image_size=(34, 34))
+    batch.reset([0], [rollout.seed])
+    for step, action in enumerate(rollout.actions):
+        np.testing.assert_array_equal(rollout.frames[step], batch.frames[0])
+        np.testing.assert_array_equal(rollout.floats[step], batch.floats[0])
+        assert rollout.meters[step] == batch.meters[0]
+        assert rollout.time_ms[step] == batch.race_time_ms[0]
+        batch.step(np.array([action]))
+    np.testing.assert_array_equal(rollout.next_floats, batch.floats[0])
+    np.testing.assert_array_equal(rollout.next_frame, batch.frames[0])
+    assert rollout.meters[-1] == batch.meters[0]
+    assert not rollout.floats[:, CLOCK].any()
+
+
+def test_finished_run_is_terminal_and_cut_off_run_is_not(tmp_path: Path) -> None:
+    quick = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]])
+    finished = collect(Collector(quick, make_network(action=0)), 1)[0]
+    assert finished.finished
+    assert finished.race_time_ms == finished.time_ms[-1] < 5000
+    assert finished.race_time_ms > ACTION_MS * (len(finished) - 1)
+
+    stands_still = collect(Collector(quick, make_network(action=3)), 1)[0]
+    assert not stands_still.finished
+    assert stands_still.race_time_ms == 300_000
+    assert stands_still.time_ms[-1] < 5000
+
+
+def test_map_cycle_is_followed(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, epsilon_schedule=[[0, 1.0]])
+    rollouts = collect(Collector(plan, make_network()), 9)
+    evaluations = [r for r in rollouts if not r.is_exploration]
+    assert len(evaluations) == pytest.approx(3, abs=1)
+    for rollout in evaluations:
+        assert rollout.action_was_greedy.all()
+    greedy = np.concatenate([r.action_was_greedy for r in rollouts if r.is_exploration])
+    assert 0.0 < greedy.mean() < 0.3  # one in twelve by chance
+
+
+def test_greedy_flag_and_values_belong_together(tmp_path: Path) -> None:
+    for rollout in collect(Collector(make_plan(tmp_path), make_network(action=None)), 4):
+        np.testing.assert_array_equal(
+            rollout.q_values.argmax(axis=1) == rollout.actions, rollout.action_was_greedy
+        )
+
+
+def test_averaged_network_drives_its_share(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]])
+    collector = Collector(plan, make_network(action=0), make_network(action=3))
+    preferred = [int(r.actions[0]) for r in collect(collector, 8)]
+    assert set(preferred) == {0, 3}
+
+
+def test_guide_drives_until_its_time_and_is_marked_where_it_differs(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]])
+    guide = Guide(
+        Policy(make_network(action=0)),
+        GuideConfig(enabled=True, share=1.0, max_duration_s=1.0),
+        plan.cars,
+        typical_race_ms=9_999,
+    )
+    collector = Collector(plan, make_network(action=1), guide=guide)
+    until = dict(zip(collector.seeds.tolist(), guide.until_ms.tolist(), strict=True))
+    for rollout in collect(collector, 3):
+        if rollout.seed not in until or not rollout.is_exploration:
+            continue
+        guided = rollout.time_ms[:-1] < until[rollout.seed]
+        assert 0 < guided.sum() < len(rollout)
+        np.testing.assert_array_equal(rollout.actions == 0, guided)
+        np.testing.assert_array_equal(rollout.action_was_greedy, ~guided)
+
+
+def test_state_continues_exactly(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    first = Collector(plan, make_network(action=None), make_network(1, action=None))
+    collect(first, 2)
+    state = first.state_dict()
+    expected = collect(first, 4)
+    second = Collector(plan, make_network(8, action=None), make_network(9, action=None))
+    second.load_state_dict(state)
+    for ours, theirs in zip(collect(second, 4), expected, strict=True):
+        assert ours.seed == theirs.seed
+        np.testing.assert_array_equal(ours.actions, theirs.actions)
+        np.testing.assert_array_equal(ours.frames, theirs.frames)
+        np.testing.assert_array_equal(ours.q_values, theirs.q_values)
+
+
+def test_long_run_outgrows_its_arrays(tmp_path: Path) -> None:
+    environment = {
+        "cutoff_rollout_if_race_not_finished_within_duration_ms": 15_000,
+        "cutoff_rollout_if_no_vcp_passed_within_duration_ms": 15_000,
+    }
+    plan = make_plan(tmp_path, environment=environment, epsilon_schedule=[[0, 0.0]])
+    rollout = collect(Collector(plan, make_network(action=3)), 1)[0]
+    assert len(rollout) == 300
+    np.testing.assert_array_equal(rollout.time_ms, np.arange(301) * ACTION_MS)
+
+
+def test_weights_travel_whole() -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    source, target = make_network(3, action=None), make_network(4, action=None)
+    shared = SharedWeights(source, context, version=5)  # type: ignore[arg-type]
+    assert shared.pull_into(target) == 5
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(tensor, target.state_dict()[name]), name
+    flat = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="got 3"):
+        from_flat(flat, target)
+    with pytest.raises(ValueError, match="broadcast|assign"):
+        to_flat(source, flat)
+
+
+def make_pool(folder: Path, count: int) -> CollectorPool:
+    cfg = tiny_config(folder, averaging={"decay": 0.0})
+    plans = [CollectorPlan.from_config(cfg, index, count) for index in range(count)]
+    return CollectorPool(plans, cfg.performance, make_network())
+
+
+def receive(pool: CollectorPool, count: int, *, within_s: float = 120.0) -> list[Rollout]:
+    rollouts: list[Rollout] = []
+    deadline = time.monotonic() + within_s
+    while len(rollouts) < count:
+        assert time.monotonic() < deadline, "no rollouts came"
+        rollouts += pool.receive(0, 0.2)
+    return rollouts
+
+
+def test_processes_drive_are_replaced_and_end(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path, 1)
+    try:
+        for rollout in receive(pool, 3):
+            rollout.check_valid()
+            assert rollout.weights_version == 0
+        pool.publish(make_network(action=3), None, version=7)
+        killed = pool.process_ids[0]
+        os.kill(killed, signal.SIGKILL)
+        seeds = set()
+        while pool.replaced == 0 or len(seeds) < 3:
+            rollouts = receive(pool, 1)
+            seeds |= {r.seed for r in rollouts if r.weights_version == 7}
+        assert pool.replaced == 1
+        assert killed not in pool.process_ids
+        alive = list(pool.process_ids)
+    finally:
+        pool.close()
+    for process_id in alive:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process_id, 0)
+
+
+def test_failure_in_a_process_is_one_clear_error(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, averaging={"decay": 0.0})
+    plan = CollectorPlan.from_config(cfg)
+    wrong = tuple(e.model_copy(update={"map_path": "no_such_map"}) for e in plan.cycle)
+    pool = CollectorPool([replace(plan, cycle=wrong)], cfg.performance, make_network())
+    try:
+        with pytest.raises((CollectorError, Exception), match="no_such_map"):
+            receive(pool, 1)
+    finally:
+        pool.close()

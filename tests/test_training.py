@@ -1,0 +1,193 @@
+"""Training as a whole: serial runs, limits, files, errors of the user."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.contract.config import load_config
+from datasets.contract.errors import UserError
+from rl.best_runs import load_run, saved_runs
+from rl.champion import Champion
+from rl.config import RLConfig
+from rl.envs.registry import find_track
+from rl.envs.sim.batch import RaceBatch
+from rl.evaluation import DNF_MS, EvaluationResult
+from rl.network.iqn import IQN
+from rl.run_folder import RunFolder, read_csv, run_lock
+from rl.training import train
+from rl.transfer.policy import load_policy
+from tests.rl_samples import straight_line, tiny_config, tiny_network
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A serial run of a few dozen updates, with everything that it wrote."""
+    folder = tmp_path_factory.mktemp("run")
+    result = train(tiny_config(folder), max_grad_steps=40)
+    assert result.grad_steps == 40
+    assert result.final[0].starts == 3
+    return folder
+
+
+def test_run_folder_holds_what_it_promises(finished_run: Path) -> None:
+    root = finished_run / "rl" / "tiny"
+    assert load_config(RLConfig, root / "config_snapshot.yaml") == tiny_config(finished_run)
+    stats = json.loads((root / "accumulated_stats.json").read_text())
+    assert stats["cumul_number_batches_done"] == 40
+    assert stats["alltime_min_ms"]["straight"] < 5000
+    assert stats["cumul_number_frames_played"] > 300
+    metrics = read_csv(root / "metrics.csv")
+    assert float(metrics[-1]["loss"]) > 0.0
+    assert float(metrics[-1]["grad_norm"]) <= float(metrics[-1]["grad_norm_before_clip"]) + 1e-6
+    kinds = [row["kind"] for row in read_csv(root / "evaluations.csv")]
+    assert kinds.count("final") == 1
+    assert kinds.count("screening") >= 2
+    assert list((finished_run / "tensorboard" / "tiny").glob("events*"))
+    assert "stopping: 40 updates are done" in (root / "train.log").read_text()
+
+
+def test_best_run_drives_again_exactly(finished_run: Path) -> None:
+    root = finished_run / "rl" / "tiny"
+    best = load_run(saved_runs(root / "best_runs", "straight")[0])
+    batch = RaceBatch([find_track(str(straight_line(finished_run)))], [0], render=False)
+    batch.reset([0], [best.start_seed])
+    for action in best.actions:
+        batch.tick(np.array([action]))
+    assert batch.finished[0]
+    assert batch.race_time_ms[0] == best.race_time_ms
+    script = (root / "best_runs" / f"straight_{best.race_time_ms}").glob("*.inputs")
+    lines = next(script).read_text().splitlines()
+    assert lines[0].split()[1:] in (["press", key] for key in ("up", "down", "left", "right"))
+
+
+def test_champion_is_an_artifact(finished_run: Path) -> None:
+    policy = load_policy(finished_run / "rl" / "tiny" / "best")
+    assert policy.config.architecture() == tiny_network().architecture()
+
+
+def test_existing_run_is_not_overwritten(finished_run: Path) -> None:
+    with pytest.raises(UserError, match=r"--resume.*run_name"):
+        train(tiny_config(finished_run), max_grad_steps=1)
+
+
+def test_resume_needs_a_run_of_the_same_network(finished_run: Path, tmp_path: Path) -> None:
+    run = finished_run / "rl" / "tiny"
+    with pytest.raises(UserError, match="exclude each other"):
+        train(tiny_config(finished_run), resume=run, pretrain=tmp_path)
+    with pytest.raises(UserError, match="no run to resume"):
+        train(tiny_config(finished_run), resume=tmp_path / "nothing")
+    other = tiny_network().model_dump()
+    other["floats"]["hidden_dimension"] = 10
+    with pytest.raises(UserError, match="another network: floats"):
+        train(tiny_config(finished_run, nn=other), resume=run, max_grad_steps=41)
+
+
+def test_second_run_with_the_same_name_is_refused(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    folder = RunFolder(Path(cfg.output_dir) / cfg.run_name)
+    with run_lock(folder), pytest.raises(UserError, match="another process"):
+        train(cfg, max_grad_steps=1)
+    with run_lock(folder):
+        pass  # free again
+
+
+def test_early_stop_and_frame_limit(tmp_path: Path) -> None:
+    still = {"cutoff_rollout_if_no_vcp_passed_within_duration_ms": 500}
+    common = {"environment": still, "evaluation": {"every_s": None}}
+    coasting = tiny_config(
+        tmp_path, run_name="a", limits={"early_stop_frames": 100}, lr_schedule=[[0, 0.0]], **common
+    )
+    assert train(coasting).stopped.startswith("no better time for ")
+    limited = train(tiny_config(tmp_path, run_name="b", **common), max_frames=50)
+    assert limited.stopped.endswith("frames are driven")
+    assert 50 <= limited.frames < 400
+
+
+def test_frozen_part_stays_and_the_rest_learns(tmp_path: Path) -> None:
+    nn = tiny_network().model_dump()
+    nn["vis"]["freeze"] = True
+    cfg = tiny_config(tmp_path, nn=nn)
+    train(cfg, max_grad_steps=5)
+    run = tmp_path / "rl" / "tiny"
+    before = _weights(run)
+    thawed = tiny_network().model_dump()
+    train(tiny_config(tmp_path, nn=thawed), resume=run, max_grad_steps=9)
+    after = _weights(run)
+    fresh = IQN(tiny_network()).state_dict()
+    assert before.keys() == after.keys() == fresh.keys()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "img_head" in moved
+    steps = _learner(run)["optimizer"]
+    assert float(steps["img_head.0.weight"]["step"]) == 4
+    assert float(steps["A_head.0.weight"]["step"]) == 9  # its moments were kept
+
+
+def _learner(run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
+    newest = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
+    state: dict[str, dict[str, dict[str, torch.Tensor]]] = torch.load(
+        newest / "learner.pt", weights_only=True
+    )
+    return state
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(_learner(run)["online"])  # type: ignore[arg-type]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from rl.training import train
+from tests.rl_samples import tiny_config
+result = train(tiny_config(Path(sys.argv[1]), evaluation={"every_s": None}), max_minutes=5)
+assert result.interrupted
+"""
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=os.getcwd())
+    run = tmp_path / "rl" / "tiny"
+    try:
+        while not (run / "best_runs").exists():  # it drives
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    done = json.loads((run / "accumulated_stats.json").read_text())["cumul_number_batches_done"]
+    cfg = tiny_config(tmp_path, evaluation={"every_s": None})
+    assert train(cfg, resume=run, max_grad_steps=done + 3).grad_steps == done + 3
+
+
+def make_result(times: list[int]) -> EvaluationResult:
+    array = np.array(times)
+    return EvaluationResult("short", array, array < DNF_MS, None)
+
+
+def test_champion_gives_way_only_to_better_fresh_results() -> None:
+    torch.manual_seed(0)
+    champion, scratch = Champion(), IQN(tiny_network())
+    slow, lucky, quick = (IQN(tiny_network()) for _ in range(3))
+    truth = {id(slow): [10_000] * 20, id(lucky): [9_900] * 12 + [DNF_MS] * 8}
+    truth |= {id(quick): [9_800] * 20, id(scratch): [10_000] * 20}
+
+    def fresh(network: IQN) -> list[EvaluationResult]:
+        return [make_result(truth[id(network)])]
+
+    def consider(network: IQN, screening: list[int]) -> bool:
+        return champion.consider(network, [make_result(screening)], fresh, scratch, {})
+
+    assert consider(slow, [10_000] * 4)
+    assert not consider(lucky, [9_900] * 4)  # fine at first sight only
+    assert champion.weights is not None
+    assert all(torch.equal(champion.weights[k], v) for k, v in slow.state_dict().items())
+    assert not consider(quick, [9_800, 9_800, DNF_MS, 9_800])  # not reliable at first sight
+    assert consider(quick, [9_800] * 4)
+    assert champion.summary["results"][0]["mean_ms"] == 9_800
