@@ -1,4 +1,4 @@
-"""The whole chain on one short track: drive, see, imitate, reinforce; and what each step brought."""
+"""The whole chain on one short track: drive, see, imitate, reinforce; what each step brought."""
 
 import logging
 import time

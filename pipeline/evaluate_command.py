@@ -27,23 +27,43 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate the policy and the scripted drivers on the same starts."""
     from datasets.contract.errors import UserError
-    from pipeline.policies import load_policy
     from rl.envs.registry import find_track
     from rl.evaluation import evaluate, evaluate_drivers
+    from rl.transfer.policy import load_policy
 
     if arguments.episodes < 1:
         raise UserError(f"--episodes {arguments.episodes}: expected at least 1")
     track = find_track(arguments.track)
-    network, artifact = load_policy(arguments.policy)
+    folder = policy_folder(arguments.policy)
+    network = load_policy(folder)
     options = {"starts": arguments.episodes, "seed": arguments.seed}
     policy = evaluate(network, track, **options)
     drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}
     if arguments.json:
-        report = _report(policy, drivers, artifact.path)
+        report = _report(policy, drivers, folder)
         print(json.dumps(report, allow_nan=False))
     else:
-        _print_table(arguments.track, policy, drivers, artifact.path)
+        _print_table(arguments.track, policy, drivers, folder)
     return 0
+
+
+def policy_folder(path: Path) -> Path:
+    """Where the policy of `path` lies: the champion's folder of a stage 3 run, else `path`.
+
+    Raises:
+        UserError: a run that has no champion yet.
+    """
+    from datasets.contract.errors import UserError
+    from rl.run_folder import RunFolder
+
+    run = RunFolder(path)
+    if run.best.is_dir():
+        return run.best
+    if run.checkpoints.is_dir() and run.stats.exists():
+        raise UserError(
+            f"{path}: no {run.best.name} folder yet; it comes with the first evaluation"
+        )
+    return path
 
 
 def _report(

@@ -25,7 +25,6 @@ from rl.envs.sim.car import (
     TICK_S,
     VX,
     VZ,
-    YAW,
     X,
     Z,
 )
