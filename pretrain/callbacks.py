@@ -40,7 +40,7 @@ class Budget(L.Callback):
         self._call_limit_s = _seconds(max_minutes)
         self._started = self._last = 0.0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started = self._last = time.monotonic()
         self.out_of_time = self.elapsed_s >= self._limit_s
         if self.out_of_time:
@@ -63,6 +63,8 @@ class Budget(L.Callback):
         batch_idx: int,
     ) -> None:
         self._tick()
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of a step, whose gradients would be lost
         self.out_of_time = self.elapsed_s >= self._limit_s
         self.cut_off = self._last - self._started >= self._call_limit_s
         stop = self.out_of_time or self.cut_off
@@ -104,7 +106,7 @@ class MetricsFile(L.Callback):
         self._path, self._budget = path, budget
         self._csv: CsvLog | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             self._csv = CsvLog(self._path)
             self._csv.drop_after("epoch", trainer.current_epoch - 1)

@@ -1,0 +1,170 @@
+"""The visual stage: what it writes, what it continues, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.contract.config import load_config
+from datasets.contract.errors import UserError
+from datasets.reader import ReplayFile
+from pretrain.vis.autoencoder import Decoder, contrast_weights, weighted_mse
+from pretrain.vis.config import VisConfig
+from pretrain.vis.module import VisModule
+from pretrain.vis.train import run
+from rl.network.encoders import ImageHead, normalise_frames
+from rl.run_folder import read_csv
+from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from tests.pretrain_samples import SIDE, recorded, vis_config
+
+CONFIGS = Path("config_files/pretrain/vis")
+
+
+@pytest.fixture
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recorded(tmp_path_factory)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_build(path: Path) -> None:
+    config = load_config(VisConfig, path)
+    module = VisModule(config)
+    frames = torch.zeros(2, 1, *config.network.image_hw, dtype=torch.uint8)
+    assert module.reconstruct(frames).shape == frames.shape
+
+
+def test_a_run_writes_everything_and_learns(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, epochs=4)
+    folder = run(config)
+    assert folder == tmp_path / "eyes"
+    for name in ("encoder.pt", "pretrain_meta.json", "metrics.csv", "config_snapshot.yaml"):
+        assert (folder / name).is_file()
+    assert (folder / "reconstructions.png").is_file()
+    assert list((folder / "tensorboard").glob("events*"))
+    rows = read_csv(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[-1]["val_mse"]) < float(rows[0]["val_mse"])
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert meta.image_size == (SIDE, SIDE)
+    assert meta.dataset is not None
+    assert meta.dataset["identity"] == ReplayFile(dataset).identity()
+    assert meta.extra["ended_by"] == "epochs"
+
+
+@pytest.mark.parametrize("normalisation", ["iqn", "01"])
+def test_the_written_encoder_sees_the_networks_input(
+    dataset: Path, tmp_path: Path, normalisation: str
+) -> None:
+    config = vis_config(dataset, tmp_path, epochs=1, image_normalization=normalisation)
+    module = VisModule(config)
+    frames = torch.randint(0, 256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
+    trained = module.img_head(module.scaled(frames))
+    network = config.network
+    head = ImageHead(network.vis.cnn, network.image_hw)
+    tensors = {name.removeprefix("img_head."): t for name, t in module.encoder_tensors().items()}
+    head.load_state_dict(tensors)
+    torch.testing.assert_close(head(normalise_frames(frames)), trained, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_every_parameter_moves(dataset: Path, tmp_path: Path, kind: str) -> None:
+    module = VisModule(vis_config(dataset, tmp_path, task=kind))
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizer = module.configure_optimizers()
+    frames = torch.randint(0, 256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
+    module._losses(frames)[0].backward()
+    optimizer.step()
+    still = [name for name, p in module.named_parameters() if torch.equal(p, before[name])]
+    assert not still
+
+
+def test_a_continued_run_reaches_the_weights_of_an_uninterrupted_one(
+    dataset: Path, tmp_path: Path
+) -> None:
+    constant = {"lr_schedule": "constant"}  # a cosine knows its end
+    whole = run(vis_config(dataset, tmp_path / "whole", epochs=3, **constant))
+    run(vis_config(dataset, tmp_path / "part", epochs=1, **constant))
+    part = run(vis_config(dataset, tmp_path / "part", epochs=3, **constant))
+    expected, got = (load_artifact(folder / ENCODER_FILE).tensors for folder in (whole, part))
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+    assert [row["epoch"] for row in read_csv(part / "metrics.csv")] == ["0", "1", "2"]
+
+
+def test_a_call_that_runs_out_of_time_can_be_continued(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, epochs=2)
+    folder = run(config, max_minutes=1e-9)
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert meta.extra["finished"] is False
+    assert len(read_csv(folder / "metrics.csv")) == 1
+    run(config)
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert meta.extra["finished"] is True
+    assert len(read_csv(folder / "metrics.csv")) == 2
+
+
+def test_a_finished_run_is_left_as_it_is(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, epochs=1)
+    folder = run(config)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
+    assert run(config) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} == before
+    with pytest.raises(UserError, match=r"lr: 0.003 there, 0.004 now"):
+        run(config.model_copy(update={"lr": 0.004}))
+    run(config.model_copy(update={"lr": 0.004, "overwrite": True}))
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} != before
+
+
+def test_a_folder_with_other_files_is_not_written_to(dataset: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "eyes" / "encoder.pt"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"holds encoder\.pt but no run"):
+        run(vis_config(dataset, tmp_path))
+    assert foreign.read_bytes() == b"mine"
+
+
+def test_a_damaged_checkpoint_is_an_error(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, epochs=2)
+    folder = run(config, max_minutes=1e-9)
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        run(config)
+
+
+def test_bad_input_is_named(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.h5"):
+        run(vis_config(tmp_path / "nowhere.h5", tmp_path))
+    with pytest.raises(UserError, match="36x36 pixels, the config asks for 40x40"):
+        run(vis_config(dataset, tmp_path, image_size=40))
+    assert not (tmp_path / "eyes").exists()
+
+
+def test_config_refuses_what_cannot_be_folded(tmp_path: Path) -> None:
+    impala = {"vis": {"cnn": {"arch": "impala"}}}
+    with pytest.raises(ValueError, match="needs nn.vis.cnn.arch default"):
+        VisConfig.model_validate({"image_normalization": "01", "nn": impala})
+    with pytest.raises(ValueError, match="set image_size alone"):
+        VisConfig.model_validate({"nn": {"image_size": 128}})
+
+
+@pytest.mark.parametrize(("map_shape", "size"), [((3, 2, 5), (36, 50)), ((2, 8, 8), (64, 64))])
+def test_decoder_paints_any_size(map_shape: tuple[int, int, int], size: tuple[int, int]) -> None:
+    decoder = Decoder(map_shape, size, n_stack=2)
+    assert decoder(torch.zeros(3, int(np.prod(map_shape)))).shape == (3, 2, *size)
+
+
+def test_thin_lines_weigh_more_than_flat_ground() -> None:
+    frames = torch.full((1, 1, 7, 9), -1.0)
+    frames[:, :, :, 4] = 1.0
+    weights = contrast_weights(frames, edge_weight=3.0)
+    assert weights[0, 0, 3].tolist() == [1, 1, 1, 4, 4, 4, 1, 1, 1]
+    error = torch.zeros_like(frames)
+    error[..., 4] = 0.5
+    plain = weighted_mse(frames + error, frames, torch.ones_like(frames))
+    assert weighted_mse(frames + error, frames, weights) > 1.9 * plain
