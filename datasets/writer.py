@@ -68,11 +68,15 @@ class DatasetWriter:
         if self.path.exists() and not overwrite:
             raise UserError(f"{self.path} exists; choose another --out or add --overwrite")
         self._lock = self._take_lock()
-        self._open_parts(overwrite)
         self.done_names: set[str] = set()
-        if any(self.parts.glob("*.h5")):
-            with ReplayFile(self.parts) as recorded:
-                self.done_names = {str(name) for name in recorded.replays["name"]}
+        try:
+            self._open_parts(overwrite)
+            if any(self.parts.glob("*.h5")):
+                with ReplayFile(self.parts) as recorded:
+                    self.done_names = {str(name) for name in recorded.replays["name"]}
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _take_lock(self) -> ProcessLock:
         try:
@@ -87,13 +91,14 @@ class DatasetWriter:
 
     def _open_parts(self, overwrite: bool) -> None:
         spec_path = self.parts / SPEC_FILE
+        shards = list(self.parts.glob("*.h5"))
         if spec_path.exists() and read_json(spec_path) != self.spec.to_json():
-            if not overwrite:
+            if shards and not overwrite:
                 raise UserError(
                     f"{self.parts} holds an unfinished recording with other parameters; repeat its "
                     "command to finish it, or add --overwrite to drop it"
                 )
-            for shard in self.parts.glob("*.h5"):
+            for shard in shards:
                 shard.unlink()
             spec_path.unlink()
         if not spec_path.exists():

@@ -106,18 +106,19 @@ def drive_dataset(
             )
         cars = cars or max(4, min(CARS, CARS_FRAMES_PER_S // request.fps))
         _drive_jobs(tracks, waiting, request, writer, summary, cars)
-    _log_summary(summary)
+    _log_summary(summary, request)
     return summary
 
 
-def _log_summary(summary: DriveSummary) -> None:
-    lost = f", {summary.given_up} replays given up" if summary.given_up else ""
+def _log_summary(summary: DriveSummary, request: DriveRequest) -> None:
+    outcome = "are recorded too" if request.keep_unfinished else "were left out and driven again"
     logger.info(
-        "%s: %d replays recorded; %d runs did not finish and were left out%s",
+        "%s: %d replays recorded; %d runs did not finish%s%s",
         summary.path,
         summary.recorded + summary.already_there,
         summary.unfinished,
-        lost,
+        f" and {outcome}" if summary.unfinished else "",
+        f"; {summary.given_up} replays were given up" if summary.given_up else "",
     )
 
 
@@ -148,6 +149,7 @@ def _spec(request: DriveRequest, tracks: Sequence["Track"], counts: Sequence[int
             "driver": request.driver,
             "skills": list(request.skill_range()),
             "seed": request.seed,
+            "max_race_ms": request.max_race_ms,
             "keep_unfinished": request.keep_unfinished,
         },
     )
@@ -201,6 +203,7 @@ def _race(
         [tracks[i] for i in used],
         [used.index(job.track) for job in group],
         image_size=request.image_size,
+        max_race_ms=request.max_race_ms,
     )
     seeds = np.array([driver for _, driver, _ in draws])
     skills = np.array([skill for _, _, skill in draws])
@@ -235,11 +238,11 @@ class DefaultDataset:
 _DEFAULT_TRACKS: Final = ("A01", "short", "random:4")
 DEFAULT_DATASETS: Final[dict[str, DefaultDataset]] = {
     "output/datasets/default.h5": DefaultDataset(
-        DriveRequest(_DEFAULT_TRACKS, {"A01": 40, "short": 40, "random:4": 3}),
+        DriveRequest(_DEFAULT_TRACKS, {"A01": 50, "short": 40, "random:4": 3}),
         "the default dataset, 20 frames per second",
     ),
     "output/datasets/default_100fps.h5": DefaultDataset(
-        DriveRequest(("A01", "short"), {"A01": 10, "short": 10}, fps=100),
+        DriveRequest(("A01", "short"), {"A01": 12, "short": 10}, fps=100),
         "the default dataset at 100 frames per second",
     ),
 }

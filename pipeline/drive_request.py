@@ -25,6 +25,7 @@ class DriveRequest:
             recorded action is one that the agent can repeat.
         seed: of the drivers and their starts.
         image_size: pixels (height, width).
+        max_race_ms: race time at which a run is cut off.
         keep_unfinished: record runs that did not finish, instead of driving them again.
     """
 
@@ -36,6 +37,7 @@ class DriveRequest:
     key_ms: int = ACTION_MS
     seed: int = 0
     image_size: tuple[int, int] = (64, 64)
+    max_race_ms: int = 300_000
     keep_unfinished: bool = False
 
     @property

@@ -102,6 +102,28 @@ def test_an_interrupted_recording_continues_with_the_missing_replays(
         drive_dataset(path, REQUEST)
 
 
+def test_runs_that_do_not_finish_are_counted_and_driven_again(driven: Path, tmp_path: Path) -> None:
+    with ReplayFile(driven) as file:
+        times = file.replays["race_time_ms"]
+    limit = int(times.min() + times.max()) // 100 * 50  # runs are cut off at whole actions
+    slow = int((times > limit).sum())
+    limited = replace(REQUEST, max_race_ms=limit)
+    summary = drive_dataset(tmp_path / "again.h5", limited)
+    assert summary.unfinished >= slow > 0
+    assert summary.recorded + summary.given_up == 3
+    with ReplayFile(tmp_path / "again.h5") as file:
+        assert file.replays["finished"].all()
+        assert file.replays["race_time_ms"].max() <= limit
+        tries = int(file.replays["attempt"].sum())
+    assert tries - summary.recorded + capture.MAX_ATTEMPTS * summary.given_up == summary.unfinished
+
+    kept = drive_dataset(tmp_path / "kept.h5", replace(limited, keep_unfinished=True))
+    assert (kept.recorded, kept.unfinished) == (3, slow)
+    with ReplayFile(tmp_path / "kept.h5") as file:
+        assert file.replays["finished"].sum() == 3 - slow
+        assert [c.name for c in validate(file) if c.level == "error"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

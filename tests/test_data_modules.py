@@ -13,6 +13,11 @@ from benchmarks import data as benchmark
 from datasets.modules import ReplayModule
 from tests.dataset_samples import sample_records, write_dataset
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # one folder for several fits
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+]
+
 
 class Recorder(L.LightningModule):
     """Learns nothing of interest and notes which frames it is given."""

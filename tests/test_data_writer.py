@@ -152,6 +152,17 @@ def test_other_parameters_do_not_continue_a_recording(tmp_path: Path) -> None:
     assert recorded(path) == {make_replay(2).name}
 
 
+def test_a_recording_without_shards_does_not_bind_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    with contextlib.suppress(KeyboardInterrupt), DatasetWriter(path, SPEC):
+        raise KeyboardInterrupt
+    other = DatasetSpec((HEIGHT, WIDTH), 50, 50, "test", {"seed": 4})
+    with DatasetWriter(path, other) as writer:
+        writer.add(make_replay(2))
+    with ReplayFile(path) as file:
+        assert file.spec == other
+
+
 def test_two_recordings_of_one_dataset_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.h5"
     with DatasetWriter(path, SPEC) as writer:
