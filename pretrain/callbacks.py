@@ -96,6 +96,23 @@ class Budget(L.Callback):
         return warmup * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
+class RandomState(L.Callback):
+    """Continues torch's random numbers, so that a continued run draws what one call would have."""
+
+    def __init__(self) -> None:
+        self._loaded: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._loaded is not None:
+            torch.set_rng_state(self._loaded)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"torch": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict["torch"].cpu()
+
+
 class MetricsFile(L.Callback):
     """Appends a row to `metrics.csv` after each epoch, and says it in the log.
 

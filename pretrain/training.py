@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datasets.contract.errors import UserError
-from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile
+from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile, RandomState
 from pretrain.config import StageConfig
 from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
 from rl.run_folder import read_csv
@@ -151,6 +151,7 @@ def _build_trainer(
     bar = sys.stderr.isatty() and sys.stdout.isatty()
     callbacks: list[L.Callback] = [
         budget,
+        RandomState(),
         MetricsFile(folder.metrics, budget),
         *([early] if config.early_stopping else []),
         _checkpoint(folder.checkpoints, "best", monitor=monitor, mode="min"),

@@ -1,0 +1,194 @@
+"""Behavioural cloning: what each mode trains and writes, and that the network drives like it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.contract.config import load_config
+from datasets.contract.errors import UserError
+from datasets.contract.floats import CLOCK
+from datasets.contract.minirace import MINI_RACE_ACTIONS
+from datasets.reader import ReplayFile
+from pretrain.bc.config import BCConfig
+from pretrain.bc.module import BCModule
+from pretrain.bc.train import run
+from pretrain.training import load_state
+from pretrain.vis.train import run as run_vis
+from rl.network.iqn import midpoint_taus
+from rl.run_folder import read_csv
+from rl.transfer.artifacts import ArtifactMeta, load_artifact, read_meta
+from rl.transfer.policy import load_policy
+from tests.pretrain_samples import NETWORK, bc_config, recorded, vis_config
+
+CONFIGS = Path("config_files/pretrain/bc")
+HEADS = {"use_actions_head": True, "use_full_iqn": False, "use_floats": False}
+BACKBONE = {
+    "bc_mode": "backbone",
+    "use_actions_head": False,
+    "use_full_iqn": False,
+    "use_floats": False,
+}
+
+
+@pytest.fixture
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recorded(tmp_path_factory)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_build(path: Path) -> None:
+    config = load_config(BCConfig, path)
+    policy = BCModule(config).policy
+    assert len(policy.offset_heads) == len(config.bc_time_offsets_ms) - 1
+    assert (policy.network.float_feature_extractor is not None) == config.use_floats
+
+
+def test_the_users_configs_say_what_the_experiments_say() -> None:
+    v1, v2, v3 = (
+        load_config(BCConfig, CONFIGS / f"pretrain_config_bc{name}.yaml")
+        for name in ("", "_v2_multi_offset_ahead_dropout_inner", "_v3_multi_offset")
+    )
+    assert (v1.run_name, v1.bc_mode, v1.batch_size, v1.epochs) == ("v1.1", "backbone", 4096, 50)
+    assert v2.run_name == "v2_multi_offset_ahead_dropout_inner"
+    assert v2.bc_time_offsets_ms == (-10, 0, 10, 100)
+    assert v2.offset_weights == (0.2, 1.0, 0.5, 0.3)
+    assert (v2.dropout, v2.action_head_dropout, v2.use_floats) == (0.2, 0.1, False)
+    assert v3.run_name == "v3_multi_offset"
+    assert v3.bc_time_offsets_ms == tuple(range(0, 101, 10))
+    assert v3.offset_weights == (5, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1)
+    assert (v3.use_floats, v3.use_full_iqn) == (True, True)
+
+
+def _meta_of(folder: Path) -> ArtifactMeta:
+    return read_meta(folder / "pretrain_meta.json")
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.pt")}
+
+
+def test_backbone_writes_the_encoder_alone(dataset: Path, tmp_path: Path) -> None:
+    eyes = run_vis(vis_config(dataset, tmp_path, epochs=1)) / "encoder.pt"
+    config = bc_config(dataset, tmp_path, encoder_init_path=eyes, epochs=1, **BACKBONE)
+    folder = run(config)
+    assert _files(folder) == {"encoder.pt"}
+    before, after = load_artifact(eyes).tensors, load_artifact(folder / "encoder.pt").tensors
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["img_head.0.weight"], after["img_head.0.weight"])
+    frozen = config.model_copy(update={"freeze_encoder": True, "run_name": "frozen"})
+    kept = load_artifact(run(frozen) / "encoder.pt").tensors
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+
+
+def test_heads_without_floats_come_with_their_embedding(dataset: Path, tmp_path: Path) -> None:
+    config = bc_config(dataset, tmp_path, bc_time_offsets_ms=(-10, 0, 100), epochs=1, **HEADS)
+    folder = run(config)
+    assert _files(folder) == {"encoder.pt", "actions_head.pt"}
+    tensors = load_artifact(folder / "actions_head.pt").tensors
+    image_features = 6  # channels of the last layer, on a 1 x 1 map
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "iqn_fc.0.weight": (image_features, 9),
+        "iqn_fc.0.bias": (image_features,),
+        "A_head.0.weight": (11, image_features),
+        "A_head.0.bias": (11,),
+        "A_head.2.weight": (12, 11),
+        "A_head.2.bias": (12,),
+    }
+    assert _meta_of(folder).use_floats is False
+    assert _meta_of(folder).offsets_ms == (-10, 0, 100)
+
+
+def test_full_iqn_drives_like_the_main_head_at_every_clock(dataset: Path, tmp_path: Path) -> None:
+    config = bc_config(dataset, tmp_path)
+    folder = run(config)
+    assert _files(folder) == {"encoder.pt", "actions_head.pt", "float_head.pt", "iqn_bc.pt"}
+    policy = load_policy(folder)
+    module = BCModule(config).eval()
+    module.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt")["state_dict"])
+    file = ReplayFile(dataset)
+    count = MINI_RACE_ACTIONS
+    frames = torch.from_numpy(file.read("frames", 40, count)).unsqueeze(1)
+    floats = torch.from_numpy(file.read("floats", 40, count))
+    floats[:, CLOCK] = torch.arange(count)
+    taus = midpoint_taus(1, 5)
+    with torch.inference_mode():
+        inputs = module.policy.head_inputs(frames, floats, taus)
+        logits = module.policy.logits(inputs)[:, 0]
+        q_values = policy.q_values(frames, floats, taus)
+    assert torch.equal(q_values.argmax(dim=1), logits.argmax(dim=1))
+    assert len(logits.argmax(dim=1).unique()) > 1
+
+
+def test_full_iqn_run_folder(dataset: Path, tmp_path: Path) -> None:
+    folder = run(bc_config(dataset, tmp_path))
+    assert (folder / "confusion.png").is_file()
+    last = read_csv(folder / "metrics.csv")[-1]
+    for name in ("val_loss", "val_loss_10ms", "val_value_loss"):
+        assert float(last[name]) > 0
+    for name in ("val_acc", "val_acc_100ms"):
+        assert 0 <= float(last[name]) <= 1
+    assert last["val_acc"] == last["val_acc_0ms"]
+    assert any(name.startswith("val_recall_accelerate") for name in last)
+    metrics = _meta_of(folder).metrics
+    assert 0 < metrics["val_copy_acc_0ms"] <= 1
+    assert _meta_of(folder).extra["value_head"] == "fitted to returns"
+    tensors = load_artifact(folder / "iqn_bc.pt").tensors
+    assert bool(tensors["V_head.2.weight"].any())
+
+
+def test_without_value_loss_the_value_head_is_written_zero(dataset: Path, tmp_path: Path) -> None:
+    folder = run(bc_config(dataset, tmp_path, value_loss_weight=0.0, epochs=1))
+    tensors = load_artifact(folder / "iqn_bc.pt").tensors
+    assert not bool(tensors["V_head.2.weight"].any())
+    assert not bool(tensors["V_head.2.bias"].any())
+    assert _meta_of(folder).extra["value_head"] == "zero"
+
+
+def test_a_continued_run_reaches_the_weights_of_an_uninterrupted_one(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = {"lr_schedule": "constant", "previous_action_dropout": 0.5}
+    whole = run(bc_config(dataset, tmp_path / "whole", epochs=2, **options))
+    run(bc_config(dataset, tmp_path / "part", epochs=1, **options))
+    part = run(bc_config(dataset, tmp_path / "part", epochs=2, **options))
+    expected, got = (load_artifact(folder / "iqn_bc.pt").tensors for folder in (whole, part))
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+    assert [row["epoch"] for row in read_csv(part / "metrics.csv")] == ["0", "1"]
+
+
+def test_another_encoder_is_another_run(dataset: Path, tmp_path: Path) -> None:
+    eyes = run_vis(vis_config(dataset, tmp_path, epochs=1))
+    config = bc_config(dataset, tmp_path, encoder_init_path=eyes / "encoder.pt", epochs=1)
+    run(config)
+    run_vis(vis_config(dataset, tmp_path, epochs=1, seed=5, overwrite=True))
+    with pytest.raises(UserError, match="encoder_init_path has changed"):
+        run(config)
+
+
+def test_a_missing_or_other_encoder_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train it first with rulka-pipeline vis"):
+        run(bc_config(dataset, tmp_path, encoder_init_path=tmp_path / "encoder.pt"))
+    wider = {**NETWORK, "vis": {"cnn": {"channels": (3, 4, 5, 7)}}}
+    eyes = run_vis(vis_config(dataset, tmp_path, epochs=1, nn=wider)) / "encoder.pt"
+    with pytest.raises(UserError, match="channels"):
+        run(bc_config(dataset, tmp_path, encoder_init_path=eyes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bc_time_offsets_ms": (-10, 0, 10)}, "previous-action floats"),
+        ({"bc_time_offsets_ms": (5, 0, 10)}, "multiples of 10"),
+        ({"bc_time_offsets_ms": (10, 20, 30)}, "head of offset 0"),
+        ({"bc_offset_weights": (1.0, 2.0)}, "2 numbers for 3 offsets"),
+        ({"use_floats": False}, "needs use_floats: true"),
+        ({"bc_mode": "backbone"}, "use_actions_head: false and use_full_iqn: false"),
+        ({"n_actions": 9}, "the network has 12 actions"),
+        ({"nn": {"floats": {"enabled": False}}}, "set use_floats alone"),
+    ],
+)
+def test_config_refuses(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        bc_config(tmp_path / "x.h5", tmp_path, **changes)
