@@ -73,12 +73,12 @@ def test_value_loss_against_a_loop_and_without_unknown_returns() -> None:
 def test_cross_entropy_gives_the_value_head_no_gradient() -> None:
     module = _module()
     _, parts = module.losses(_batch(), torch.rand(B, 4))
-    parts["bc_loss"].backward()
+    parts["bc_loss"].backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None for p in module.policy.network.V_head.parameters())
     network = module.policy.network
     frames, floats = _batch()["frames"], _batch()["floats"]
     q_values = network.q_values(frames, floats, torch.rand(B, 4))
-    torch.nn.functional.cross_entropy(q_values, _batch()["labels"][:, 0]).backward()
+    torch.nn.functional.cross_entropy(q_values, _batch()["labels"][:, 0]).backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in network.V_head.parameters() if p.grad is not None]
     assert gradients
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-6
@@ -88,7 +88,7 @@ def test_every_trained_parameter_moves_and_no_other() -> None:
     module = _module(freeze_encoder=True)
     before = {name: p.detach().clone() for name, p in module.policy.named_parameters()}
     optimizer = module.configure_optimizers()
-    module.losses(_batch(), torch.rand(B, 4))[0].backward()
+    module.losses(_batch(), torch.rand(B, 4))[0].backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     moved = {n for n, p in module.policy.named_parameters() if not torch.equal(p, before[n])}
     frozen = {name for name in before if name.startswith("network.img_head.")}
