@@ -89,6 +89,8 @@ class CarSpec(NamedTuple):
     wall_bounce: float = 0.15
     wall_friction: float = 0.35  # tangential speed lost per speed into the wall
     wall_scrape: float = 4.0
+    wall_reach: float = 0.2  # a car this near to a wall is at it
+    wall_turn_rate: float = 1.8  # that full lock gives at a wall, however slow the car
     damper_rest: float = 0.01
 
 

@@ -129,7 +129,8 @@ def hold_between_walls(state: F64, road: F64, a: int, sin_yaw: float, cos_yaw: f
     right = road[a, RIGHT_WALL] + u * (road[b, RIGHT_WALL] - road[a, RIGHT_WALL]) - CAR.half_width
     d = state[ROAD_D]
     lx, lz = road[a, LEFT_X], road[a, LEFT_Z]
-    state[AT_WALL] = 0.0
+    near = d > left - CAR.wall_reach or -d > right - CAR.wall_reach
+    state[AT_WALL] = 1.0 if near else 0.0
     excess = d - left if d > left else min(d + right, 0.0)
     if excess != 0.0:
         side = 1.0 if excess > 0.0 else -1.0
@@ -139,6 +140,8 @@ def hold_between_walls(state: F64, road: F64, a: int, sin_yaw: float, cos_yaw: f
         return project(state, road, a, sin_yaw, cos_yaw)
     if a == 0 or a == len(road) - 2:  # the road's two ends are walls too
         beyond = _beyond(road, a, state[X], state[Z])
+        if (a == 0 and beyond < CAR.wall_reach) or (a > 0 and beyond > ROAD_END_M - CAR.wall_reach):
+            state[AT_WALL] = 1.0
         if a == 0 and beyond < 0.0:
             _hit(state, lz, -lx)
             state[X] += beyond * lz
@@ -157,7 +160,6 @@ def _hit(state: F64, nx: float, nz: float) -> None:
     The heading stays: a wall that turned the nose along itself would lead a car that never steers
     round every corner to the finish.
     """
-    state[AT_WALL] = 1.0
     into = state[VX] * nx + state[VZ] * nz
     if into > 0.0:
         tx, tz = state[VX] - into * nx, state[VZ] - into * nz

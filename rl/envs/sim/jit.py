@@ -44,6 +44,9 @@ _use_cache_folder()
 def compiled(function: F) -> F:
     """`numba.njit`, cached on disk, with strict floating point.
 
-    No fastmath, no threads: a car's result must not depend on which cars share its batch.
+    No fastmath, no threads: a car's result must not depend on which cars share its batch. Calls
+    are inlined: one that hands on arrays counts references, which costs more than a small
+    routine's work.
     """
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))
+    jit = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+    return cast(F, jit(function))

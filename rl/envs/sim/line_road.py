@@ -14,6 +14,7 @@ from rl.envs.sim.roadworks import build_road, lay_edges
 from rl.envs.sim.shape import curvature, left_vectors, resample, smooth
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 _PATH_SIGMA_M: Final = 4.0  # recorded lines are rounded to 0.1 m
 _PUSH_M: Final = 2.5  # a driven line cuts corners: the road's middle lies farther out
@@ -62,10 +63,14 @@ def _check(center: F64, name: str) -> None:
         )
 
 
-def _progress(center: F64, left: F64, points: F64) -> tuple[F64, F64]:
-    """Road row (as a number) and lateral place of each point, following the road from its start."""
+def lateral_places(road: Road, points: F64) -> tuple[I64, F64]:
+    """(N,) road row and (N,) lateral place of points (N, 3) that follow the road from its start."""
+    return _progress(road.center, road.left, points)
+
+
+def _progress(center: F64, left: F64, points: F64) -> tuple[I64, F64]:
     forward = np.stack([-left[:, 1], left[:, 0]], axis=1)
-    rows, lateral = np.empty(len(points)), np.empty(len(points))
+    rows, lateral = np.empty(len(points), np.int64), np.empty(len(points))
     row = 0
     for index, point in enumerate(points[:, [0, 2]]):
         while row < len(center) - 2 and (point - center[row + 1, [0, 2]]) @ forward[row + 1] >= 0:
@@ -96,8 +101,8 @@ def check_line_on_road(track: Track, line: ReferenceLine, name: str) -> None:
         UserError: a point lies beyond the walls, or the finish is elsewhere.
     """
     road = track.road
-    rows, lateral = _progress(road.center, road.left, line.points)
-    walls = road.walls[rows.astype(np.int64)]
+    rows, lateral = lateral_places(road, line.points)
+    walls = road.walls[rows]
     outside = (lateral > walls[:, 0]) | (lateral < -walls[:, 1])
     if outside.any():
         raise UserError(

@@ -15,6 +15,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.surfaces import DIRT, GRASS, TURBO
 from rl.envs.sim.car import (
     AIRBORNE,
+    AT_WALL,
     BRAKING,
     CAR,
     FIRST_DAMPER,
@@ -132,8 +133,10 @@ def _ground_forces(state: F64, accelerate: int, brake: int, sin_yaw: float, cos_
     if turbo:
         state[TURBO_LEFT_MS] = CAR.turbo_ms
     yaw_target = min(speed / CAR.turn_radius, CAR.max_yaw_rate)
+    if state[AT_WALL] > 0.0:  # steering turns a car that a wall holds, or it could only reverse
+        yaw_target = max(yaw_target, CAR.wall_turn_rate)
     yaw_target = min(yaw_target, CAR.over_steer * CAR.grip / max(speed, 1.0)) * state[STEER]
-    if forward < 0.0:
+    if forward < -0.5:
         yaw_target = -yaw_target
     limit = CAR.grip * grip
     if brake and abs(state[STEER]) > 0.3 and forward > CAR.drift_speed:
