@@ -49,8 +49,9 @@ def filled_memory(capacity: int, lengths: list[int]) -> ReplayMemory:
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
+    tensor = torch.arange(7, dtype=torch.float64)
     state = {
-        "tensor": torch.arange(7, dtype=torch.float64),
+        "tensor": tensor,
         "array": np.arange(6, dtype=np.int32).reshape(2, 3),
         "flags": np.array([True, False]),
         "empty": np.zeros((0, 4), np.float32),
@@ -61,7 +62,7 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, {"state": state})
     _, parts, _ = load_checkpoint(tmp_path)
     loaded = parts["state"]
-    assert torch.equal(loaded["tensor"], state["tensor"])
+    assert torch.equal(loaded["tensor"], tensor)
     np.testing.assert_array_equal(loaded["array"], state["array"])
     assert loaded["array"].dtype == np.int32
     assert loaded["flags"].dtype == np.bool_

@@ -150,14 +150,14 @@ def test_long_run_outgrows_its_arrays(tmp_path: Path) -> None:
 def test_weights_travel_whole() -> None:
     context = torch.multiprocessing.get_context("spawn")
     source, target = make_network(3, action=None), make_network(4, action=None)
-    shared = SharedWeights(source, context, version=5)  # type: ignore[arg-type]
+    shared = SharedWeights(source, context, version=5)
     assert shared.pull_into(target) == 5
     for name, tensor in source.state_dict().items():
         assert torch.equal(tensor, target.state_dict()[name]), name
     flat = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match="got 3"):
         from_flat(flat, target)
-    with pytest.raises(ValueError, match="broadcast|assign"):
+    with pytest.raises(ValueError, match=r"broadcast|assign"):
         to_flat(source, flat)
 
 
@@ -185,7 +185,7 @@ def test_processes_drive_are_replaced_and_end(tmp_path: Path) -> None:
         pool.publish(make_network(action=3), None, version=7)
         killed = pool.process_ids[0]
         os.kill(killed, signal.SIGKILL)
-        seeds = set()
+        seeds: set[int] = set()
         while pool.replaced == 0 or len(seeds) < 3:
             rollouts = receive(pool, 1)
             seeds |= {r.seed for r in rollouts if r.weights_version == 7}

@@ -1,7 +1,6 @@
 """Training as a whole: serial runs, limits, files, errors of the user."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -152,7 +151,7 @@ assert result.interrupted
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=os.getcwd())
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     run = tmp_path / "rl" / "tiny"
     try:
         while not (run / "best_runs").exists():  # it drives
