@@ -62,16 +62,16 @@ def draw_manner(skill: float, rng: np.random.Generator) -> Manner:
         rng: of that run alone.
     """
     mood, brave, late, careless, hand = rng.uniform(-1.0, 1.0, 5)
-    share = _ramp(skill, 0.62, 0.76, 0.88, 0.97)
+    share = _ramp(skill, 0.58, 0.72, 0.82, 0.96)
     spread = _ramp(skill, 0.08, 0.06, 0.04, 0.01)
     traits = Traits(
         delay_ticks=int(_ramp(skill, 6, 4, 2, 0) + _ramp(skill, 2.0, 1.5, 1.0, 0.0) * hand + 0.5),
-        hold_ticks=int(_ramp(skill, 10, 9, 8, 7)),
-        stick_rad=_ramp(skill, 0.02, 0.02, 0.015, 0.01),
+        hold_ticks=int(_ramp(skill, 10, 9, 7, 5)),
+        stick_s=_ramp(skill, 0.08, 0.08, 0.08, 0.06),
         reach_s=_ramp(skill, 0.6, 0.55, 0.5, 0.45),
-        brake_over_mps=_ramp(skill, 1.5, 1.2, 1.0, 0.8),
+        brake_over_mps=_ramp(skill, 2.0, 1.6, 1.3, 1.2),
         look_s=0.06 + 0.04 * _ramp(skill, 1.0, 0.7, 0.4, 0.0) * late,
-        slip_rate=_ramp(skill, 0.02, 0.01, 0.004, 0.0),
+        slip_rate=_ramp(skill, 0.012, 0.006, 0.002, 0.0),
         seed=np.uint64(rng.integers(0, 2**63)),
     )
     shares = Shares(
@@ -129,7 +129,7 @@ def _decide_cars(
         own = Traits(
             traits.delay_ticks[car],
             traits.hold_ticks[car],
-            traits.stick_rad[car],
+            traits.stick_s[car],
             traits.reach_s[car],
             traits.brake_over_mps[car],
             traits.look_s[car],

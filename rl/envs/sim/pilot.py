@@ -66,7 +66,7 @@ class Traits(NamedTuple):
 
     delay_ticks: int  # from seeing to pressing
     hold_ticks: int  # least time between changes of the steering key
-    stick_rad: float  # a key already held may point this much worse
+    stick_s: float  # a key already held may be worse by this long a turn at full lock
     reach_s: float  # a lateral error is steered off within this time
     brake_over_mps: float  # the brake is pressed this far above the limit
     look_s: float  # the limit is read this far ahead
@@ -82,6 +82,13 @@ def hash_unit(seed: np.uint64, counter: np.uint64) -> float:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@compiled
+def _full_lock(forward: float) -> float:
+    """Yaw rate in rad/s that full lock asks for at a speed in m/s."""
+    most = min(abs(forward) / CAR.turn_radius, CAR.max_yaw_rate)
+    return min(most, CAR.over_steer * CAR.grip / max(abs(forward), 1.0))
 
 
 @compiled
@@ -112,8 +119,7 @@ def _aim_error(
         forward, lateral: m/s in the car's frame.
     """
     last = course.heading.shape[0] - 2
-    most = min(abs(forward) / CAR.turn_radius, CAR.max_yaw_rate)
-    most = min(most, CAR.over_steer * CAR.grip / max(abs(forward), 1.0))
+    most = _full_lock(forward)
     limit = CAR.grip * grip * (CAR.slide_grip if sliding > 0.0 else 1.0)
     i, relative = 0, 0.0
     for step in range(held_steps + key_steps):
@@ -207,7 +213,7 @@ def _steer(
             traits.reach_s,
         )
         if choice == 0:
-            error -= traits.stick_rad
+            error -= traits.stick_s * min(_full_lock(forward), 1.0)
         if error < best_error:
             best, best_error = key, error
     return best, best_error

@@ -40,6 +40,7 @@ _ROUNDS, _ITERATIONS = 3, 18
 _TRIAL_ROUNDS, _TRIAL_ITERATIONS = 1, 14
 _FLIGHT_WEIGHT = 8.0
 _RUN_UP_M, _RUN_OUT_M = 10, 8
+_SHAVINGS = 2
 _BUMPS = np.array([[80.0, 0.5], [50.0, 0.35], [32.0, 0.2], [20.0, 0.1]])  # metres long, high
 
 _AT_LIMIT = Shares()
@@ -246,7 +247,8 @@ def make_plan(track: Track, shares: Shares = _AT_LIMIT) -> Plan:
     careless = np.zeros(len(track.road.center))
     planner.solve(careless, _ROUNDS, _ITERATIONS)
     offset = planner.decide_patches(careless.copy())
-    planner.shave(offset)
+    for _ in range(_SHAVINGS):
+        planner.shave(offset)
     course = empty_course(len(offset))
     time_s = _lap_time(planner.sections, offset, planner.start, planner.finish, shares, course)
     return Plan(offset, course, careless, planner.start, planner.finish, float(time_s))
