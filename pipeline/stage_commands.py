@@ -22,6 +22,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
 
     rl = commands.add_parser("rl", help="stage 3: reinforcement learning from pretrained parts")
     _add_common(rl, DEFAULT_RL_CONFIG)
+    rl.set_defaults(config=None)  # a resumed run has its own
     start = rl.add_mutually_exclusive_group()
     start.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
     start.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
@@ -32,7 +33,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _add_common(parser: argparse.ArgumentParser, config: Path) -> None:
     parser.add_argument(
-        "--config", type=Path, default=config, metavar="YAML", help="default: %(default)s"
+        "--config", type=Path, default=config, metavar="YAML", help=f"default: {config.as_posix()}"
     )
     parser.add_argument(
         "--set",
@@ -75,9 +76,15 @@ def run_rl(arguments: argparse.Namespace) -> int:
     """Train with reinforcement learning, from scratch, from pretrained parts, or go on."""
     from datasets.contract.config import load_config
     from rl.config import REMOVED_KEYS, RLConfig
+    from rl.run_folder import RunFolder
     from rl.training import train
 
-    config = load_config(RLConfig, arguments.config, arguments.overrides, removed=REMOVED_KEYS)
+    path = arguments.config or DEFAULT_RL_CONFIG
+    if arguments.resume is not None:
+        folder = RunFolder(arguments.resume)
+        folder.check_exists()
+        path = arguments.config or folder.config
+    config = load_config(RLConfig, path, arguments.overrides, removed=REMOVED_KEYS)
     train(
         config,
         pretrain=arguments.pretrain,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from datasets.contract.files import write_json
 from rl.best_runs import run_of_rollout, save_best_run
-from rl.evaluation import DrivenRun, EvaluationResult
+from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
 from rl.learner import LearnerStats
 from rl.metrics import IntervalMeans, TensorBoardLog, priority_tags, quantiles, weight_tags
 from rl.progress import ProgressLine, duration
@@ -269,6 +269,8 @@ class Reporter:
         if "loss" in means:
             parts.append(f"loss {means['loss']:.4g}")
         for track, best in run.statistics.alltime_min_ms.items():
+            if best >= DNF_MS:
+                continue
             parts.append(f"best {track} {best / 1000:.2f} s")
         if self._finish_rate is not None:
             parts.append(f"finishes {self._finish_rate:.0%}")

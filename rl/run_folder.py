@@ -1,16 +1,16 @@
 """The folder of a training run: where each file lies, and who may write into it.
 
-    <output_dir>/<run_name>/
-        config_snapshot.yaml      the resolved configuration, latest resume included
-        accumulated_stats.json    counters, and the best time of each map
-        metrics.csv               one row per reporting interval
-        evaluations.csv           one row per periodic evaluation
-        injection_report.json     what was loaded from earlier stages (with --pretrain)
-        calibration_report.json   how values were fitted to the injected policy
-        train.log
-        checkpoints/              the last two, each whole or absent; see rl.checkpoint
-        best/                     weights and metadata of the champion, loadable as an artifact
-        best_runs/<map>_<ms>/     fastest runs, as inputs
+<output_dir>/<run_name>/
+    config_snapshot.yaml      the resolved configuration, latest resume included
+    accumulated_stats.json    counters, and the best time of each map
+    metrics.csv               one row per reporting interval
+    evaluations.csv           one row per periodic evaluation
+    injection_report.json     what was loaded from earlier stages (with --pretrain)
+    calibration_report.json   how values were fitted to the injected policy
+    train.log
+    checkpoints/              the last two, each whole or absent; see rl.checkpoint
+    best/                     weights and metadata of the champion, loadable as an artifact
+    best_runs/<map>_<ms>/     fastest runs, as inputs
 """
 
 import csv
