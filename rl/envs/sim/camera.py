@@ -36,9 +36,8 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 OVERSAMPLING: Final = 2  # canvas pixels per frame pixel, each way
-FAR_ROWS: Final = 16  # a piece of road far away; whatever its distance, it lies on this grid
-BAND_ROWS: Final = 8  # a piece in the middle distance, and the bands by which speed is seen
-NEAR_ROWS: Final = 4
+FAR_ROWS: Final = 16  # a piece of road far away; the car's place counts in these too
+BAND_ROWS: Final = 8  # a piece nearer than that, and the bands by which speed is seen
 
 
 class CameraSpec(NamedTuple):
@@ -52,9 +51,9 @@ class CameraSpec(NamedTuple):
     horizon: float = 0.28  # share of the height above the horizon on level ground
     pitch_share: float = 0.6  # of the car's pitch that the camera follows
     view_rows: int = 176  # road rows shown ahead
-    middle_rows: int = 96  # within it a piece of road is BAND_ROWS long, beyond it FAR_ROWS
-    near_rows: int = 48  # within it a piece is NEAR_ROWS long in a tight turn
-    tight_turn: float = 0.98  # cosine of the turn over a band
+    middle_rows: int = 64  # within it a piece of road is BAND_ROWS long, beyond it FAR_ROWS
+    near_rows: int = 40  # within it, and in the far, a piece in a tight turn is cut in two
+    tight_turn: float = 0.97  # cosine of the turn over a piece
     line_width: float = 0.5
     line_pixels: float = 1.3  # of the canvas, that a line is wide however far it is
     wall_height: float = 0.8
@@ -94,6 +93,7 @@ def _make_view(state: F64, width: int, height: int) -> View:
         focal_y,
         0.5 * width,
         CAMERA.horizon * height + focal_y * pitch,
+        width,
     )
 
 
@@ -130,35 +130,53 @@ def _borders(view: View, edges: F64, walls: F64, row: int, depth: float) -> Span
 
 
 @compiled
-def _draw_patches(canvas: U8, view: View, tracks: PackedTracks, first: int, a: int, b: int) -> None:
+def _draw_patches(
+    canvas: U8,
+    view: View,
+    center: F64,
+    left: F64,
+    edges: F64,
+    walls: F64,
+    kinds: U8,
+    span: F64,
+    first: int,
+    a: int,
+    b: int,
+    start: Section,
+    end: Section,
+    start_spans: Spans,
+    end_spans: Spans,
+) -> None:
     """The patches on rows [a, b), inside the edge lines; a near turbo has stripes.
 
-    first: the road's first row, from which bands are counted.
+    The arrays are those of PackedTracks: it costs time to hand all of them on.
+
+    Args:
+        first: the road's first row, from which bands are counted.
+        start, end: the sections at rows a and b, with their borders.
     """
-    kinds, span = tracks.patch_kind, tracks.patch_span
-    center, left = tracks.road_center, tracks.road_left
-    row = a
+    row, here, here_spans = a, start, start_spans
     while row < b:
         kind = kinds[row]
         limit = min(b, row + 2) if kind == TURBO and b - a <= BAND_ROWS else b
         stop = row + 1
         while stop < limit and kinds[stop] == kind:
             stop += 1
+        there, there_spans = end, end_spans
+        if stop < b:
+            there = _section(view, center, left, stop)
+            there_spans = _borders(view, edges, walls, stop, there.z)
         if kind != ASPHALT:
-            start = _section(view, center, left, row)
-            end = _section(view, center, left, stop)
             last = stop if kinds[stop] == kind else stop - 1
-            outer = _borders(view, tracks.road_edges, tracks.road_walls, row, start.z)
-            inner = _borders(view, tracks.road_edges, tracks.road_walls, stop, end.z)
             corners = (
-                min(span[row, 1], outer[2]),
-                max(span[row, 0], outer[3]),
-                min(span[last, 1], inner[2]),
-                max(span[last, 0], inner[3]),
+                min(span[row, 1], here_spans[2]),
+                max(span[row, 0], here_spans[3]),
+                min(span[last, 1], there_spans[2]),
+                max(span[last, 0], there_spans[3]),
             )
             gray = _patch_gray(kind, row - first, b - a)
-            fill_strip(canvas, start, end, corners, view.horizon, gray)
-        row = stop
+            fill_strip(canvas, here, there, corners, view.horizon, gray)
+        row, here, here_spans = stop, there, there_spans
 
 
 @compiled
@@ -192,10 +210,10 @@ def _draw_piece(
     start_spans: Spans,
     end_spans: Spans,
     band: int,
-    length: int,
-) -> None:
-    """Ground, walls and road between two cross-sections, `length` rows apart."""
-    if length <= BAND_ROWS:
+    detailed: bool,
+) -> bool:
+    """Ground, walls and road between two cross-sections; False if it is not seen."""
+    if detailed:
         rise = view.focal_y * CAMERA.wall_height
         gray = CAMERA.wall[band]
         for right in range(2):  # a wall is seen from the right of the line from p to q
@@ -205,9 +223,9 @@ def _draw_piece(
                 p, q = q, p
             fill_wall(canvas, p, q, rise, gray)
         grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band])
-    else:  # bands this far away would only flicker
+    else:  # walls and bands that far away would only flicker
         grays = (CAMERA.plain, CAMERA.edge_line, (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2)
-    fill_road(canvas, start, end, start_spans, end_spans, view.horizon, grays)
+    return fill_road(canvas, start, end, start_spans, end_spans, view.horizon, grays)
 
 
 @compiled
@@ -223,6 +241,7 @@ def _draw_side(
     finish = last - _FINISH_FROM_END
     center, left = tracks.road_center, tracks.road_left
     edges, walls, kinds = tracks.road_edges, tracks.road_walls, tracks.patch_kind
+    span = tracks.patch_span
     base = row - row % FAR_ROWS
     distance = reach - reach % FAR_ROWS
     here = min(max(first + base + step * distance, first), last)
@@ -231,11 +250,14 @@ def _draw_side(
     while distance > 0:
         length = FAR_ROWS if distance > CAMERA.middle_rows else BAND_ROWS
         there = min(max(first + base + step * (distance - length), first), last)
-        if length == BAND_ROWS and distance <= CAMERA.near_rows:
+        split = distance % length > 0  # the second half of a piece
+        if distance <= CAMERA.near_rows or distance > CAMERA.middle_rows:
             turn = left[here, 0] * left[there, 0] + left[here, 1] * left[there, 1]
-            if turn < CAMERA.tight_turn or distance % BAND_ROWS > 0:
-                length = NEAR_ROWS
-                there = min(max(first + base + step * (distance - length), first), last)
+            split = split or turn < CAMERA.tight_turn
+        if split:
+            length //= 2
+            there = min(max(first + base + step * (distance - length), first), last)
+        detailed = distance <= CAMERA.middle_rows
         distance -= length
         if there == here:
             continue
@@ -246,12 +268,28 @@ def _draw_side(
         start, end, start_spans, end_spans = inner, outer, inner_spans, outer_spans
         if step < 0:
             start, end, start_spans, end_spans = outer, inner, outer_spans, inner_spans
-        _draw_piece(canvas, view, start, end, start_spans, end_spans, band, length)
-        patched = 0
-        for k in range(low, high):
-            patched |= kinds[k]
-        if patched:
-            _draw_patches(canvas, view, tracks, first, low, high)
+        if _draw_piece(canvas, view, start, end, start_spans, end_spans, band, detailed):
+            patched = 0
+            for k in range(low, high):
+                patched |= kinds[k]
+            if patched:
+                _draw_patches(
+                    canvas,
+                    view,
+                    center,
+                    left,
+                    edges,
+                    walls,
+                    kinds,
+                    span,
+                    first,
+                    low,
+                    high,
+                    start,
+                    end,
+                    start_spans,
+                    end_spans,
+                )
         if low <= finish < high:
             _draw_finish(canvas, view, tracks, finish)
         here, outer, outer_spans = there, inner, inner_spans

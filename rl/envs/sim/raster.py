@@ -37,6 +37,7 @@ class View(NamedTuple):
     focal_y: float
     center_x: float
     horizon: float  # row of the infinitely far ground; pitch moves it, planes stay vertical
+    width: int
 
 
 class Section(NamedTuple):
@@ -51,6 +52,9 @@ class Section(NamedTuple):
     offset: float  # the bound of the section's own line
     slope: float
     side: float
+    top: float  # rows between which that line crosses the picture from border to border
+    bottom: float
+    beyond: float  # > 0 if what lies beyond the section is below the line
 
 
 @compiled
@@ -64,7 +68,11 @@ def make_section(view: View, x: float, y: float, z: float, left_x: float, left_z
     lx = view.center_x * turn - view.focal_x * (left_x * view.cos_yaw - left_z * view.sin_yaw)
     ly = view.horizon * turn
     offset, slope, side = _bound(px, py, depth, lx, ly, turn)
-    return Section(px, py, depth, lx, ly, turn, offset, slope, side)
+    inverse = 1.0 / (slope if abs(slope) > _TINY else _TINY)
+    at_left, at_right = -offset * inverse, (view.width - offset) * inverse
+    top, bottom = min(at_left, at_right), max(at_left, at_right)
+    beyond = -side * slope
+    return Section(px, py, depth, lx, ly, turn, offset, slope, side, top, bottom, beyond)
 
 
 @compiled
@@ -121,6 +129,23 @@ def _faces_camera(near: Section, far: Section) -> bool:
     ny = far.z * far.left_x - far.x * far.left_z
     nz = far.x * far.left_y - far.y * far.left_x
     return nx * near.x + ny * near.y + nz * near.z < 0.0
+
+
+@compiled
+def _rows_between(
+    near: Section, far: Section, height: int, rows: tuple[int, int]
+) -> tuple[int, int]:
+    """The part of `rows` on which the picture has pixels between the lines of both sections."""
+    first, last = rows
+    if near.beyond > 0.0:
+        first = max(first, _clamped(near.top, height))
+    else:
+        last = min(last, _clamped(near.bottom, height))
+    if far.beyond > 0.0:
+        last = min(last, _clamped(far.bottom, height))
+    else:
+        first = max(first, _clamped(far.top, height))
+    return first, last
 
 
 @compiled
@@ -184,15 +209,18 @@ def fill_road(
     far_spans: Spans,
     horizon: float,
     grays: tuple[int, int, int],
-) -> None:
+) -> bool:
     """Fills three nested strips, outer to inner, between two cross-sections.
 
     Args:
         near_spans, far_spans: lateral metres of the six borders, from left to right.
         grays: of the outer, the middle and the inner strip.
+
+    Returns:
+        False if nothing of it is in the picture.
     """
     height, width = canvas.shape
-    first, last = _rows_of(
+    rows = _rows_of(
         height,
         width,
         point_at(near, near_spans[0]),
@@ -201,8 +229,9 @@ def fill_road(
         point_at(far, far_spans[5]),
         horizon,
     )
+    first, last = _rows_between(near, far, height, rows)
     if first >= last or not _faces_camera(near, far):
-        return
+        return False
     outer_left = _side(near, far, near_spans[0], far_spans[0])
     outer_right = _side(near, far, near_spans[5], far_spans[5])
     left = _side(near, far, near_spans[1], far_spans[1])
@@ -227,6 +256,7 @@ def fill_road(
             fill_row(canvas, row, start_x, stop_x, grays[1])
         if low < high:
             fill_row(canvas, row, low, high, grays[2])
+    return True
 
 
 @compiled
@@ -240,7 +270,7 @@ def fill_strip(
 ) -> None:
     """Fills one strip; spans: lateral metres left, right of `near`, then left, right of `far`."""
     height, width = canvas.shape
-    first, last = _rows_of(
+    rows = _rows_of(
         height,
         width,
         point_at(near, spans[0]),
@@ -249,6 +279,7 @@ def fill_strip(
         point_at(far, spans[3]),
         horizon,
     )
+    first, last = _rows_between(near, far, height, rows)
     if first >= last or not _faces_camera(near, far):
         return
     left = _side(near, far, spans[0], spans[2])
@@ -294,17 +325,15 @@ def fill_wall(canvas: U8, a: Point, b: Point, rise: float, gray: int) -> None:
     if min(az, bz) < _IN_FRONT_M:
         return
     inverse_a, inverse_b = 1.0 / az, 1.0 / bz
-    left, right = ax * inverse_a, bx * inverse_b
-    upper, lower = (ay - rise) * inverse_a, ay * inverse_a
-    run = 1.0 / max(right - left, _TINY)
-    upper_slope = ((by - rise) * inverse_b - upper) * run
-    lower_slope = (by * inverse_b - lower) * run
-    for column in range(_clamped(left, width), _clamped(right, width)):
-        x = column + 0.5 - left
-        top = _clamped(upper + upper_slope * x, height)
-        bottom = _clamped(lower + lower_slope * x, height)
-        for row in range(top, bottom):
-            canvas[row, column] = gray
+    left, right = max(ax * inverse_a, 0.0), min(bx * inverse_b, float(width))
+    top = min((ay - rise) * inverse_a, (by - rise) * inverse_b)
+    bottom = max(ay * inverse_a, by * inverse_b)
+    upper = _bound(ax, ay - rise, az, bx, by - rise, bz)
+    lower = _bound(ax, ay, az, bx, by, bz)
+    for row in range(_clamped(top, height), _clamped(bottom, height)):
+        low, high = _cut(left, right, upper, lower, row + 0.5)
+        if low < high:
+            fill_row(canvas, row, low, high, gray)
 
 
 @compiled
