@@ -229,6 +229,17 @@ def _draw_piece(
 
 
 @compiled
+def _is_split(left: F64, here: int, there: int, distance: int, length: int) -> bool:
+    """True if a piece is cut in two because the road turns, or is what such a cut left over."""
+    if distance % length > 0:
+        return True
+    if CAMERA.near_rows < distance <= CAMERA.middle_rows:
+        return False
+    turn = left[here, 0] * left[there, 0] + left[here, 1] * left[there, 1]
+    return bool(turn < CAMERA.tight_turn)
+
+
+@compiled
 def _draw_side(
     canvas: U8, view: View, tracks: PackedTracks, track: int, row: int, reach: int, step: int
 ) -> None:
@@ -250,11 +261,7 @@ def _draw_side(
     while distance > 0:
         length = FAR_ROWS if distance > CAMERA.middle_rows else BAND_ROWS
         there = min(max(first + base + step * (distance - length), first), last)
-        split = distance % length > 0  # the second half of a piece
-        if distance <= CAMERA.near_rows or distance > CAMERA.middle_rows:
-            turn = left[here, 0] * left[there, 0] + left[here, 1] * left[there, 1]
-            split = split or turn < CAMERA.tight_turn
-        if split:
+        if _is_split(left, here, there, distance, length):
             length //= 2
             there = min(max(first + base + step * (distance - length), first), last)
         detailed = distance <= CAMERA.middle_rows
