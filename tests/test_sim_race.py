@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from datasets.contract import floats as layout
-from datasets.contract.line import START_ZONE
-from rl.envs.registry import find_track
+from datasets.contract.line import START_ZONE, ReferenceLine
+from rl.envs.registry import find_track, road_for_line
 from rl.envs.sim.batch import RaceBatch
-from rl.envs.sim.car import ROAD_D, VX, VZ, YAW, X, Z
+from rl.envs.sim.car import ROAD_D, VX, VZ, YAW, X, Y, Z
 from rl.envs.sim.drivers import DriverPool
 from rl.envs.sim.pieces import Straight
-from tests.sim_helpers import COAST, GAS, GAS_LEFT, clean_track, hold, one_car
+from rl.envs.sim.road import Track
+from tests.sim_helpers import COAST, GAS, GAS_LEFT, clean_track, figure_eight, hold, one_car
 
 
 def _straight_ahead(batch: RaceBatch, speed: float = 0.0) -> None:
@@ -219,3 +220,18 @@ def test_as_many_actions_as_cars() -> None:
     batch = RaceBatch([find_track("short")], [0, 0], render=False)
     with pytest.raises(ValueError, match="2 actions"):
         batch.step(np.zeros(3, np.uint8))
+
+
+def test_an_expert_drives_over_its_own_bridge() -> None:
+    line = ReferenceLine.from_points(figure_eight(8.0))
+    track = Track("eight", road_for_line(line, 3), line)
+    batch = RaceBatch([track], [0, 0, 0], render=False)
+    drivers = DriverPool(batch, np.ones(3), np.arange(3))
+    highest = 0.0
+    for _ in range(4000):
+        batch.tick(drivers.act())
+        highest = max(highest, float(batch.state[:, Y].max()))
+        if batch.finished.all():
+            break
+    assert batch.finished.all()
+    assert highest == pytest.approx(18.0, abs=1.0)

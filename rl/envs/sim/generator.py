@@ -28,7 +28,7 @@ def _climb(rng: np.random.Generator) -> float:
 
 
 def random_pieces(rng: np.random.Generator) -> list[Piece]:
-    """A list of pieces of about 400 to 1,700 m in all."""
+    """A list of pieces of about 600 to 1,800 m in all."""
     pieces: list[Piece] = [Straight(round(rng.uniform(60, 130)))]
     for _ in range(int(rng.integers(4, 10))):
         pieces.append(_turn(rng, _climb(rng)))
