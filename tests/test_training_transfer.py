@@ -1,0 +1,132 @@
+"""Training from a pretrained policy: injection, calibration, guide, and collectors in processes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.contract.errors import UserError
+from rl.collector import CollectorPlan
+from rl.network.iqn import IQN
+from rl.run_folder import RunFolder, read_csv
+from rl.run_state import Run
+from rl.training import train
+from rl.training_setup import load_pretrained
+from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, module_tensors, save_artifacts
+from rl.warm_up import calibration_data, drive_warm_up
+from tests.rl_samples import tiny_config, tiny_network
+
+
+def pretrained(folder: Path) -> tuple[Path, IQN]:
+    """Artifacts of a policy that mostly accelerates, with gaps of the size of logits."""
+    torch.manual_seed(5)
+    network = IQN(tiny_network(zero_init_last=False))
+    with torch.no_grad():
+        network.A_head.last.weight.mul_(0.2)
+        network.A_head.last.bias[0] = 9.0
+    path = folder / "bc"
+    files: Mapping[str, Mapping[str, torch.Tensor]] = {
+        IQN_FILE: network.state_dict(),
+    }
+    save_artifacts(path, files, stage="bc", run_name="bc", network=tiny_network())
+    return path, network.eval()
+
+
+TRANSFER = {"calibration_rollouts": 5, "calibration_grad_steps": 30, "calibration_epsilon": 0.3}
+
+
+def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> None:
+    path, _ = pretrained(tmp_path)
+    cfg = tiny_config(tmp_path, transfer=TRANSFER)
+    result = train(cfg, pretrain=path, max_grad_steps=2)
+    report = json.loads(result.folder.injection_report.read_text())
+    assert report["label"] == "whole policy"
+    assert report["greedy_agreement_after"] == 1.0
+    calibration = json.loads(result.folder.calibration_report.read_text())
+    assert calibration["greedy_agreement"] == 1.0
+    assert calibration["gain"] < 0.5  # logits are far larger than values
+    assert calibration["value_loss_after"] < calibration["value_loss_before"]
+    first = read_csv(result.folder.evaluations)[0]
+    assert (first["weights"], first["finish_rate"], first["is_champion"]) == (
+        "pretrained",
+        "1",
+        "1",
+    )
+    assert int(first["frames"]) > 100  # the warm-up's runs count and are learnt from
+
+
+def test_calibration_can_be_switched_off(tmp_path: Path) -> None:
+    path, network = pretrained(tmp_path)
+    cfg = tiny_config(tmp_path, transfer={"calibration": False})
+    run = Run.new(cfg, RunFolder(tmp_path / "run"))
+    assert load_pretrained(run, path).driven == []
+    for name, tensor in network.state_dict().items():
+        for copy in (run.learner.online, run.learner.target, run.learner.averaged):
+            assert copy is not None
+            assert torch.equal(copy.state_dict()[name], tensor), name
+
+
+def test_partial_transfer_is_not_calibrated(tmp_path: Path) -> None:
+    path, network = pretrained(tmp_path)
+    cfg = tiny_config(tmp_path, transfer={**TRANSFER, "parts": ["vis", "floats"]})
+    run = Run.new(cfg, RunFolder(tmp_path / "run"))
+    loaded = load_pretrained(run, path)
+    assert loaded.driven == []
+    assert loaded.policy is not None  # the pretrained policy itself can be champion
+    assert not run.folder.calibration_report.exists()
+    online = run.learner.online.state_dict()
+    assert torch.equal(online["img_head.0.weight"], network.state_dict()["img_head.0.weight"])
+    assert not online["A_head.2.weight"].any()
+
+
+def test_guide_needs_a_whole_policy(tmp_path: Path) -> None:
+    _, network = pretrained(tmp_path)
+    assert network.img_head is not None
+    encoder = {ENCODER_FILE: module_tensors(network.img_head, "img_head")}
+    save_artifacts(tmp_path / "vis", encoder, stage="vis", run_name="v", network=tiny_network())
+    run = Run.new(tiny_config(tmp_path, guide={"enabled": True}), RunFolder(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"guide\.enabled needs a whole"):
+        load_pretrained(run, tmp_path / "vis")
+
+
+def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> None:
+    """Undiscounted values over the rest of the window, seen from samples of the memory."""
+    _, network = pretrained(tmp_path)
+    cfg = tiny_config(tmp_path)
+    rollouts = drive_warm_up(network, CollectorPlan.from_config(cfg), rollouts=4, epsilon=0.2)
+    assert len({rollout.seed for rollout in rollouts}) == 4
+    run = Run.new(cfg, RunFolder(tmp_path / "run"))
+    data = calibration_data(rollouts, cfg.rewards_at(0), mini_race=False, gamma=0.9, rng=run.rng)
+    from rl.envs.rewards import potential, step_rewards
+
+    place = 0
+    for rollout in rollouts:
+        if not rollout.finished:
+            continue
+        floats = rollout.all_floats()
+        rewards = step_rewards(rollout.time_ms, rollout.meters, floats, True, cfg.rewards_at(0))
+        shaping = potential(floats, cfg.rewards_at(0))
+        for step in range(len(rollout)):
+            expected = sum(0.9**k * r for k, r in enumerate(rewards[step:])) - shaping[step]
+            assert float(data.returns[place]) == pytest.approx(expected, abs=1e-4)
+            place += 1
+    assert place == len(data.returns) > 0
+
+
+def test_processes_with_guide_and_averaged_weights_learn(tmp_path: Path) -> None:
+    path, _ = pretrained(tmp_path)
+    cfg = tiny_config(
+        tmp_path,
+        performance={"collectors_count": 1, "cars_per_collector": 3, "device": "cpu"},
+        guide={"enabled": True, "share": 0.9},
+        averaging={"decay": 0.9, "collector_share": 0.34},
+        transfer={"parts": ["vis", "floats", "iqn"]},
+    )
+    result = train(cfg, pretrain=path, max_grad_steps=30)
+    assert result.grad_steps == 30
+    assert result.first_finish_s is not None
+    resumed = train(cfg, resume=result.folder.root, max_grad_steps=35)
+    assert resumed.grad_steps == 35
+    assert resumed.frames >= result.frames
