@@ -30,12 +30,12 @@ from rl.envs.sim.speed_profile import Course, Shares, fill_course
 
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 SKILLS: Final[Mapping[str, float]] = MappingProxyType(
     {"novice": 0.0, "amateur": 0.35, "good": 0.7, "expert": 1.0}
 )
-_TRAIT_KINDS: Final = (np.int64, np.int64, *[np.float64] * 5, np.uint64)
 _LINE_NOISE_M: Final = 60  # a run's line wanders over about this length
 
 
@@ -62,7 +62,7 @@ def draw_manner(skill: float, rng: np.random.Generator) -> Manner:
         rng: of that run alone.
     """
     mood, brave, late, careless, hand = rng.uniform(-1.0, 1.0, 5)
-    share = _ramp(skill, 0.58, 0.72, 0.82, 0.96)
+    share = _ramp(skill, 0.6, 0.74, 0.85, 0.96)
     spread = _ramp(skill, 0.08, 0.06, 0.04, 0.01)
     traits = Traits(
         delay_ticks=int(_ramp(skill, 6, 4, 2, 0) + _ramp(skill, 2.0, 1.5, 1.0, 0.0) * hand + 0.5),
@@ -102,7 +102,8 @@ def path_of(track: Track, made: Plan, manner: Manner, rng: np.random.Generator) 
 def _decide_cars(
     state: F64,
     courses: Course,
-    traits: Traits,
+    traits: F64,
+    key_seeds: U64,
     memory: I64,
     actions: U8,
     time_ms: npt.NDArray[np.int32],
@@ -126,15 +127,9 @@ def _decide_cars(
             courses.limit[car, :n],
             courses.speed[car, :n],
         )
+        row = traits[car]
         own = Traits(
-            traits.delay_ticks[car],
-            traits.hold_ticks[car],
-            traits.stick_s[car],
-            traits.reach_s[car],
-            traits.brake_over_mps[car],
-            traits.look_s[car],
-            traits.slip_rate[car],
-            traits.seed[car],
+            int(row[0]), int(row[1]), row[2], row[3], row[4], row[5], row[6], key_seeds[car]
         )
         decided = decide(state[car], course, own, memory[car], tick, key_ticks)
         slot = tick // key_ticks
@@ -159,7 +154,8 @@ class DriverPool:
         self.key_ticks = key_ms // TICK_MS
         n, most = batch.num_cars, max(len(track.road.center) for track in batch.tracks)
         self._courses = Course(np.zeros((n, most, 3)), *(np.zeros((n, most)) for _ in range(9)))
-        self._traits = _empty_traits(n)
+        self._traits: F64 = np.zeros((n, len(Traits._fields) - 1))
+        self._key_seeds: U64 = np.zeros(n, np.uint64)
         self._rows: I64 = np.zeros(n, np.int64)
         self._memory: I64 = np.zeros((n, MEMORY_SIZE), np.int64)
         self._actions: U8 = np.full(n, ACTION_FORWARD, np.uint8)
@@ -178,6 +174,7 @@ class DriverPool:
             self.batch.state,
             self._courses,
             self._traits,
+            self._key_seeds,
             self._memory,
             self._actions,
             self.batch.race_time_ms,
@@ -196,17 +193,8 @@ class DriverPool:
         course = Course(*(array[car, :n] for array in self._courses))
         fill_course(sections_of(track.road), offset, made.start, manner.shares, course)
         self._rows[car] = n
-        for array, value in zip(self._traits, manner.traits, strict=True):
-            array[car] = value
+        self._traits[car] = manner.traits[:-1]
+        self._key_seeds[car] = manner.traits.seed
         self._memory[car] = 0
         self._memory[car, WAITING:] = ACTION_FORWARD
         self._actions[car] = ACTION_FORWARD
-
-
-def _empty_traits(n: int) -> Traits:
-    """Columns (n,) of traits."""
-
-    def column(kind: type) -> npt.NDArray[np.generic]:
-        return np.zeros(n, kind)
-
-    return Traits(*(column(field) for field in _TRAIT_KINDS))

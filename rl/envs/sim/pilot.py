@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import KEYS_TO_ACTION, TICK_MS
+from datasets.contract.actions import KEYS_TO_ACTION
 from datasets.contract.surfaces import DIRT, GRASS
 from rl.envs.sim.car import (
     AIRBORNE,
@@ -36,7 +36,6 @@ from rl.envs.sim.speed_profile import Course
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 
 # Columns of a driver's memory.
 HELD_STEER: Final = 0  # -1 right, 0, 1 left
@@ -55,10 +54,11 @@ _SPIN_SLIP: Final = 0.45
 _GAS_BAND_MPS: Final = 0.6  # below the limit by this much before the gas is pressed again
 _RETURN_SHARE: Final = 0.8
 _STEEPEST_RAD: Final = 0.6
+_ASTRAY_RAD: Final = 1.3
+_KEY_STEPS: Final = 5  # a key is judged as if held for this many predicted steps
 _LOST_RAD: Final = 0.2  # a predicted error above it: lift off; above twice as much: brake
 _DRIFT_OVER_MPS: Final = 3.0  # too fast by this much: brake even in a bend, and drift
 _STEP_S: Final = 0.02
-_TICK_S: Final = TICK_MS / 1000.0
 
 
 class Traits(NamedTuple):
@@ -70,8 +70,29 @@ class Traits(NamedTuple):
     reach_s: float  # a lateral error is steered off within this time
     brake_over_mps: float  # the brake is pressed this far above the limit
     look_s: float  # the limit is read this far ahead
-    slip_rate: float  # share of ticks at which a wrong key is begun
+    slip_rate: float  # share of decisions at which a wrong key is begun
     seed: np.uint64
+
+
+class Aim(NamedTuple):
+    """A steering key (-1 right, 0 none, 1 left) and the error in radians that it leaves."""
+
+    key: int
+    error: float
+
+
+class Motion(NamedTuple):
+    """A car's motion relative to its course."""
+
+    along: float  # road row and fraction
+    aside: float  # metres left of the path
+    yaw: float  # radians, within a turn of the path's heading
+    forward: float  # m/s, in the car's frame
+    lateral: float  # m/s, in the car's frame, left > 0
+    yaw_rate: float  # rad/s
+    steer: float  # -1 to 1
+    tyre_limit: float  # m/s^2 of cornering that the tyres hold now
+    grip: float  # share of the grip on asphalt
 
 
 @compiled
@@ -81,7 +102,8 @@ def hash_unit(seed: np.uint64, counter: np.uint64) -> float:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
-    return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    unit: float = np.float64(z >> np.uint64(11)) / 9007199254740992.0
+    return unit
 
 
 @compiled
@@ -94,15 +116,7 @@ def _full_lock(forward: float) -> float:
 @compiled
 def _aim_error(
     course: Course,
-    along: float,
-    aside: float,
-    turned: float,
-    forward: float,
-    lateral: float,
-    yaw_rate: float,
-    steer: float,
-    sliding: float,
-    grip: float,
+    motion: Motion,
     held: float,
     held_steps: int,
     key: float,
@@ -112,29 +126,26 @@ def _aim_error(
     """How far, in radians, the car will point from where it should, after two keys.
 
     `held` is pressed for `held_steps` predicted steps, then `key` for `key_steps`.
-
-    Args:
-        course: of the path. along: row and fraction. aside: m left of the path.
-        turned: rad, yaw of the car relative to the world, near the path's heading.
-        forward, lateral: m/s in the car's frame.
     """
+    along, aside, yaw = motion.along, motion.aside, motion.yaw
+    forward, lateral, yaw_rate = motion.forward, motion.lateral, motion.yaw_rate
+    steer, limit = motion.steer, motion.tyre_limit
     last = course.heading.shape[0] - 2
     most = _full_lock(forward)
-    limit = CAR.grip * grip * (CAR.slide_grip if sliding > 0.0 else 1.0)
     i, relative = 0, 0.0
     for step in range(held_steps + key_steps):
         wanted = held if step < held_steps else key
         change = CAR.steer_rate * _STEP_S
         steer = min(wanted, steer + change) if steer < wanted else max(wanted, steer - change)
         yaw_rate += (most * steer - yaw_rate) * (_STEP_S / CAR.yaw_lag_s)
-        turned += yaw_rate * _STEP_S
+        yaw += yaw_rate * _STEP_S
         lateral -= forward * yaw_rate * _STEP_S
         push = min(abs(lateral) / CAR.lateral_tau_s, limit) * _STEP_S
         lateral += push if lateral < 0.0 else -push
         i = min(max(int(along), 0), last)
         part = along - i
         heading = course.heading[i] + part * (course.heading[i + 1] - course.heading[i])
-        relative = turned - heading
+        relative = yaw - heading
         sin_r, cos_r = math.sin(relative), math.cos(relative)
         aside += (forward * sin_r + lateral * cos_r) * _STEP_S
         along += (forward * cos_r - lateral * sin_r) * _STEP_S / course.spacing[i]
@@ -147,8 +158,8 @@ def _aim_error(
     back = min(max(aside / (pace * reach_s), -steepest), steepest)
     error = relative + math.atan2(lateral, pace) + excess + back
     # Beyond the limit the tyres hold less: worth a wider line, not a longer turn of the wheel.
-    beyond = abs(lateral) / (CAR.lateral_tau_s * CAR.grip * grip) - _SLIP_FREE
-    return abs(error) + _SLIP_COST_RAD * max(beyond, 0.0)
+    beyond = abs(lateral) / (CAR.lateral_tau_s * CAR.grip * motion.grip) - _SLIP_FREE
+    return float(abs(error) + _SLIP_COST_RAD * max(beyond, 0.0))
 
 
 @compiled
@@ -167,56 +178,62 @@ def _grip_under(state: F64) -> float:
 
 
 @compiled
-def _steer(
-    state: F64, course: Course, traits: Traits, memory: I64, forward: float
-) -> tuple[int, float]:
-    """The steering key to press (-1 right, 0 none, 1 left) and the error in radians it leaves."""
-    lateral = state[VX] * math.cos(state[YAW]) - state[VZ] * math.sin(state[YAW])
+def _motion(state: F64, course: Course, forward: float) -> Motion:
+    """Where the car is on its course."""
     along = state[ROAD_S]
     i = min(int(along), course.heading.shape[0] - 2)
     part = along - i
     heading = course.heading[i] + part * (course.heading[i + 1] - course.heading[i])
     px = course.points[i, 0] + part * (course.points[i + 1, 0] - course.points[i, 0])
     pz = course.points[i, 2] + part * (course.points[i + 1, 2] - course.points[i, 2])
-    sin_h, cos_h = math.sin(heading), math.cos(heading)
-    aside = (state[X] - px) * cos_h - (state[Z] - pz) * sin_h
-    relative = wrap_angle(state[YAW] - heading)
-    if abs(lateral) > _SPIN_SLIP * max(abs(forward), 5.0):  # spinning: point along the slide
-        return (1 if lateral > 0.0 else -1), 2.0 * _LOST_RAD
-    if abs(relative) > 1.3:  # across or against the road: turn round
-        return (-1 if relative > 0.0 else 1), 1.5 * _LOST_RAD
-    if state[AIRBORNE] > 0.0:
-        return 0, 0.0
     grip = _grip_under(state)
-    held = memory[HELD_STEER]
+    return Motion(
+        along,
+        (state[X] - px) * math.cos(heading) - (state[Z] - pz) * math.sin(heading),
+        heading + wrap_angle(state[YAW] - heading),
+        forward,
+        state[VX] * math.cos(state[YAW]) - state[VZ] * math.sin(state[YAW]),
+        state[YAW_RATE],
+        state[STEER],
+        CAR.grip * grip * (CAR.slide_grip if state[SLIDING] > 0.0 else 1.0),
+        grip,
+    )
+
+
+@compiled
+def _steer(state: F64, course: Course, traits: Traits, held: int, forward: float) -> Aim:
+    """Chooses the steering key, while `held` is pressed."""
+    motion = _motion(state, course, forward)
+    i = min(int(motion.along), course.heading.shape[0] - 2)
+    relative = motion.yaw - course.heading[i]
+    if abs(motion.lateral) > _SPIN_SLIP * max(abs(forward), 5.0):  # spinning: along the slide
+        return Aim(1 if motion.lateral > 0.0 else -1, 2.0 * _LOST_RAD)
+    if abs(relative) > _ASTRAY_RAD:  # across or against the road: turn round
+        return Aim(-1 if relative > 0.0 else 1, 1.5 * _LOST_RAD)
+    if state[AIRBORNE] > 0.0:
+        return Aim(0, 0.0)
     best, best_error = held, 1e9
     delay_steps = (traits.delay_ticks + 1) // 2
     for choice in range(3):
-        key = (held, held - 1, held + 1)[choice]
-        if choice > 0 and held != 0:
-            key = 0 if choice == 1 else -held
+        # Keeping a key comes first, releasing it before pressing the other one: from full lock both
+        # look the same for a tenth of a second, and a tie goes to the first.
+        key = held
+        if choice > 0:
+            key = 2 * choice - 3 if held == 0 else (1 - choice) * held
         error = _aim_error(
             course,
-            along,
-            aside,
-            heading + relative,
-            forward,
-            lateral,
-            state[YAW_RATE],
-            state[STEER],
-            state[SLIDING],
-            grip,
+            motion,
             float(held),
             delay_steps,
             float(key),
-            5,
+            _KEY_STEPS,
             traits.reach_s,
         )
         if choice == 0:
             error -= traits.stick_s * min(_full_lock(forward), 1.0)
         if error < best_error:
             best, best_error = key, error
-    return best, best_error
+    return Aim(best, best_error)
 
 
 @compiled
@@ -259,16 +276,16 @@ def decide(
         tick: 10 ms ticks since the start. key_ticks: ticks from decision to decision.
     """
     forward = state[VX] * math.sin(state[YAW]) + state[VZ] * math.cos(state[YAW])
-    key, error = _steer(state, course, traits, memory, forward)
-    slipped = hash_unit(traits.seed, np.uint64(2 * tick + 101)) < traits.slip_rate
-    if slipped:
-        key = int(3.0 * hash_unit(traits.seed, np.uint64(2 * tick + 102))) - 1
+    aim = _steer(state, course, traits, memory[HELD_STEER], forward)
+    key = aim.key
+    if hash_unit(traits.seed, np.uint64(2 * tick)) < traits.slip_rate:
+        key = int(3.0 * hash_unit(traits.seed, np.uint64(2 * tick + 1))) - 1
     memory[STEER_AGE] += key_ticks
     if key != memory[HELD_STEER] and memory[STEER_AGE] >= traits.hold_ticks:
         memory[HELD_STEER] = key
         memory[STEER_AGE] = 0
     key = memory[HELD_STEER]
-    _pedals(state, course, traits, memory, forward, error)
+    _pedals(state, course, traits, memory, forward, aim.error)
     gas, brake = memory[HELD_GAS], memory[HELD_BRAKE]
     memory[STUCK] = memory[STUCK] + key_ticks if abs(forward) < 1.0 and tick > 50 else 0
     if memory[STUCK] > 30:

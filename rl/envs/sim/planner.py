@@ -41,7 +41,7 @@ _TRIAL_ROUNDS, _TRIAL_ITERATIONS = 1, 14
 _FLIGHT_WEIGHT = 8.0
 _RUN_UP_M, _RUN_OUT_M = 10, 8
 _SHAVINGS = 2
-_BUMPS = np.array([[80.0, 0.5], [50.0, 0.35], [32.0, 0.2], [20.0, 0.1]])  # metres long, high
+_BUMPS = np.array([[120.0, 0.6], [80.0, 0.4], [55.0, 0.25]])  # metres long, metres high
 
 _AT_LIMIT = Shares()
 
@@ -151,19 +151,11 @@ class _Planner:
         self.high = self.road.edges[:, 0] - EDGE_MARGIN_M
         first = track.line.points[0, [0, 2]] - self.road.center[self.start, [0, 2]]
         at = float(first @ self.road.left[self.start])
+        middle = 0.5 * (self.low + self.high)
+        self.low = np.minimum(self.low, middle - _LEAST_CORRIDOR_M / 2)
+        self.high = np.maximum(self.high, middle + _LEAST_CORRIDOR_M / 2)
         held = self.start + _START_HOLD_M
         self.low[:held], self.high[:held] = at - 0.05, at + 0.05
-        self._open(slice(None))
-
-    def _open(self, rows: slice) -> None:
-        """Widens a corridor that has become too narrow."""
-        middle = 0.5 * (self.low[rows] + self.high[rows])
-        pinched = self.high[rows] - self.low[rows] < _LEAST_CORRIDOR_M
-        self.low[rows] = np.where(pinched, middle - _LEAST_CORRIDOR_M / 2, self.low[rows])
-        self.high[rows] = np.where(pinched, middle + _LEAST_CORRIDOR_M / 2, self.high[rows])
-        held = self.start + _START_HOLD_M
-        self.low[:held] = np.maximum(self.low[:held], self.low[0])
-        self.high[:held] = np.minimum(self.high[:held], self.high[0])
 
     def solve(self, offset: F64, rounds: int, iterations: int) -> float:
         """Smoothest path in the corridor, from and into `offset`; its time in seconds."""
