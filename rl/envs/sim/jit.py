@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+_KEEP_S: Final = 24 * 3600.0
 
 
 def _cache_folder() -> Path:
@@ -36,6 +39,18 @@ def _use_cache_folder() -> None:
     except OSError:  # a read-only installation: numba finds a place of its own
         return
     settings.CACHE_DIR = str(folder)
+    _remove_old_caches(folder)
+
+
+def _remove_old_caches(current: Path) -> None:
+    """Drops what earlier versions of the sources left behind, a day after it was written."""
+    for folder in current.parent.glob("numba-*"):
+        try:
+            old = time.time() - folder.stat().st_mtime > _KEEP_S
+        except FileNotFoundError:  # another process was faster
+            continue
+        if old and folder != current:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _use_cache_folder()
