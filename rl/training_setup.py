@@ -100,10 +100,13 @@ def load_pretrained(run: Run, pretrain: Path | None) -> Pretrained:
 def build_source(run: Run) -> RolloutSource:
     """The collectors of a run: processes, or in serial mode one collector in this process."""
     cfg, learner = run.cfg, run.learner
+    guide = run.guide if cfg.guide.enabled else None
+    if cfg.guide.enabled and guide is None:
+        logger.info("no pretrained policy, so there is no guide driver")
     use_averaged = learner.averaged is not None and cfg.averaging.collector_share > 0.0
     averaged = learner.averaged if use_averaged else None
     if cfg.performance.serial:
-        return _serial_source(run, averaged)
+        return _serial_source(run, averaged, guide)
     count = cfg.performance.resolved_collectors_count
     # A resumed run must not drive its first starts again, so its progress is part of the seed.
     plans = [
@@ -114,19 +117,21 @@ def build_source(run: Run) -> RolloutSource:
         cfg.performance,
         learner.online,
         averaged,
-        guide=None if run.guide is None else run.guide.network,
+        guide=None if guide is None else guide.network,
         guide_config=cfg.guide,
-        typical_race_ms=0 if run.guide is None else run.guide.typical_race_ms,
+        typical_race_ms=0 if guide is None else guide.typical_race_ms,
         weights_version=run.grad_steps,
     )
 
 
-def _serial_source(run: Run, averaged: IQN | None) -> SerialSource:
-    plan = CollectorPlan.from_config(run.cfg)
+def _serial_source(
+    run: Run, averaged: IQN | None, guide_driver: GuideDriver | None
+) -> SerialSource:
+    plan = CollectorPlan.from_config(run.cfg, progress=run.frames)
     guide = None
-    if run.guide is not None:
-        policy = Policy(run.guide.network)
-        guide = Guide(policy, run.cfg.guide, plan.cars, run.guide.typical_race_ms)
+    if guide_driver is not None:
+        policy = Policy(guide_driver.network)
+        guide = Guide(policy, run.cfg.guide, plan.cars, guide_driver.typical_race_ms)
     networks = [
         None if network is None else _cpu_copy(network)
         for network in (run.learner.online, averaged)
