@@ -201,7 +201,7 @@ def _interior_point(
             s_high = max(high[i] - x[i], _LEAST_SLACK_M)
             z_low[i] += share * ((mu - z_low[i] * step[i]) / s_low - z_low[i])
             z_high[i] += share * ((mu + z_high[i] * step[i]) / s_high - z_high[i])
-            x[i] += share * step[i]
+            x[i] = min(max(x[i] + share * step[i], low[i]), high[i])
 
 
 @compiled
