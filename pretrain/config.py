@@ -67,7 +67,9 @@ class StageConfig(StrictModel):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto takes bf16-mixed where the hardware computes in it"
     )
-    num_threads: int | None = Field(None, ge=1, description="threads on the CPU; null: all cores")
+    num_threads: int | None = Field(
+        None, ge=1, description="threads on the CPU; null: the faster of one and all, tried first"
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto | cpu | gpu")
     devices: int = Field(1, ge=1, description="devices to train on, one process each")
 

@@ -1,7 +1,6 @@
 """Set-up and course of a pretraining run, the same for both stages: build, fit, save."""
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -9,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,15 +16,14 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datasets.contract.errors import UserError
+from datasets.modules import FramesModule
 from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile, RandomState
 from pretrain.config import StageConfig
+from pretrain.hardware import StageModule, choose_threads, resolve_precision
 from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
 from rl.run_folder import read_csv
 
 logger = logging.getLogger(__name__)
-
-
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -64,27 +62,11 @@ class FitResult:
         return ", ".join([*shown, state])
 
 
-def use_hardware(config: StageConfig) -> None:
-    """Set the number of threads and seed everything that draws at random."""
-    torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
-    L.seed_everything(config.seed, workers=True, verbose=False)
-
-
-def resolve_precision(config: StageConfig) -> Precision:
-    """The precision to train in; `auto` takes bfloat16 where the hardware computes in it."""
-    if config.precision != "auto":
-        return config.precision
-    if config.accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    # Without these instructions bfloat16 is emulated and slower than float32.
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
-
-
 def fit(
     config: StageConfig,
     run: OpenedRun,
-    module: L.LightningModule,
-    data: L.LightningDataModule,
+    module: StageModule,
+    data: FramesModule,
     *,
     max_minutes: float | None,
 ) -> FitResult:
@@ -93,7 +75,7 @@ def fit(
     Args:
         config: of the stage.
         run: where to write, and what to continue.
-        module: logs `train_loss`, and `val_loss` when there is validation data.
+        module: on the CPU; logs `train_loss`, and `val_loss` when there is validation data.
         data: of the stage.
         max_minutes: limit of this call; the run can be continued after it.
 
@@ -108,6 +90,8 @@ def fit(
     early = EarlyStopping(
         monitor, patience=config.patience_epochs, min_delta=config.min_delta, check_finite=True
     )
+    threads = choose_threads(config, module, data)
+    logger.info("%s: %d threads, %s", run.folder.root, threads, resolve_precision(config))
     with _quiet_lightning():
         trainer = _build_trainer(config, run, budget, early, monitor)
         _run_trainer(trainer, module, data, run)
@@ -242,7 +226,12 @@ def _quiet_lightning() -> Iterator[None]:
         log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for text in (".*num_workers.*", ".*does not have many workers.*", ".*Checkpoint dir.*"):
+            for text in (
+                ".*LeafSpec.*",
+                ".*num_workers.*",
+                ".*does not have many workers.*",
+                ".*Checkpoint dir.*",
+            ):
                 warnings.filterwarnings("ignore", text)
             yield
     finally:

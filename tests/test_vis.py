@@ -1,5 +1,6 @@
 """The visual stage: what it writes, what it continues, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 
 from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
+from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
+from pretrain.hardware import choose_threads
 from pretrain.vis.autoencoder import Decoder, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
@@ -105,6 +108,19 @@ def test_a_call_that_runs_out_of_time_can_be_continued(dataset: Path, tmp_path: 
     assert meta is not None
     assert meta.extra["finished"] is True
     assert len(read_csv(folder / "metrics.csv")) == 2
+
+
+def test_trying_thread_counts_leaves_no_trace(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, num_threads=None)
+    data = FramesModule(dataset, batch_size=19)
+    module = VisModule(config)
+    before = torch.get_rng_state()
+    assert choose_threads(config, module, data) in (1, os.cpu_count())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in module.parameters())
+    first = next(iter(FramesModule(dataset, batch_size=19).train_dataloader()))["frame_index"]
+    assert torch.equal(next(iter(data.train_dataloader()))["frame_index"], first)
+    torch.set_num_threads(1)
 
 
 def test_a_finished_run_is_left_as_it_is(dataset: Path, tmp_path: Path) -> None:

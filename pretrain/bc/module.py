@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
+from datasets.batches import Batch
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.metrics import (
@@ -15,10 +15,11 @@ from pretrain.bc.metrics import (
     recalls,
     value_loss,
 )
+from pretrain.hardware import StageModule
 from rl.network.iqn import midpoint_taus, stratified_taus
 
 
-class BCModule(L.LightningModule):
+class BCModule(StageModule):
     """Trains the offset heads by cross-entropy, and the value head by quantile regression.
 
     Args:
@@ -54,7 +55,7 @@ class BCModule(L.LightningModule):
             self.policy.network.img_head.eval()
         return self
 
-    def losses(self, batch: dict[str, Tensor], taus: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: Batch, taus: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and its parts with the logits.
 
         Args:
@@ -80,19 +81,19 @@ class BCModule(L.LightningModule):
             loss = loss + self.config.value_loss_weight * parts["value_loss"]
         return loss, parts
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The training loss of a batch, without logging: a scalar."""
+        return self.losses(batch, self._training_taus(len(batch["frames"])))[0]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch at random quantile fractions."""
-        size, n = len(batch["frames"]), self.config.num_taus
-        if self.config.full_iqn_random_tau:
-            taus = stratified_taus(size, n, device=self.device)
-        else:
-            taus = self._fixed_taus(n)
-        loss, parts = self.losses(batch, taus)
+        size = len(batch["frames"])
+        loss, parts = self.losses(batch, self._training_taus(size))
         self._log("train", loss, parts, size)
         return loss
 
     @torch.inference_mode()
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Predictions on a batch at the fixed fractions of validation, as (K, A, A) counts."""
         logits = self.losses(batch, self._fixed_taus(self.config.num_taus_val))[1]["logits"]
         return count_predictions(logits, batch["labels"])
@@ -101,7 +102,7 @@ class BCModule(L.LightningModule):
         """Start counting."""
         self.confusion.zero_()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the predictions of one held-out batch at fixed quantile fractions."""
         loss, parts = self.losses(batch, self._fixed_taus(self.config.num_taus_val))
         size = len(batch["frames"])
@@ -133,6 +134,11 @@ class BCModule(L.LightningModule):
         return torch.optim.AdamW(
             parameters, lr=self.config.lr, weight_decay=self.config.weight_decay
         )
+
+    def _training_taus(self, size: int) -> Tensor:
+        if self.config.full_iqn_random_tau:
+            return stratified_taus(size, self.config.num_taus, device=self.device)
+        return self._fixed_taus(self.config.num_taus)
 
     def _fixed_taus(self, n: int) -> Tensor:
         return midpoint_taus(1, n, device=self.device)

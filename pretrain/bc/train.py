@@ -15,8 +15,9 @@ from datasets.modules import ReplayModule
 from pretrain.bc.config import BCConfig
 from pretrain.bc.module import BCModule
 from pretrain.bc.pictures import save_confusion
+from pretrain.hardware import seed_everything
 from pretrain.run_folder import OpenedRun, open_run
-from pretrain.training import FitResult, fit, report_finished, use_hardware
+from pretrain.training import FitResult, fit, report_finished
 from rl.transfer.artifacts import save_artifacts
 from rl.transfer.injector import inject
 from rl.transfer.sources import find_sources
@@ -37,7 +38,7 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data, the encoder or the run's folder do not fit the configuration.
     """
-    use_hardware(config)
+    seed_everything(config)
     data = _build_data(config)
     data.setup()
     with open_run(config, _inputs(config, data)) as opened:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
+from datasets.batches import Batch
+from pretrain.hardware import StageModule
 from pretrain.vis.autoencoder import Decoder, GaussianCode, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
 from rl.network.encoders import ImageHead, normalise_frames
@@ -15,7 +16,7 @@ GRAY_SPAN_01 = 0.5
 """Half of the span from black to white of a frame in [0, 1]; 1 for (x - 128) / 128."""
 
 
-class VisModule(L.LightningModule):
+class VisModule(StageModule):
     """Trains the network's image encoder by reconstruction.
 
     Args:
@@ -53,13 +54,17 @@ class VisModule(L.LightningModule):
             gray = painted * 128.0 + 128.0
         return gray.round().clamp(0, 255).to(torch.uint8)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The training loss of a batch, without logging: a scalar."""
+        return self._losses(batch["frames"])[0]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         loss, parts = self._losses(batch["frames"])
         self._log("train", parts, len(batch["frames"]))
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the losses of one held-out batch."""
         self._log("val", self._losses(batch["frames"])[1], len(batch["frames"]))
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from datasets.modules import FramesModule
+from pretrain.hardware import seed_everything
 from pretrain.run_folder import OpenedRun, open_run
-from pretrain.training import FitResult, fit, report_finished, use_hardware
+from pretrain.training import FitResult, fit, report_finished
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.pictures import save_reconstructions
@@ -35,7 +36,7 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data or the run's folder do not fit the configuration.
     """
-    use_hardware(config)
+    seed_everything(config)
     data = FramesModule(
         config.dataset,
         batch_size=config.frames_per_pass,
