@@ -31,15 +31,19 @@ class RunStatistics:
     frames_of_best: int = 0
     """Frames played when a best time last improved."""
     first_finish_s: float | None = None
-    """Seconds of training until the first greedy finish."""
+    """Seconds of training until weights trained here first finished greedily."""
 
     @property
     def training_hours(self) -> float:
         """Hours of training."""
         return self.training_seconds / 3600.0
 
-    def count(self, rollout: Rollout) -> bool:
+    def count(self, rollout: Rollout, *, own: bool = True) -> bool:
         """Take a rollout into account.
+
+        Args:
+            rollout: a run.
+            own: false for a run whose time is not the learner's: its frames count alone.
 
         Returns:
             Whether it is the fastest of its map.
@@ -47,6 +51,9 @@ class RunStatistics:
         self.frames_played += len(rollout)
         self.rollouts += 1
         self.rollouts_finished += rollout.finished
+        if not own:
+            self.alltime_min_ms.setdefault(rollout.track, DNF_MS)
+            return False
         return self.offer(rollout.track, rollout.race_time_ms)
 
     def offer(self, track: str, race_time_ms: int) -> bool:

@@ -38,8 +38,9 @@ class TrainingResult:
         frames: observations driven, over all resumes.
         grad_steps: updates, over all resumes.
         training_seconds: over all resumes.
-        first_finish_s: seconds of training until the first greedy finish, None without one.
-        alltime_min_ms: best time of each map, 300,000 without a finish.
+        first_finish_s: seconds of training until weights trained here first finished greedily; None
+            if they did not.
+        alltime_min_ms: the learner's best time on each map, 300,000 without a finish.
         final: the champion on fresh starts, one result per map; empty if it was interrupted or
             nothing was evaluated.
     """
@@ -125,7 +126,7 @@ def _train(
             reporter = Reporter(run, progress, resumed=resumed)
             loop = TrainingLoop(run, source, reporter, limits, stop)
             for rollout in pretrained.driven:
-                loop.take(rollout)
+                loop.take(rollout, own=False)
             if pretrained.policy is not None:
                 loop.evaluate(pretrained.policy)
             try:

@@ -157,12 +157,17 @@ class TrainingLoop:
         for rollout in rollouts:
             self.take(rollout)
 
-    def take(self, rollout: Rollout) -> None:
-        """Count a rollout, and remember it if it is to be learnt from."""
+    def take(self, rollout: Rollout, *, own: bool = True) -> None:
+        """Count a rollout, and remember it if it is to be learnt from.
+
+        Args:
+            rollout: a run.
+            own: whether the learner drove it; a pretrained policy's times are not the run's.
+        """
         run = self._run
-        is_best = run.statistics.count(rollout)
-        if rollout.finished and not rollout.is_exploration:
-            self._note_first_finish()
+        is_best = run.statistics.count(rollout, own=own)
+        if own and rollout.finished and not rollout.is_exploration:
+            self._note_first_finish(rollout.weights_version)
         schedule = run.cfg.schedules_at(run.frames)
         if schedule.memory_capacity != run.memory.capacity:
             run.memory.resize(schedule.memory_capacity)
@@ -183,9 +188,10 @@ class TrainingLoop:
             run.pace.owe(cfg.additional_transition_after_reset)
             logger.info("weights were partially reset at %d frames", run.frames)
 
-    def _note_first_finish(self) -> None:
+    def _note_first_finish(self, weights_version: int) -> None:
+        """Note when weights that were trained here, not loaded or random ones, first finish."""
         statistics = self._run.statistics
-        if statistics.first_finish_s is None:
+        if statistics.first_finish_s is None and weights_version > 0:
             statistics.first_finish_s = statistics.training_seconds
             logger.info("first greedy finish after %s", duration(statistics.training_seconds))
 
@@ -245,7 +251,8 @@ class TrainingLoop:
         """Evaluate the current weights and let them challenge the champion.
 
         Args:
-            pretrained: evaluate this network, of the run's architecture, instead.
+            pretrained: evaluate this network, of the run's architecture, instead. It may become
+                champion, but its times are not the run's.
         """
         run, started = self._run, time.monotonic()
         learner, cfg = run.learner, run.cfg.evaluation
@@ -258,7 +265,8 @@ class TrainingLoop:
         candidate.load_state_dict(network.state_dict())
         run.evaluations += 1
         results = self._drive(candidate, _SCREENING, cfg.starts)
-        self._offer(results)
+        if pretrained is None:
+            self._offer(results)
 
         def fresh(network: IQN) -> list[EvaluationResult]:
             if not cfg.champion:
@@ -326,6 +334,6 @@ class TrainingLoop:
             best = result.best_run
             if best is None:
                 continue
-            self._note_first_finish()
+            self._note_first_finish(run.grad_steps)
             if run.statistics.offer(result.track, best.race_time_ms):
                 self._reporter.best_run(best)

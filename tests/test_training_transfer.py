@@ -9,11 +9,15 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.collector import CollectorPlan
+from rl.evaluation import DNF_MS
 from rl.network.iqn import IQN
+from rl.progress import ProgressLine
+from rl.reporting import Reporter
 from rl.run_folder import RunFolder, read_csv
 from rl.run_state import Run
 from rl.training import train
-from rl.training_setup import load_pretrained
+from rl.training_loop import Limits, StopSignal, TrainingLoop
+from rl.training_setup import build_source, load_pretrained
 from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, module_tensors, save_artifacts
 from rl.warm_up import calibration_data, drive_warm_up
 from tests.rl_samples import tiny_config, tiny_network
@@ -55,6 +59,29 @@ def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> Non
         "1",
     )
     assert int(first["frames"]) > 100  # the warm-up's runs count and are learnt from
+
+
+def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> None:
+    path, _ = pretrained(tmp_path)
+    run = Run.new(tiny_config(tmp_path, transfer=TRANSFER), RunFolder(tmp_path / "run"))
+    loaded = load_pretrained(run, path)
+    with ProgressLine() as progress:
+        reporter = Reporter(run, progress, resumed=False)
+        limits = Limits(None, None, None, None)
+        loop = TrainingLoop(run, build_source(run), reporter, limits, StopSignal())
+        for rollout in loaded.driven:
+            loop.take(rollout, own=False)
+        assert loop.evaluate(loaded.policy)[0].finish_rate == 1.0
+        reporter.close()
+    assert any(rollout.finished for rollout in loaded.driven)
+    assert run.statistics.alltime_min_ms == {"straight": DNF_MS}
+    assert run.statistics.frames_of_best == 0
+    assert run.statistics.first_finish_s is None
+    assert not run.folder.best_runs.exists()
+    assert run.champion.weights is not None  # yet it is the one to beat
+    loop.evaluate()
+    assert run.statistics.alltime_min_ms["straight"] < DNF_MS
+    assert run.statistics.first_finish_s is None  # these weights have learnt nothing here
 
 
 def test_calibration_can_be_switched_off(tmp_path: Path) -> None:
@@ -126,7 +153,7 @@ def test_processes_with_guide_and_averaged_weights_learn(tmp_path: Path) -> None
     )
     result = train(cfg, pretrain=path, max_grad_steps=30)
     assert result.grad_steps == 30
-    assert result.first_finish_s is not None
+    assert result.alltime_min_ms["straight"] < DNF_MS
     resumed = train(cfg, resume=result.folder.root, max_grad_steps=35)
     assert resumed.grad_steps == 35
     assert resumed.frames >= result.frames
