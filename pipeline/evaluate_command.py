@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage_commands import Commands
+from pipeline.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
     from rl.evaluation import EvaluationResult
@@ -20,6 +20,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--track", default="A01", help="name, random:SEED or a .npy line")
     parser.add_argument("--episodes", type=int, default=32, metavar="N", help="runs, default 32")
     parser.add_argument("--seed", type=int, default=0, help="of the starts' variation")
+    add_legacy_input(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.set_defaults(run=run_eval)
 
@@ -29,13 +30,17 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from datasets.contract.errors import UserError
     from rl.envs.registry import find_track
     from rl.evaluation import evaluate, evaluate_drivers
+    from rl.network.config import NetworkConfig
     from rl.transfer.policy import load_policy
 
     if arguments.episodes < 1:
         raise UserError(f"--episodes {arguments.episodes}: expected at least 1")
     track = find_track(arguments.track)
     folder = policy_folder(arguments.policy)
-    network = load_policy(folder)
+    legacy = arguments.legacy_input
+    # Files without metadata do not say which network they belong to: it can only be the usual one.
+    usual = None if legacy is None else NetworkConfig()
+    network = load_policy(folder, legacy_input=legacy, network=usual)
     options = {"starts": arguments.episodes, "seed": arguments.seed}
     policy = evaluate(network, track, **options)
     drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}

@@ -18,6 +18,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
 
     bc = commands.add_parser("bc", help="stage 2: behavioural cloning, write the heads' files")
     _add_common(bc, DEFAULT_BC_CONFIG)
+    add_legacy_input(bc)
     bc.set_defaults(run=run_bc)
 
     rl = commands.add_parser("rl", help="stage 3: reinforcement learning from pretrained parts")
@@ -26,6 +27,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     start = rl.add_mutually_exclusive_group()
     start.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
     start.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    add_legacy_input(rl)
     rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
     rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
     rl.set_defaults(run=run_rl)
@@ -44,6 +46,23 @@ def _add_common(parser: argparse.ArgumentParser, config: Path) -> None:
         help="override one key, for example --set nn.vis.freeze=true; may be repeated",
     )
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes")
+
+
+def add_legacy_input(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how artifacts without metadata scaled their frames."""
+    parser.add_argument(
+        "--legacy-input",
+        choices=("01", "iqn"),
+        help="how frames were scaled for artifacts without metadata: 01 is x / 255, "
+        "iqn is (x - 128) / 128",
+    )
+
+
+def _overrides(arguments: argparse.Namespace, legacy_key: str) -> list[str]:
+    """The overrides of the command line, that of `--legacy-input` included."""
+    if arguments.legacy_input is None:
+        return list(arguments.overrides)
+    return [*arguments.overrides, f"{legacy_key}={arguments.legacy_input}"]
 
 
 def run_vis(arguments: argparse.Namespace) -> int:
@@ -66,7 +85,8 @@ def run_bc(arguments: argparse.Namespace) -> int:
     from pretrain.bc.config import BCConfig
     from pretrain.bc.train import run
 
-    config = load_config(BCConfig, arguments.config, arguments.overrides)
+    overrides = _overrides(arguments, "encoder_legacy_input")
+    config = load_config(BCConfig, arguments.config, overrides)
     ensure_dataset(Path(config.dataset))
     run(config, max_minutes=arguments.max_minutes)
     return 0
@@ -84,7 +104,8 @@ def run_rl(arguments: argparse.Namespace) -> int:
         folder = RunFolder(arguments.resume)
         folder.check_exists()
         path = arguments.config or folder.config
-    config = load_config(RLConfig, path, arguments.overrides, removed=REMOVED_KEYS)
+    overrides = _overrides(arguments, "transfer.legacy_input")
+    config = load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
     train(
         config,
         pretrain=arguments.pretrain,

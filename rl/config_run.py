@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from datasets.contract.config import StrictModel
+from rl.network.config import LegacyInput
 
 
 class MapCycleEntry(StrictModel):
@@ -92,7 +93,7 @@ class TransferConfig(StrictModel):
     )
     calibration_grad_steps: int = Field(400, ge=1, description="updates of the fit")
     calibration_learning_rate: float = Field(1e-3, gt=0.0, description="learning rate of the fit")
-    legacy_input: Literal["01", "iqn"] | None = Field(
+    legacy_input: LegacyInput | None = Field(
         None, description="01 | iqn: how files without metadata scaled their images; null: refuse"
     )
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from datasets.contract.actions import N_ACTIONS, TICK_MS
 from pretrain.config import StageConfig, check_image_size, network_of
-from rl.network.config import NetworkConfig
+from rl.network.config import LegacyInput, NetworkConfig
 
 
 class BCConfig(StageConfig):
@@ -63,7 +63,7 @@ class BCConfig(StageConfig):
     encoder_init_path: Path | None = Field(
         None, description="path of an encoder.pt to start from; null: random weights"
     )
-    encoder_legacy_input: Literal["01", "iqn"] | None = Field(
+    encoder_legacy_input: LegacyInput | None = Field(
         None, description="01 | iqn: input scale of an encoder.pt without metadata"
     )
     freeze_encoder: bool = Field(False, description="true | false: keep the encoder as it starts")

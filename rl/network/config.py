@@ -1,8 +1,8 @@
 """Schema of the `nn:` section, which the imitation and the reinforcement stage share."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from datasets.contract.config import StrictModel
 from datasets.contract.floats import N_FLOATS
@@ -10,6 +10,15 @@ from datasets.contract.floats import N_FLOATS
 DEFAULT_CHANNELS = {"default": (16, 32, 64, 32), "impala": (32, 64, 64)}
 CONV_KERNELS = (4, 4, 3, 3)
 CONV_STRIDES = (2, 2, 2, 1)
+
+
+def _quoted(value: object) -> object:
+    """YAML reads a bare 01 as the number 1."""
+    return "01" if value == 1 and isinstance(value, int) else value
+
+
+LegacyInput = Annotated[Literal["01", "iqn"], BeforeValidator(_quoted)]
+"""How files without metadata scaled their frames: 01 is x / 255, iqn is (x - 128) / 128."""
 
 
 class PartConfig(StrictModel):

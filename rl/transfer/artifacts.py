@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from pydantic import Field, ValidationError
@@ -24,7 +24,7 @@ from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.network.config import NetworkConfig
+from rl.network.config import LegacyInput, NetworkConfig
 
 FORMAT_VERSION: Final = 1
 META_FILE: Final = "pretrain_meta.json"
@@ -43,7 +43,6 @@ FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 IMAGE_NORMALISATION: Final = "(x - 128) / 128"
 
-LegacyInput = Literal["01", "iqn"]
 Tensors = dict[str, Tensor]
 
 _LOAD_ERRORS = (

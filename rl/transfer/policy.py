@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from datasets.contract.errors import UserError
-from rl.network.config import NetworkConfig
+from rl.network.config import LegacyInput, NetworkConfig
 from rl.network.iqn import IQN
-from rl.transfer.artifacts import LegacyInput
 from rl.transfer.injector import inject
 from rl.transfer.sources import Sources, find_sources
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.contract.errors import UserError
-from rl.network.config import NetworkConfig
+from rl.network.config import LegacyInput, NetworkConfig
 from rl.network.iqn import PARTS
 from rl.transfer.artifacts import (
     ACTIONS_HEAD_FILE,
@@ -14,7 +14,6 @@ from rl.transfer.artifacts import (
     FLOAT_HEAD_FILE,
     IQN_FILE,
     Artifact,
-    LegacyInput,
     Tensors,
     load_artifact,
 )
