@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from datasets.contract.config import StrictModel
-from rl.network.config import NetworkConfig
+from rl.network.config import NetworkConfig, PartConfig
 
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -121,3 +121,30 @@ def check_image_size(stage: StageConfig, network: NetworkConfig) -> None:
         here, there = getattr(stage, key), getattr(network, key)
         if key in network.model_fields_set and here != there:
             raise ValueError(f"{key} is {here}, but nn.{key} is {there}; set {key} alone")
+
+
+_PART_KEYS = {
+    "vis": "nn.vis",
+    "floats": "nn.floats",
+    "iqn": "nn.iqn",
+    "advantage": "nn.decoder.advantage",
+    "value": "nn.decoder.value",
+}
+
+
+def part_problems(network: NetworkConfig, instead: str = "") -> list[str]:
+    """Options of an `nn` section that only stage 3 follows: refused, since they would do nothing.
+
+    Args:
+        network: the section.
+        instead: what this stage has for the same purpose.
+    """
+    found = [
+        f"{key}.{option}"
+        for name, key in _PART_KEYS.items()
+        for option, field in PartConfig.model_fields.items()
+        if getattr(network.part(name), option) != field.default
+    ]
+    if not found:
+        return []
+    return [f"{', '.join(found)} is for stage 3, set it in the configuration of rl{instead}"]

@@ -169,6 +169,12 @@ def test_config_refuses_what_cannot_be_folded(tmp_path: Path) -> None:
         VisConfig.model_validate({"nn": {"image_size": 128}})
 
 
+def test_config_refuses_options_that_only_stage_3_follows() -> None:
+    warm_up = {"vis": {"freeze": True, "unfreeze_at_frames": 9}}
+    with pytest.raises(ValueError, match=r"nn\.vis\.freeze, nn\.vis\.unfreeze_at_frames is for"):
+        VisConfig.model_validate({"nn": warm_up})
+
+
 @pytest.mark.parametrize(("map_shape", "size"), [((3, 2, 5), (36, 50)), ((2, 8, 8), (64, 64))])
 def test_decoder_paints_any_size(map_shape: tuple[int, int, int], size: tuple[int, int]) -> None:
     decoder = Decoder(map_shape, size, n_stack=2)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.contract.actions import N_ACTIONS, TICK_MS
-from pretrain.config import StageConfig, check_image_size, network_of
+from pretrain.config import StageConfig, check_image_size, network_of, part_problems
 from rl.network.config import LegacyInput, NetworkConfig
 
 
@@ -99,6 +99,7 @@ class BCConfig(StageConfig):
     def _check(self) -> Self:
         check_image_size(self, self.nn)
         problems = [*self._mode_problems(), *self._offset_problems()]
+        problems += part_problems(self.nn, "; here freeze_encoder keeps the encoder as it starts")
         if self.n_actions != N_ACTIONS:
             problems.append(f"n_actions is {self.n_actions}; the network has {N_ACTIONS} actions")
         if not self.nn.use_image_head and (self.encoder_init_path or self.bc_mode == "backbone"):

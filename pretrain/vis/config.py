@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pretrain.config import StageConfig, check_image_size, network_of
+from pretrain.config import StageConfig, check_image_size, network_of, part_problems
 from rl.network.config import NetworkConfig
 
 
@@ -40,6 +40,9 @@ class VisConfig(StageConfig):
     @model_validator(mode="after")
     def _check_network(self) -> Self:
         check_image_size(self, self.nn)
+        problems = part_problems(self.nn)
+        if problems:
+            raise ValueError("; ".join(problems))
         cnn = self.network.vis.cnn
         if not self.nn.use_image_head:
             raise ValueError("nn.use_image_head is false: there is no encoder to train")
