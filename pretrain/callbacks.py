@@ -63,7 +63,8 @@ class Budget(L.Callback):
         batch_idx: int,
     ) -> None:
         self._tick()
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        ends_epoch = batch_idx + 1 == trainer.num_training_batches  # and with it a step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not ends_epoch:
             return  # in the middle of a step, whose gradients would be lost
         self.out_of_time = self.elapsed_s >= self._limit_s
         self.cut_off = self._last - self._started >= self._call_limit_s

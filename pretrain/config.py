@@ -147,4 +147,4 @@ def part_problems(network: NetworkConfig, instead: str = "") -> list[str]:
     ]
     if not found:
         return []
-    return [f"{', '.join(found)} is for stage 3, set it in the configuration of rl{instead}"]
+    return [f"only stage 3 follows {', '.join(found)}: set it in the configuration of rl{instead}"]

@@ -187,7 +187,10 @@ def test_a_missing_or_other_encoder_is_refused(dataset: Path, tmp_path: Path) ->
         ({"bc_mode": "backbone"}, "use_actions_head: false and use_full_iqn: false"),
         ({"n_actions": 9}, "the network has 12 actions"),
         ({"nn": {"floats": {"enabled": False}}}, "set use_floats alone"),
-        ({"nn": {"vis": {"freeze": True}}}, r"nn\.vis\.freeze is for stage 3.*freeze_encoder"),
+        (
+            {"nn": {"vis": {"freeze": True}}},
+            r"only stage 3 follows nn\.vis\.freeze: .*freeze_encoder",
+        ),
         ({"nn": {"decoder": {"value": {"lr_scale": 0.5}}}}, r"nn\.decoder\.value\.lr_scale"),
     ],
 )

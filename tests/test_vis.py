@@ -110,6 +110,11 @@ def test_a_call_that_runs_out_of_time_can_be_continued(dataset: Path, tmp_path: 
     assert len(read_csv(folder / "metrics.csv")) == 2
 
 
+def test_time_also_runs_out_in_an_epoch_shorter_than_a_step(dataset: Path, tmp_path: Path) -> None:
+    folder = run(vis_config(dataset, tmp_path, batch_size=128 * 1000), max_minutes=1e-9)
+    assert len(read_csv(folder / "metrics.csv")) == 1
+
+
 def test_trying_thread_counts_leaves_no_trace(dataset: Path, tmp_path: Path) -> None:
     config = vis_config(dataset, tmp_path, num_threads=None)
     data = FramesModule(dataset, batch_size=19)
@@ -171,7 +176,7 @@ def test_config_refuses_what_cannot_be_folded(tmp_path: Path) -> None:
 
 def test_config_refuses_options_that_only_stage_3_follows() -> None:
     warm_up = {"vis": {"freeze": True, "unfreeze_at_frames": 9}}
-    with pytest.raises(ValueError, match=r"nn\.vis\.freeze, nn\.vis\.unfreeze_at_frames is for"):
+    with pytest.raises(ValueError, match=r"follows nn\.vis\.freeze, nn\.vis\.unfreeze_at_frames"):
         VisConfig.model_validate({"nn": warm_up})
 
 
