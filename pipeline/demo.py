@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from datasets.contract.config import load_config
+from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from datasets.reader import ReplayFile
 from pipeline.animation import drive_again, save_side_by_side
@@ -34,6 +35,7 @@ STARTS: Final = 64
 VIS_CONFIG: Final = Path("config_files/pretrain/vis/pretrain_config_demo.yaml")
 BC_CONFIG: Final = Path("config_files/pretrain/bc/pretrain_config_bc_demo.yaml")
 RL_CONFIG: Final = Path("config_files/rl/config_quick.yaml")
+_DEMO_FILES: Final = ("replays.h5", "replays.h5.parts", "summary.json")
 FRESH_STARTS_SEED: Final = 10_000
 """Added to the demo's seed: starts that neither training nor its evaluations have seen."""
 
@@ -72,16 +74,16 @@ class DemoResult:
 def demo(out: Path, *, seed: int = 0) -> DemoResult:
     """Run all stages and write pictures and `summary.json` into `out`.
 
-    An earlier demo in `out` is kept under another name.
+    An earlier demo in `out` is kept under another name; other files are left alone.
 
     Args:
         out: folder of everything that the demo writes.
         seed: of drivers, training and starts; the final starts differ from all of training's.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or holds something else.
     """
-    _keep_earlier(out)
+    keep_earlier(out)
     started = time.monotonic()
     seconds: dict[str, float] = {}
     track = find_track(TRACK)
@@ -103,12 +105,23 @@ def demo(out: Path, *, seed: int = 0) -> DemoResult:
     return result
 
 
-def _keep_earlier(out: Path) -> None:
-    if out.exists():
-        stamp = datetime.fromtimestamp(out.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
-        kept = out.with_name(f"{out.name}_{stamp}")
+def keep_earlier(out: Path) -> None:
+    """Give the demo in `out` another name.
+
+    Raises:
+        UserError: something else than a demo is there; it is left alone.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not any((out / name).exists() for name in _DEMO_FILES):
+        raise UserError(f"{out}: holds no earlier demo; choose another folder with --out FOLDER")
+    stamp = datetime.fromtimestamp(out.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
+    kept = out.with_name(f"{out.name}_{stamp}")
+    try:
         out.rename(kept)
-        logger.info("the earlier demo is kept in %s", kept)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be renamed ({error}); choose another with --out") from error
+    logger.info("the earlier demo is kept in %s", kept)
 
 
 @contextmanager
