@@ -120,6 +120,17 @@ def test_full_iqn_drives_like_the_main_head_at_every_clock(dataset: Path, tmp_pa
     assert len(set(logits.argmax(dim=1).tolist())) > 1
 
 
+def test_logits_are_not_rounded_where_autocast_is_on(tmp_path: Path) -> None:
+    policy = BCModule(bc_config(tmp_path / "x.h5", tmp_path)).policy
+    frames = torch.randint(0, 256, (4, 1, 36, 36), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inputs = policy.head_inputs(frames, torch.zeros(4, 184), midpoint_taus(1, 5))
+        outputs = (policy.logits(inputs), policy.values(inputs))
+    for output in outputs:
+        assert output.dtype == torch.float32
+        assert not torch.equal(output, output.bfloat16().float())
+
+
 def test_full_iqn_run_folder(dataset: Path, tmp_path: Path) -> None:
     folder = run(bc_config(dataset, tmp_path))
     assert (folder / "confusion.png").is_file()

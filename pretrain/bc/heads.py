@@ -79,15 +79,15 @@ class OffsetPolicy(nn.Module):
         """
         inputs = F.dropout(inputs, self.dropout_features, self.training)
         rows = [
-            self.head(offset).last(self.head(offset).hidden(inputs).mean(dim=1))
+            self.head(offset).output(self.head(offset).hidden(inputs).mean(dim=1))
             for offset in self.offsets_ms
         ]
-        return torch.stack(rows, dim=1).float()
+        return torch.stack(rows, dim=1)
 
     def values(self, inputs: Tensor) -> Tensor:
         """Quantiles of the return, (B, N), from (B, N, D) inputs."""
         values: Tensor = self.network.V_head(inputs)
-        return values.squeeze(-1).float()
+        return values.squeeze(-1)
 
     def trained_modules(self, config: BCConfig) -> dict[str, nn.Module]:
         """The parts that this run trains, by the name that artifacts carry."""
