@@ -51,6 +51,21 @@ def test_all_problems_are_in_one_message_with_hints(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
+def test_a_problem_names_the_variable_or_option_that_it_came_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "vis: {freeze: maybe}")
+    environment = {"RULKA_RATE": "1", "RULKA_LEARNING_RATE": "fast", "RULKA_VIS__FREZE": "1"}
+    with pytest.raises(UserError) as caught:
+        load_config(Example, path, ["entries=[{repeat: x}]"], environment=environment)
+    message = str(caught.value)
+    assert "environment variable RULKA_RATE: unknown key `rate`" in message
+    assert "environment variable RULKA_LEARNING_RATE: `learning_rate`: " in message
+    assert "environment variable RULKA_VIS__FREZE: unknown key `vis.freze`" in message
+    assert "--set entries=[{repeat: x}]: `entries.0.repeat`: " in message
+    assert "; `vis.freeze`: " in message or f"{path}: `vis.freeze`: " in message
+    with pytest.raises(UserError, match=r"--set learning_rate=slow: `learning_rate`"):
+        load_config(Example, path, ["learning_rate=slow"], environment=environment)
+
+
 def test_a_removed_key_names_its_successor() -> None:
     with pytest.raises(UserError, match=r"`frozen` was removed: use vis\.freeze"):
         load_config(Example, None, ["frozen=true"], removed={"frozen": "use vis.freeze"})

@@ -52,23 +52,27 @@ def load_config(
     source = str(path) if path is not None else model.__name__
     values = _read_yaml(Path(path), ()) if path is not None else {}
     variables = os.environ if environment is None else environment
+    origins: dict[tuple[str, ...], str] = {}  # of the keys that are not the file's
     for name, text in sorted(variables.items()):
         if name.startswith(ENV_PREFIX):
-            _assign(values, name.removeprefix(ENV_PREFIX).lower().split("__"), text, name)
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            origins[tuple(keys)] = f"environment variable {name}"
+            _assign(values, keys, text, f"environment variable {name}")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise UserError(
                 f"--set {override}: expected KEY=VALUE, for example --set nn.vis.freeze=true"
             )
+        origins[tuple(key.split("."))] = f"--set {override}"
         _assign(values, key.split("."), text, f"--set {override}")
-    problems = _removed_keys(values, removed or {})
+    problems = _removed_keys(values, removed or {}, origins)
     if problems:
         raise UserError(f"{source}: " + "; ".join(problems))
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_explain(error, model))) from error
+        raise UserError(f"{source}: " + "; ".join(_explain(error, model, origins))) from error
 
 
 def dump_config(config: StrictModel, path: Path) -> None:
@@ -135,32 +139,46 @@ def _assign(values: dict[str, Any], keys: Sequence[str], text: str, source: str)
     section[keys[-1]] = value
 
 
-def _removed_keys(values: Mapping[str, Any], removed: Mapping[str, str]) -> list[str]:
+def _removed_keys(
+    values: Mapping[str, Any], removed: Mapping[str, str], origins: Mapping[tuple[str, ...], str]
+) -> list[str]:
     problems = []
     for dotted, hint in removed.items():
         section: Any = values
         for key in dotted.split("."):
             section = section.get(key, _ABSENT) if isinstance(section, Mapping) else _ABSENT
         if section is not _ABSENT:
-            problems.append(f"`{dotted}` was removed: {hint}")
+            origin = _origin(dotted.split("."), origins)
+            problems.append(f"{origin}`{dotted}` was removed: {hint}")
     return problems
 
 
 _ABSENT: Final = object()
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def _origin(location: Sequence[str], origins: Mapping[tuple[str, ...], str]) -> str:
+    """Where the value at `location` came from, as a prefix; empty for the file's own."""
+    for length in range(len(location), 0, -1):
+        if tuple(location[:length]) in origins:
+            return f"{origins[tuple(location[:length])]}: "
+    return ""
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], origins: Mapping[tuple[str, ...], str]
+) -> list[str]:
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
         key = ".".join(location)
+        origin = _origin(location, origins)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
             hint = (
                 f", did you mean `{near[0]}`?" if near else f" (known: {', '.join(sorted(known))})"
             )
-            lines.append(f"unknown key `{key}`{hint}")
+            lines.append(f"{origin}unknown key `{key}`{hint}")
         elif problem["type"] == "missing":
             lines.append(f"`{key}` is missing")
         else:
@@ -170,7 +188,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
                 if isinstance(problem["input"], dict | BaseModel)
                 else f", got {problem['input']!r}"
             )
-            lines.append(f"`{key}`: {message}{shown}" if key else message)
+            lines.append(f"{origin}`{key}`: {message}{shown}" if key else message)
     return lines
 
 
