@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 TRACK: Final = "short"
 REPLAYS: Final = 100
 STARTS: Final = 64
+BUDGET_S: Final = 440.0
+"""Of all stages; reinforcement learning gets what the others leave of it, within limits."""
+RL_SECONDS: Final = (120.0, 270.0)
 VIS_CONFIG: Final = Path("config_files/pretrain/vis/pretrain_config_demo.yaml")
 BC_CONFIG: Final = Path("config_files/pretrain/bc/pretrain_config_bc_demo.yaml")
 RL_CONFIG: Final = Path("config_files/rl/config_quick.yaml")
@@ -96,7 +99,8 @@ def demo(out: Path, *, seed: int = 0) -> DemoResult:
     fresh = seed + FRESH_STARTS_SEED
     bc = evaluate(load_policy(bc_folder), track, starts=STARTS, seed=fresh)
     with _stage("rl", seconds):
-        trained = _train_rl(out, bc_folder, seed)
+        left_s = BUDGET_S - (time.monotonic() - started)
+        trained = _train_rl(out, bc_folder, seed, float(np.clip(left_s, *RL_SECONDS)))
     best = evaluate(load_policy(trained.folder.best), track, starts=STARTS, seed=fresh)
     expert = evaluate_drivers(track, "expert", starts=STARTS, seed=fresh)
     seconds["total"] = time.monotonic() - started
@@ -159,14 +163,15 @@ def _train_bc(out: Path, seed: int) -> Path:
     return run(load_config(BCConfig, BC_CONFIG, overrides))
 
 
-def _train_rl(out: Path, bc_folder: Path, seed: int) -> TrainingResult:
+def _train_rl(out: Path, bc_folder: Path, seed: int, seconds: float) -> TrainingResult:
     overrides = [
         f"run_name={TRACK}",
         f"output_dir={out / 'rl'}",
         f"tensorboard_dir={out / 'tensorboard'}",
         f"seed={seed}",
     ]
-    return train(load_rl_config(RL_CONFIG, overrides), pretrain=bc_folder)
+    config = load_rl_config(RL_CONFIG, overrides)
+    return train(config, pretrain=bc_folder, max_minutes=seconds / 60)
 
 
 def _report(out: Path, result: DemoResult, track: Track, trained: TrainingResult) -> None:
