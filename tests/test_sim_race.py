@@ -222,6 +222,22 @@ def test_as_many_actions_as_cars() -> None:
         batch.step(np.zeros(3, np.uint8))
 
 
+@pytest.mark.parametrize("wrong", [12, -1, 256])
+def test_an_action_that_does_not_exist_is_refused(wrong: int) -> None:
+    batch = RaceBatch([find_track("short")], [0, 0], render=False)
+    with pytest.raises(ValueError, match="actions 0 to 11"):
+        batch.step(np.array([0, wrong]))  # int64, as argmax gives
+    assert not batch.race_time_ms.any()
+
+
+def test_full_throttle_alone_does_not_finish_the_short_track() -> None:
+    batch = RaceBatch([find_track("short")], np.zeros(16, np.int64), render=False)
+    batch.reset(np.arange(16), np.arange(16))
+    while not (batch.finished | batch.truncated).all():
+        batch.step(np.full(16, GAS, np.uint8))
+    assert not batch.finished.any()
+
+
 def test_an_expert_drives_over_its_own_bridge() -> None:
     line = ReferenceLine.from_points(figure_eight(8.0))
     track = Track("eight", road_for_line(line, 3), line)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import ACTION_FORWARD, TICKS_PER_ACTION
+from datasets.contract.actions import ACTION_FORWARD, N_ACTIONS, TICKS_PER_ACTION
 from datasets.contract.floats import N_FLOATS
 from rl.envs.sim.car import STATE_SIZE
 from rl.envs.sim.floats import observe_cars
@@ -97,7 +97,11 @@ class RaceBatch:
         self._observe_placed(chosen)
 
     def step(self, actions: U8) -> None:
-        """50 ms with each car's action (B,) held, then an observation."""
+        """50 ms with each car's action (B,) held, then an observation.
+
+        Raises:
+            ValueError: not one action per car, or an action that does not exist.
+        """
         self._tick(actions, TICKS_PER_ACTION)
         self.observe()
 
@@ -137,9 +141,12 @@ class RaceBatch:
         self.observe()
 
     def _tick(self, actions: U8, ticks: int) -> None:
-        held = np.ascontiguousarray(actions, dtype=np.uint8)
-        if held.shape != (self.num_cars,):
-            raise ValueError(f"expected {self.num_cars} actions, got an array {held.shape}")
+        given = np.asarray(actions)
+        if given.shape != (self.num_cars,):
+            raise ValueError(f"expected {self.num_cars} actions, got an array {given.shape}")
+        if given.max() >= N_ACTIONS or given.min() < 0:  # compiled code would read beyond a table
+            raise ValueError(f"expected actions 0 to {N_ACTIONS - 1}, got {given}")
+        held = np.ascontiguousarray(given, dtype=np.uint8)
         tick_cars(self._cars, self._course, held, ticks, self._limits)
 
     def _observe_placed(self, chosen: I64) -> None:
