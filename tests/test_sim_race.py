@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,21 @@ def test_the_finish_is_timed_to_ten_milliseconds() -> None:
     while not by_step.finished[0]:
         by_step.step(np.array([GAS], np.uint8))
     assert by_step.race_time_ms[0] == by_tick.race_time_ms[0]
+
+
+def test_the_finish_lies_across_the_road_although_points_are_rounded() -> None:
+    track = clean_track([Straight(150)])
+    points = track.line.points.copy()
+    points[:, 0] = 0.0
+    points[-1, 0] = 0.2  # as rounding and the last metres of a drift leave it
+    track = dataclasses.replace(track, line=ReferenceLine.from_points(points))
+    batch = RaceBatch([track], [0, 0], render=False)
+    batch.state[:, X] = (-4.0, 4.0)
+    batch.state[:, YAW] = 0.0
+    batch.state[:, VZ] = 40.0
+    hold(batch, GAS, 8000)
+    assert batch.finished.all()
+    assert abs(batch.race_time_ms[0] - batch.race_time_ms[1]) <= 10
 
 
 def test_a_finished_car_stands_at_the_line_end_and_stays() -> None:

@@ -202,6 +202,14 @@ def test_packed_tracks_keep_every_row() -> None:
         np.testing.assert_array_equal(packed.line_axes[zones][:-1], track.line.axes)
 
 
+def test_the_banner_stands_where_the_line_ends(track: Track) -> None:
+    packed = pack_tracks([find_track("short"), track])
+    row = packed.finish_row[1] - packed.road_offset[1]
+    apart = track.line.finish_point - track.road.center[row]
+    assert abs(apart[[0, 2]] @ track.road.forward[row]) < 1.0
+    assert abs(apart[1]) < 2.0
+
+
 def test_the_seed_of_a_line_draws_its_road() -> None:
     line = ReferenceLine.from_points(figure_eight(8.0))
     one, two = road_for_line(line, 1), road_for_line(line, 2)

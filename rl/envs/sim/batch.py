@@ -37,7 +37,7 @@ START_ALONG_M: Final = 2.0  # start variation, each uniform
 START_ASIDE_M: Final = 1.0
 START_SPEED_MPS: Final = 10.0 / 3.6
 START_ANGLE_RAD: Final = math.radians(3.0)
-_AIM_POINTS: Final = 10  # recorded points are rounded: the start's direction needs a few metres
+_AIM_POINTS: Final = 10  # recorded points are rounded: a direction needs a few metres of them
 
 
 class RaceBatch:
@@ -260,8 +260,9 @@ def _start(track: Track) -> tuple[float, float, float]:
 
 def _course(packed: PackedTracks, tracks: Sequence[Track]) -> Course:
     point = np.array([track.line.finish_point[[0, 2]] for track in tracks])
-    last = np.array([(t.line.points[-1] - t.line.points[-2])[[0, 2]] for t in tracks])
-    last /= np.linalg.norm(last, axis=1, keepdims=True)
+    lines = [track.line.points for track in tracks]
+    ahead = np.array([points[-1] - points[-1 - _AIM_POINTS] for points in lines])
+    last = ahead[:, [0, 2]] / np.linalg.norm(ahead[:, [0, 2]], axis=1, keepdims=True)
     return Course(
         ground=ground_table(packed),
         ground_offset=packed.road_offset,

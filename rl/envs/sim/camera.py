@@ -29,7 +29,7 @@ from rl.envs.sim.raster import (
     point_at,
     shrink,
 )
-from rl.envs.sim.road import LEAD_OUT_M, PackedTracks
+from rl.envs.sim.road import PackedTracks
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -73,7 +73,6 @@ class CameraSpec(NamedTuple):
 
 
 CAMERA: Final = CameraSpec()
-_FINISH_FROM_END: Final = int(LEAD_OUT_M)
 
 
 @compiled
@@ -249,7 +248,7 @@ def _draw_side(
     """
     first = tracks.road_offset[track]
     last = tracks.road_offset[track + 1] - 1
-    finish = last - _FINISH_FROM_END
+    finish = tracks.finish_row[track]
     center, left = tracks.road_center, tracks.road_left
     edges, walls, kinds = tracks.road_edges, tracks.road_walls, tracks.patch_kind
     span = tracks.patch_span

@@ -77,6 +77,7 @@ class PackedTracks(NamedTuple):
     line_cumulative: F64
     line_radius: F64
     line_offset: I64
+    finish_row: I64  # (T,) row of road_center at the line's finish
 
 
 # Columns of the ground table, which holds the same numbers as the arrays above: compiled code that
@@ -118,6 +119,14 @@ def _offsets(counts: Sequence[int]) -> I64:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
+def _finish_row(track: Track) -> int:
+    """Row of the track's own road at its finish, looked for where the road ends."""
+    center = track.road.center
+    first = max(len(center) - 2 * int(LEAD_OUT_M), 0)  # lines may pass their finish before
+    apart = np.linalg.norm(center[first:] - track.line.finish_point, axis=1)
+    return first + int(apart.argmin())
+
+
 def pack_tracks(tracks: Sequence[Track]) -> PackedTracks:
     """Concatenates tracks into the flat arrays that compiled code reads."""
     roads = [track.road for track in tracks]
@@ -130,6 +139,8 @@ def pack_tracks(tracks: Sequence[Track]) -> PackedTracks:
     def per_zone(arrays: Sequence[F64]) -> F64:
         return joined([_padded(a, n) for a, n in zip(arrays, rows, strict=True)])
 
+    road_offset = _offsets([len(road.center) for road in roads])
+    finish = np.array([_finish_row(track) for track in tracks], dtype=np.int64)
     return PackedTracks(
         road_center=joined([r.center for r in roads]),
         road_left=joined([r.left for r in roads]),
@@ -137,7 +148,7 @@ def pack_tracks(tracks: Sequence[Track]) -> PackedTracks:
         road_walls=joined([r.walls for r in roads]),
         patch_kind=np.concatenate([r.patch_kind for r in roads]).astype(np.uint8),
         patch_span=joined([r.patch_span for r in roads]),
-        road_offset=_offsets([len(r.center) for r in roads]),
+        road_offset=road_offset,
         line_centers=joined([line.zone_centers for line in lines]),
         line_transitions=per_zone([line.zone_transitions for line in lines]),
         line_axes=per_zone([line.axes for line in lines]),
@@ -145,4 +156,5 @@ def pack_tracks(tracks: Sequence[Track]) -> PackedTracks:
         line_cumulative=per_zone([line.cumulative for line in lines]),
         line_radius=joined([line.checkpoint_radius for line in lines]),
         line_offset=_offsets(rows),
+        finish_row=road_offset[:-1] + finish,
     )
