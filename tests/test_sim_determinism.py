@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import rl.envs.jit
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
 
@@ -90,3 +96,15 @@ def test_a_state_of_another_batch_size_is_refused() -> None:
     state = RaceBatch([track], [0, 0], render=False).get_state()
     with pytest.raises(ValueError, match="shape"):
         RaceBatch([track], [0, 0, 0], render=False).set_state(state)
+
+
+@pytest.mark.parametrize("module", ["rl.envs.observation", "rl.envs.sim.camera"])
+def test_whatever_is_imported_first_is_compiled_into_the_same_cache(module: str) -> None:
+    script = f"import {module}, numba; print(numba.config.CACHE_DIR)"
+    environment = {key: text for key, text in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    folder = Path(found.stdout.strip())
+    assert folder.parent == Path(rl.envs.jit.__file__).parent / "__pycache__"
+    assert folder.name.startswith("numba-")

@@ -4,19 +4,15 @@ Everything here is compiled for one car, so that a batch gives the same bits as 
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from datasets.contract import floats as layout
 from datasets.contract.line import EXTENSION_ZONES, ZONE_REACH_M
+from rl.envs.jit import compiled
 
 FloatArray = npt.NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 _UP = layout.UP.start
 _WAYPOINTS = layout.WAYPOINTS.start
@@ -25,14 +21,6 @@ _VELOCITY = layout.VELOCITY.start
 _N_WAYPOINTS = layout.N_WAYPOINTS
 _STRIDE = layout.WAYPOINT_STRIDE_ZONES
 _CAP = layout.MARGIN_CAP_M
-
-
-def compiled(function: F) -> F:
-    """`numba.njit` with an on-disk cache, so that spawned collectors do not compile again.
-
-    No fastmath: it lets results depend on how the compiler vectorises.
-    """
-    return cast(F, numba.njit(cache=True)(function))
 
 
 @compiled

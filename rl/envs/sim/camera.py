@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.surfaces import ASPHALT, DIRT, TURBO
+from rl.envs.jit import compiled
 from rl.envs.sim.car import AIRBORNE, BRAKING, GROUND_Y, PITCH, STEER, VX, VZ, YAW, X, Y, Z
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.raster import (
     Section,
     Spans,

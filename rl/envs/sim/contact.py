@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.surfaces import ASPHALT, GRASS
+from rl.envs.jit import compiled
 from rl.envs.sim.car import (
     AIRBORNE,
     AT_WALL,
@@ -28,7 +29,6 @@ from rl.envs.sim.car import (
     X,
     Z,
 )
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.road import (
     CENTER_X,
     CENTER_Y,

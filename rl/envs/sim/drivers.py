@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_FORWARD, TICK_MS
+from rl.envs.jit import compiled
 from rl.envs.sim.batch import RaceBatch
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.pilot import (
     MAX_DELAY,
     MEMORY_SIZE,

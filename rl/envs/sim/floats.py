@@ -10,6 +10,7 @@ import numpy.typing as npt
 from datasets.contract import floats as layout
 from datasets.contract.actions import ACTION_FORWARD, ACTION_KEYS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.surfaces import N_SURFACES
+from rl.envs.jit import compiled
 from rl.envs.observation import margin_to_finish, write_motion, write_waypoints
 from rl.envs.sim.car import (
     AIRBORNE,
@@ -33,7 +34,6 @@ from rl.envs.sim.car import (
     Y,
     Z,
 )
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.race import HISTORY_TICKS, Cars, Course
 
 F64 = npt.NDArray[np.float64]

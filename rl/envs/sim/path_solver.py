@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rl.envs.sim.jit import compiled
+from rl.envs.jit import compiled
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import TICK_MS
 from datasets.contract.surfaces import DIRT, GRASS, TURBO
+from rl.envs.jit import compiled
 from rl.envs.sim.car import (
     AIRBORNE,
     AT_WALL,
@@ -45,7 +46,6 @@ from rl.envs.sim.car import (
     Z,
 )
 from rl.envs.sim.contact import hold_between_walls, project
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.road import LEFT_X, LEFT_Z
 
 F64 = npt.NDArray[np.float64]

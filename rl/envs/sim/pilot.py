@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import KEYS_TO_ACTION
 from datasets.contract.surfaces import DIRT, GRASS
+from rl.envs.jit import compiled
 from rl.envs.sim.car import (
     AIRBORNE,
     CAR,
@@ -30,7 +31,6 @@ from rl.envs.sim.car import (
     X,
     Z,
 )
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.path_solver import wrap_angle
 from rl.envs.sim.speed_profile import Course
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.surfaces import TURBO
+from rl.envs.jit import compiled
 from rl.envs.sim.car import CAR
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.path_solver import smoothest_path
 from rl.envs.sim.road import LEAD_OUT_M, Road, Track
 from rl.envs.sim.shape import smooth

@@ -20,9 +20,9 @@ from datasets.contract.actions import (
 )
 from datasets.contract.floats import N_PREVIOUS_ACTIONS
 from datasets.contract.line import EXTENSION_ZONES, START_ZONE
+from rl.envs.jit import compiled
 from rl.envs.observation import advance_zone, meters_along
 from rl.envs.sim.car import SHIFT_LEFT_MS, X, Y, Z
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.physics import drive_tick
 
 F64 = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rl.envs.sim.jit import compiled
+from rl.envs.jit import compiled
 
 U8 = npt.NDArray[np.uint8]
 Bound = tuple[float, float, float]  # column = offset + slope * row; side: the plane's sign

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.surfaces import DIRT, GRASS, TURBO
+from rl.envs.jit import compiled
 from rl.envs.sim.car import CAR
-from rl.envs.sim.jit import compiled
 from rl.envs.sim.path_solver import path_geometry, path_points
 
 F64 = npt.NDArray[np.float64]

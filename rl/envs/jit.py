@@ -1,4 +1,4 @@
-"""How the simulator compiles its scalar routines."""
+"""How scalar routines are compiled, those of the simulator and those that a game shares."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _cache_folder() -> Path:
     """
     here = Path(__file__).resolve().parent
     digest = hashlib.sha256(numba.__version__.encode())
-    contract = here.parents[2] / "datasets" / "contract"
-    for path in sorted(p for folder in (here, here.parent, contract) for p in folder.glob("*.py")):
+    contract = here.parents[1] / "datasets" / "contract"
+    for path in sorted(p for folder in (here / "sim", here, contract) for p in folder.glob("*.py")):
         digest.update(path.read_bytes())
     return here / "__pycache__" / f"numba-{digest.hexdigest()[:12]}"
 
