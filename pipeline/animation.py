@@ -41,7 +41,7 @@ def drive_again(track: Track, run: DrivenRun, title: str, side_px: int = SIDE_PX
     Raises:
         RuntimeError: the inputs do not finish in the recorded time: another track or simulator.
     """
-    batch = RaceBatch([track], [0], image_size=(side_px, side_px))
+    batch = RaceBatch([track], [0], image_size=(side_px, side_px), start_noise=run.start_noise)
     batch.reset(np.array([0]), np.array([run.start_seed]))
     frames = [batch.frames[0].copy()]
     for tick, action in enumerate(run.actions, 1):

@@ -17,11 +17,11 @@ SCRIPT_KEYS: Final = ("up", "down", "left", "right")
 """Names of accelerate, brake, left and right in an input script."""
 
 
-def run_of_rollout(rollout: Rollout) -> DrivenRun:
-    """A finished rollout as inputs."""
+def run_of_rollout(rollout: Rollout, start_noise: float) -> DrivenRun:
+    """A finished rollout, which started with a variation of this scale, as inputs."""
     ticks = -(-rollout.race_time_ms // TICK_MS)
     actions = rollout.actions.repeat(TICKS_PER_ACTION)[:ticks]
-    return DrivenRun(rollout.track, rollout.seed, rollout.race_time_ms, actions)
+    return DrivenRun(rollout.track, rollout.seed, start_noise, rollout.race_time_ms, actions)
 
 
 def input_script(actions: npt.NDArray[np.uint8]) -> str:
@@ -52,7 +52,8 @@ def save_best_run(
     """Write a run into `<folder>/<map>_<ms>/` and drop all but the map's fastest runs.
 
     The folder holds `<map>_<ms>.inputs`, `actions.npy` ((M,) uint8 per 10 ms tick), `run.json`
-    (track, time, seed of the start, `notes`), and `q_values.npy` if they are given.
+    (track, time, seed and scale of the start's variation, `notes`), and `q_values.npy` if they
+    are given.
 
     Returns:
         The run's folder.
@@ -69,6 +70,7 @@ def save_best_run(
             "track": run.track,
             "race_time_ms": run.race_time_ms,
             "start_seed": run.start_seed,
+            "start_noise": run.start_noise,
             **notes,
         },
     )
@@ -95,7 +97,13 @@ def load_run(folder: Path) -> DrivenRun:
     """
     notes = read_json(folder / "run.json")
     actions = np.load(folder / "actions.npy")
-    return DrivenRun(notes["track"], notes["start_seed"], notes["race_time_ms"], actions)
+    return DrivenRun(
+        track=notes["track"],
+        start_seed=notes["start_seed"],
+        start_noise=notes["start_noise"],
+        race_time_ms=notes["race_time_ms"],
+        actions=actions,
+    )
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

@@ -21,10 +21,12 @@ DNF_MS: Final = 300_000
 
 @dataclass(frozen=True, eq=False)
 class DrivenRun:
-    """One run as inputs: with its track and seed it can be driven again exactly."""
+    """One run as inputs: with its track and start it can be driven again exactly."""
 
     track: str
     start_seed: int
+    start_noise: float
+    """Scale of the start's variation, which the seed draws."""
     race_time_ms: int
     actions: npt.NDArray[np.uint8]
     """(M,) one action per 10 ms tick."""
@@ -213,5 +215,5 @@ def _result(
         car = int(times.argmin())
         needed = -(-int(times[car]) // TICK_MS)
         actions = np.ascontiguousarray(ticks[:needed, car])
-        best_run = DrivenRun(track, int(seeds[car]), int(times[car]), actions)
+        best_run = DrivenRun(track, int(seeds[car]), batch.start_noise, int(times[car]), actions)
     return EvaluationResult(track, times, finished, best_run)

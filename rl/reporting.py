@@ -73,10 +73,11 @@ class Reporter:
             means[f"{kind}_mean_ms"] = rollout.race_time_ms
         self._means.add({name: float(value) for name, value in means.items()})
         self._latest["collectors_replaced"] = float(replaced)
+        start_noise = run.cfg.environment.start_noise
         if is_best and rollout.finished:
-            self.best_run(run_of_rollout(rollout), rollout.q_values)
+            self.best_run(run_of_rollout(rollout, start_noise), rollout.q_values)
         elif rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
-            good = run_of_rollout(rollout)
+            good = run_of_rollout(rollout, start_noise)
             save_best_run(run.folder.root / "good_runs", good, self._notes())
 
     def best_run(self, run: DrivenRun, q_values: npt.NDArray[np.float32] | None = None) -> None:

@@ -53,7 +53,10 @@ def tiny_config(folder: Path, **changes: Any) -> RLConfig:
         "memory_size_schedule": [[0, [300, 60]]],
         "epsilon_schedule": [[0, 0.5]],
         "lr_schedule": [[0, 0.01]],
-        "environment": {"cutoff_rollout_if_race_not_finished_within_duration_ms": 5000},
+        "environment": {
+            "cutoff_rollout_if_race_not_finished_within_duration_ms": 5000,
+            "start_noise": 0.5,
+        },
         "averaging": {"decay": 0.9, "collector_share": 0.34},
         "evaluation": {"every_s": None, "every_frames": 150, "starts": 2, "final_starts": 3},
         "performance": {

@@ -50,7 +50,7 @@ def test_rollout_is_what_its_actions_drive(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     rollout = collect(Collector(plan, make_network(action=None)), 3)[2]
     rollout.check_valid()
-    batch = RaceBatch(list(plan.tracks().values()), [0], image_size=(34, 34))
+    batch = RaceBatch(list(plan.tracks().values()), [0], image_size=(34, 34), start_noise=0.5)
     batch.reset([0], [rollout.seed])
     for step, action in enumerate(rollout.actions):
         np.testing.assert_array_equal(rollout.frames[step], batch.frames[0])

@@ -12,11 +12,11 @@ import torch
 
 from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
+from pipeline.animation import drive_again
 from rl.best_runs import load_run, saved_runs
 from rl.champion import Champion
 from rl.config import RLConfig
 from rl.envs.registry import find_track
-from rl.envs.sim.batch import RaceBatch
 from rl.evaluation import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
 from rl.run_folder import RunFolder, read_csv, run_lock
@@ -55,12 +55,8 @@ def test_run_folder_holds_what_it_promises(finished_run: Path) -> None:
 def test_best_run_drives_again_exactly(finished_run: Path) -> None:
     root = finished_run / "rl" / "tiny"
     best = load_run(saved_runs(root / "best_runs", "straight")[0])
-    batch = RaceBatch([find_track(str(straight_line(finished_run)))], [0], render=False)
-    batch.reset([0], [best.start_seed])
-    for action in best.actions:
-        batch.tick(np.array([action]))
-    assert batch.finished[0]
-    assert batch.race_time_ms[0] == best.race_time_ms
+    track = find_track(str(straight_line(finished_run)))
+    assert drive_again(track, best, "best").race_time_ms == best.race_time_ms
     script = (root / "best_runs" / f"straight_{best.race_time_ms}").glob("*.inputs")
     lines = next(script).read_text().splitlines()
     assert lines[0].split()[1:] in (["press", key] for key in ("up", "down", "left", "right"))
