@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from datasets.contract.csv_log import read_csv
 from datasets.contract.files import atomic_path
 from pipeline.evaluate_command import seconds
-from rl.run_folder import RunFolder, read_csv
+from rl.run_folder import RunFolder
 
 mpl.use("Agg")
 

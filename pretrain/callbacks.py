@@ -11,9 +11,9 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import atomic_path
 from pretrain.config import StageConfig
-from rl.run_folder import CsvLog
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile, RandomState
 from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
 from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
-from rl.run_folder import read_csv
 
 logger = logging.getLogger(__name__)
 

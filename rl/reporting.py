@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import write_json
 from rl.best_runs import run_of_rollout, save_best_run
 from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
@@ -15,7 +16,6 @@ from rl.learner import LearnerStats
 from rl.metrics import IntervalMeans, TensorBoardLog, priority_tags, quantiles, weight_tags
 from rl.progress import ProgressLine, duration
 from rl.rollout import Rollout
-from rl.run_folder import CsvLog
 from rl.run_state import Run
 from rl.statistics import rollout_tags
 

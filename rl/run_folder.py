@@ -11,18 +11,17 @@
     checkpoints/              the last two, each whole or absent; see rl.checkpoint
     best/                     weights and metadata of the champion, loadable as an artifact
     best_runs/<map>_<ms>/     fastest runs, as inputs
+    good_runs/<map>_<ms>/     runs faster than threshold_to_save_all_runs_ms, as inputs
 """
 
-import csv
 import logging
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path
+from datasets.locking import ProcessLock
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -81,47 +80,18 @@ def run_lock(folder: RunFolder) -> Iterator[None]:
     """
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
+        lock = ProcessLock(folder.root / ".lock")
+    except BlockingIOError as error:
+        raise UserError(
+            f"{folder.root}: another process is training this run; "
+            f"wait for it, stop it, or choose another run_name"
+        ) from error
     except OSError as error:
         raise UserError(f"{folder.root}: the run's folder cannot be made ({error})") from error
-    with (folder.root / ".lock").open("a+b") as file:
-        if not _try_lock(file):
-            raise UserError(
-                f"{folder.root}: another process is training this run; "
-                f"wait for it, stop it, or choose another run_name"
-            )
-        try:
-            yield
-        finally:
-            _unlock(file)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -140,66 +110,3 @@ def log_to_file(folder: RunFolder) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
-
-
-class CsvLog:
-    """A CSV file that grows by whole rows and by columns, and survives resumes.
-
-    A row with a new column rewrites the file once, atomically; all other rows are appended.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Continue the file at `path`, or start it with the first row."""
-        self.path = Path(path)
-        self._columns = _columns(self.path)
-
-    def append(self, row: Mapping[str, object]) -> None:
-        """Add a row; absent columns stay empty."""
-        new = [name for name in row if name not in self._columns]
-        if new:
-            old = read_csv(self.path)
-            self._columns += new
-            self._rewrite([*old, {name: _cell(value) for name, value in row.items()}])
-            return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writerow({name: _cell(value) for name, value in row.items()})
-
-    def drop_after(self, column: str, limit: float) -> None:
-        """Remove rows beyond `limit`: those written between the last save and a crash."""
-        rows = read_csv(self.path)
-        kept = [row for row in rows if not row.get(column) or float(row[column]) <= limit]
-        if len(kept) < len(rows):
-            self._rewrite(kept)
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        with (
-            atomic_path(self.path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; none if the file is missing."""
-    if not Path(path).exists():
-        return []
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{key: value or "" for key, value in row.items() if key} for row in _reader(file)]
-
-
-def _reader(file: IO[str]) -> Iterator[dict[str, str]]:
-    yield from csv.DictReader(file)
-
-
-def _columns(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return next(csv.reader(file), [])
-
-
-def _cell(value: object) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datasets.contract.config import load_config
+from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS
@@ -16,7 +17,6 @@ from pretrain.bc.train import run
 from pretrain.training import load_state
 from pretrain.vis.train import run as run_vis
 from rl.network.iqn import midpoint_taus
-from rl.run_folder import read_csv
 from rl.transfer.artifacts import ArtifactMeta, load_artifact, read_meta
 from rl.transfer.policy import load_policy
 from tests.pretrain_samples import NETWORK, bc_config, recorded, vis_config

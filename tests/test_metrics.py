@@ -8,9 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from datasets.contract.csv_log import CsvLog, read_csv
 from rl.metrics import TensorBoardLog, quantiles
 from rl.rollout import Rollout
-from rl.run_folder import CsvLog, read_csv
 from rl.statistics import RunStatistics, rollout_tags
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datasets.contract.config import load_config
+from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from pipeline.animation import drive_again
 from rl.best_runs import load_run, saved_runs
@@ -19,7 +20,7 @@ from rl.config import RLConfig
 from rl.envs.registry import find_track
 from rl.evaluation import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
-from rl.run_folder import RunFolder, read_csv, run_lock
+from rl.run_folder import RunFolder, run_lock
 from rl.training import train
 from rl.transfer.policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network

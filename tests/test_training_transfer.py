@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.collector import CollectorPlan
 from rl.evaluation import DNF_MS
 from rl.network.iqn import IQN
 from rl.progress import ProgressLine
 from rl.reporting import Reporter
-from rl.run_folder import RunFolder, read_csv
+from rl.run_folder import RunFolder
 from rl.run_state import Run
 from rl.training import train
 from rl.training_loop import Limits, StopSignal, TrainingLoop

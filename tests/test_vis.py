@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datasets.contract.config import load_config
+from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
@@ -17,7 +18,6 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
-from rl.run_folder import read_csv
 from rl.transfer.artifacts import ENCODER_FILE, load_artifact
 from tests.pretrain_samples import SIDE, recorded, vis_config
 

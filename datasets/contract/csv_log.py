@@ -1,0 +1,71 @@
+"""CSV files that a run appends to, and their rows."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from datasets.contract.files import atomic_path
+
+
+class CsvLog:
+    """A CSV file that grows by whole rows and by columns, and survives resumes.
+
+    A row with a new column rewrites the file once, atomically; all other rows are appended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Continue the file at `path`, or start it with the first row."""
+        self.path = Path(path)
+        self._columns = _columns(self.path)
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add a row; absent columns stay empty."""
+        new = [name for name in row if name not in self._columns]
+        if new:
+            old = read_csv(self.path)
+            self._columns += new
+            self._rewrite([*old, {name: _cell(value) for name, value in row.items()}])
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+    def drop_after(self, column: str, limit: float) -> None:
+        """Remove rows beyond `limit`: those written between the last save and a crash."""
+        rows = read_csv(self.path)
+        kept = [row for row in rows if not row.get(column) or float(row[column]) <= limit]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        with (
+            atomic_path(self.path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header; none if the file is missing."""
+    if not Path(path).exists():
+        return []
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [{key: value or "" for key, value in row.items() if key} for row in _reader(file)]
+
+
+def _reader(file: IO[str]) -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(file)
+
+
+def _columns(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
+def _cell(value: object) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
