@@ -35,14 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("output/benchmarks/image_matters"))
     parser.add_argument("--replays", type=int, default=80)
+    parser.add_argument("--driver", default="expert", help="who is imitated; experts look ahead")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads, default all")
     arguments = parser.parse_args()
     logging.getLogger("pretrain").setLevel(logging.WARNING)
-    dataset = arguments.out / f"{TRACK}_{arguments.replays}.h5"
+    dataset = arguments.out / f"{TRACK}_{arguments.driver}_{arguments.replays}.h5"
     if not dataset.exists():
-        drive_dataset(dataset, DriveRequest((TRACK,), arguments.replays))
+        drive_dataset(dataset, DriveRequest((TRACK,), arguments.replays, arguments.driver))
     rounds = [(seed, arm) for seed in range(arguments.seeds) for arm in ARMS]
     results: dict[str, list[EvaluationResult]] = {arm: [] for arm in ARMS}
     for seed, arm in progress(rounds, "cloning and driving"):
@@ -78,6 +79,7 @@ def _report(
         "track": TRACK,
         "starts": STARTS,
         "replays": arguments.replays,
+        "driver": arguments.driver,
         "epochs": arguments.epochs,
     }
     for arm, runs in results.items():

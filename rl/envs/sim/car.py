@@ -32,14 +32,9 @@ ROAD_S: Final = 21  # road row plus fraction, within the car's own road
 ROAD_D: Final = 22  # metres from the road's centre, left > 0
 GRADE: Final = 23  # height per metre along the road
 GROUND_Y: Final = 24
-SURFACES: Final = slice(
-    25, 29
-)  # contact group of each wheel: front left, front right, rear left/right
-DAMPERS: Final = slice(29, 33)  # metres each damper is compressed
+FIRST_SURFACE: Final = 25  # contact groups of the wheels: front left, front right, rear left, right
+FIRST_DAMPER: Final = 29  # metres each wheel's damper is compressed
 STATE_SIZE: Final = 33
-
-FIRST_SURFACE: Final = 25
-FIRST_DAMPER: Final = 29
 N_WHEELS: Final = 4
 
 
@@ -72,10 +67,10 @@ class CarSpec(NamedTuple):
     drift_grip: float = 0.65
     drift_yaw: float = 1.45
     grass_grip: float = 0.45
-    grass_drag: float = 7.0
+    grass_drag: float = 9.0
     grass_speed_drag: float = 0.1  # per second
     dirt_grip: float = 0.6
-    dirt_drag: float = 5.0
+    dirt_drag: float = 12.0
     turbo_accel: float = 18.0
     turbo_ms: float = 250.0
     shift_ms: float = 150.0
