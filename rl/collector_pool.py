@@ -203,11 +203,6 @@ class CollectorPool:
         self.replaced = 0
         self._workers = [self._start(index, plan) for index, plan in enumerate(plans)]
 
-    @property
-    def process_ids(self) -> list[int]:
-        """Process ids of the running collectors."""
-        return [w.process.pid for w in self._workers if w.process.pid is not None]
-
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
         """Let collectors drive with new weights."""
         if self._setup.averaged is not None and averaged is not None:

@@ -1,7 +1,6 @@
 """How a run is driven, transferred, evaluated, limited and saved: sections of the RL YAML."""
 
 import os
-from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -57,13 +56,6 @@ class MapCycleConfig(StrictModel):
     def is_trained(self, short_name: str) -> bool:
         """Whether runs on the map are learnt from ("trained" in tags, else "blind")."""
         return any(entry.fill_buffer for entry in self.entries if entry.short_name == short_name)
-
-    def forever(self) -> Iterator[MapCycleEntry]:
-        """Entries in the order in which they are driven, without end."""
-        while True:
-            for entry in self.entries:
-                for _ in range(entry.repeat):
-                    yield entry
 
 
 class EnvironmentConfig(StrictModel):

@@ -36,10 +36,6 @@ class LearningPace:
         """Count the uses of one update."""
         self.used += batch_size
 
-    def forgive(self) -> None:
-        """Owe nothing: the memory was lost, and the learner must wait for a new one."""
-        self.owed = self.used
-
     def state_dict(self) -> dict[str, int]:
         """Both counters."""
         return {"owed": self.owed, "used": self.used}

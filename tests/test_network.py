@@ -126,12 +126,12 @@ def test_taus_of_another_batch_are_refused() -> None:
 
 def test_imitation_and_reinforcement_see_the_same_advantages() -> None:
     network = IQN(small_config(), num_actions=A)
-    network.A_head.dropout_features, network.A_head.dropout_inner = 0.2, 0.1
+    network.A_head.dropout_inner = 0.1
     network.eval()
     frames, floats = observations()
     taus = stratified_taus(B, N)
     features = network.features(frames, floats)
-    logits = network.advantage_logits(features, taus)
+    logits = network.A_head(network.mixed(features, taus))
     quantiles = network(frames, floats, taus)
     centred = logits - logits.mean(dim=2, keepdim=True)
     torch.testing.assert_close(
@@ -143,13 +143,13 @@ def test_imitation_and_reinforcement_see_the_same_advantages() -> None:
 def test_head_dropout_acts_in_training_only_and_leaves_no_tensor() -> None:
     network = IQN(small_config(), num_actions=A)
     names = set(network.state_dict())
-    network.A_head.dropout_features, network.A_head.dropout_inner = 0.5, 0.5
+    network.A_head.dropout_inner = 0.5
     features, taus = torch.randn(B, network.feature_dimension), torch.rand(B, N)
-    first = network.advantage_logits(features, taus)
-    assert not torch.equal(first, network.advantage_logits(features, taus))
+    first = network.A_head(network.mixed(features, taus))
+    assert not torch.equal(first, network.A_head(network.mixed(features, taus)))
     network.eval()
-    first = network.advantage_logits(features, taus)
-    assert torch.equal(first, network.advantage_logits(features, taus))
+    first = network.A_head(network.mixed(features, taus))
+    assert torch.equal(first, network.A_head(network.mixed(features, taus)))
     assert set(network.state_dict()) == names
 
 

@@ -90,8 +90,6 @@ def test_the_pace_starts_when_the_memory_is_filled_and_follows_the_transitions()
     assert (
         updates == 6
     )  # 10 transitions beyond the start, 4 uses each, batches of 8: at 0, 8, .. 40
-    pace.forgive()
-    assert not due(110)
 
 
 def test_the_pace_is_restored() -> None:

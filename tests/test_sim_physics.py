@@ -11,13 +11,13 @@ from rl.envs.sim.car import (
     AIRBORNE,
     AT_WALL,
     CAR,
+    FIRST_SURFACE,
     GEAR,
     GROUND_Y,
     PITCH,
     ROAD_D,
     ROLL,
     SLIDING,
-    SURFACES,
     VX,
     VZ,
     YAW,
@@ -40,6 +40,7 @@ from tests.sim_helpers import (
 )
 
 LONG = clean_track([Straight(2600)])
+WHEEL_SURFACES = slice(FIRST_SURFACE, FIRST_SURFACE + 4)
 
 
 def _speed(batch: RaceBatch) -> float:
@@ -141,8 +142,8 @@ def test_loose_ground_slows_and_grips_less(kind: int) -> None:
     for batch in (loose, firm):
         hold(batch, GAS_LEFT, 500)
     assert loose.state[0, SLIDING] == 1.0
-    assert (loose.state[0, SURFACES] == kind).all()
-    assert (firm.state[0, SURFACES] == ASPHALT).all()
+    assert (loose.state[0, WHEEL_SURFACES] == kind).all()
+    assert (firm.state[0, WHEEL_SURFACES] == ASPHALT).all()
     drift = [np.arctan2(b.state[0, VX], b.state[0, VZ]) for b in (loose, firm)]
     assert drift[0] < drift[1]
 

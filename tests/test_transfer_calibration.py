@@ -71,7 +71,7 @@ def test_greedy_actions_stay_at_all_clock_values() -> None:
 def test_advantages_are_scaled_without_rounding() -> None:
     before, online, _, data, report = calibrated()
     logits = [
-        network.advantage_logits(network.features(data.frames, data.floats), TAUS)
+        network.A_head(network.mixed(network.features(data.frames, data.floats), TAUS))
         for network in (before, online)
     ]
     assert torch.equal(logits[0] * report.gain, logits[1])

@@ -58,7 +58,7 @@ def test_greedy_actions_equal_the_imitated_ones_at_all_clock_values(tmp_path: Pa
     inject(online, [], sources_of(tmp_path))
     frames, floats = all_clock_values()
     taus = midpoint_taus(1, N)
-    logits = trained.advantage_logits(trained.features(frames, floats), taus).mean(dim=1)
+    logits = trained.A_head(trained.mixed(trained.features(frames, floats), taus)).mean(dim=1)
     greedy = online.q_values(frames, floats, taus).argmax(dim=1)
     assert torch.equal(greedy, logits.argmax(dim=1))
 
@@ -74,8 +74,8 @@ def test_a_head_without_floats_is_padded_to_the_same_function(tmp_path: Path) ->
     assert advantage.zero_padded == ("A_head.0.weight",)
     frames, floats = all_clock_values()
     taus = midpoint_taus(1, N)
-    before = trained.advantage_logits(trained.features(frames, floats), taus)
-    after = online.advantage_logits(online.features(frames, floats), taus)
+    before = trained.A_head(trained.mixed(trained.features(frames, floats), taus))
+    after = online.A_head(online.mixed(online.features(frames, floats), taus))
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
     assert torch.equal(after.mean(dim=1).argmax(1), before.mean(dim=1).argmax(1))
     image = online.image_features

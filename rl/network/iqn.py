@@ -147,11 +147,6 @@ class IQN(nn.Module):
         value: Tensor = self.V_head(mixed)
         return value + advantage - advantage.mean(dim=-1, keepdim=True)
 
-    def advantage_logits(self, features: Tensor, taus: Tensor, head: Head | None = None) -> Tensor:
-        """Return the (B, N, A) output of `A_head`, or of another head of its layout."""
-        logits: Tensor = (self.A_head if head is None else head)(self.mixed(features, taus))
-        return logits
-
     def values(self, features: Tensor, taus: Tensor) -> Tensor:
         """Return the (B, N) output of `V_head`, in reward units."""
         value: Tensor = self.V_head(self.mixed(features, taus))

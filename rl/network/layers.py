@@ -87,7 +87,6 @@ class Head(nn.Module):
     Dropout is functional and only active in training: it leaves nothing in the state dict.
 
     Attributes:
-        dropout_features: share of input features that are dropped in training.
         dropout_inner: share of hidden units that are dropped in training.
     """
 
@@ -103,7 +102,6 @@ class Head(nn.Module):
         zero_init_last: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout_features = 0.0
         self.dropout_inner = 0.0
         self.add_module("0", self._linear(in_features, hidden, noisy, sigma0))
         self.norm = nn.LayerNorm(hidden) if layer_norm else None
@@ -131,8 +129,7 @@ class Head(nn.Module):
 
     def hidden(self, features: Tensor) -> Tensor:
         """Map (..., D) features to the (..., hidden) units that the last layer sees."""
-        x = F.dropout(features, self.dropout_features, self.training and self.dropout_features > 0)
-        x = self.first(x)
+        x = self.first(features)
         if self.norm is not None:
             x = self.norm(x)
         x = F.leaky_relu(x)

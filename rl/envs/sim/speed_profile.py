@@ -31,7 +31,6 @@ class Shares(NamedTuple):
 
     grip: float = 0.95
     brake: float = 0.85
-    edge: float = 1.0  # metres between a wheel and a patch, or the road's edge
 
 
 class Sections(NamedTuple):
