@@ -11,6 +11,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.line import ReferenceLine
 from datasets.contract.surfaces import ASPHALT, TURBO
 from rl.envs.registry import find_track, find_tracks, make_track, road_for_line
+from rl.envs.sim.generator import generated_track, runs_into_itself
 from rl.envs.sim.line_road import lateral_places
 from rl.envs.sim.road import Track, pack_tracks
 from rl.envs.sim.shape import curvature
@@ -93,6 +94,17 @@ def test_built_in_tracks_are_as_long_as_meant() -> None:
     assert 350 < lengths["short"] < 450
     assert 1000 < lengths["A01"] < 1250
     assert 2000 < lengths["hock"] < 2800
+
+
+def test_no_generated_track_runs_into_itself() -> None:
+    again = 0
+    for seed in range(12):
+        assert not runs_into_itself(generated_track(seed).road.center)
+        try:
+            generated_track(seed, attempts=1)
+        except UserError:  # it needs more, and without them there is no track
+            again += 1
+    assert again > 0
 
 
 def test_a_seed_is_a_track() -> None:

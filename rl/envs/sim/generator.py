@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from datasets.contract.errors import UserError
 from rl.envs.sim.pieces import Crest, Jump, Piece, Straight, Turn, build_track, center_of
 from rl.envs.sim.road import Track
 
@@ -53,11 +54,15 @@ def runs_into_itself(center: F64) -> bool:
     return bool((far_along & level & (apart < _MIN_CLEARANCE_M)).any())
 
 
-def generated_track(seed: int) -> Track:
-    """The track of a seed, the same on every machine."""
+def generated_track(seed: int, *, attempts: int = _ATTEMPTS) -> Track:
+    """The track of a seed, the same on every machine.
+
+    Raises:
+        UserError: every attempt ran into itself; seeds need a handful of attempts at most.
+    """
     rng = np.random.default_rng([seed, 3])
-    for _ in range(_ATTEMPTS):
+    for _ in range(attempts):
         pieces = random_pieces(rng)
         if not runs_into_itself(center_of(pieces)[0]):
-            break
-    return build_track(f"random:{seed}", pieces, seed)
+            return build_track(f"random:{seed}", pieces, seed)
+    raise UserError(f"random:{seed}: all {attempts} tracks drawn run into themselves; take another")
