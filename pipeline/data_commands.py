@@ -122,7 +122,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     with ReplayFile(arguments.file) as file:
         facts = describe(file)
     if arguments.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(facts, indent=2, allow_nan=False))
     else:
         _print_info(facts)
     return 0
@@ -159,6 +159,7 @@ def describe(file: "ReplayFile") -> dict[str, Any]:
 def _times(rows: Any) -> dict[str, Any]:
     times = rows["race_time_ms"][rows["finished"]]
     known = len(times) > 0
+    skill = rows["skill"][~np.isnan(rows["skill"])]  # nobody knows a person's
     return {
         "replays": len(rows),
         "frames": int(rows["frame_count"].sum()),
@@ -166,7 +167,7 @@ def _times(rows: Any) -> dict[str, Any]:
         "best_ms": int(times.min()) if known else None,
         "median_ms": int(np.median(times)) if known else None,
         "worst_ms": int(times.max()) if known else None,
-        "skill": [round(float(f(rows["skill"])), 3) for f in (np.min, np.max)],
+        "skill": [round(float(f(skill)), 3) for f in (np.min, np.max)] if len(skill) else None,
     }
 
 
@@ -183,7 +184,7 @@ def _print_info(facts: dict[str, Any]) -> None:
         for name, row in facts[key].items():
             times = (row["best_ms"], row["median_ms"], row["worst_ms"])
             seconds = ("-" if t is None else f"{t / 1000:.2f} s" for t in times)
-            skill = "{:.2f} to {:.2f}".format(*row["skill"])
+            skill = "{:.2f} to {:.2f}".format(*row["skill"]) if row["skill"] else "-"
             table.add_row(name, f"{row['replays']:,}", f"{row['frames']:,}", *seconds, skill)
         console.print(table)
     table = Table("action", "share of the time", "")

@@ -20,6 +20,7 @@ from pipeline.cli import main
 from pipeline.drive_request import DriveRequest
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
+from tests.dataset_samples import make_replay, write_dataset
 
 REQUEST = DriveRequest(("short",), 3, image_size=(9, 11), seed=4)
 
@@ -192,6 +193,20 @@ def test_drive_info_and_validate_work_from_the_command_line(
     code, out, _ = command(capsys, ["validate", path])
     assert code == 1
     assert "previous actions" in out
+
+
+def test_a_skill_that_nobody_knows_is_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = replace(make_replay(3), driver="person", skill=float("nan"))
+    path = write_dataset(tmp_path / "data.h5", [make_replay(1), unknown])
+    code, out, _ = command(capsys, ["info", str(path), "--json"])
+    assert code == 0
+    assert "NaN" not in out
+    facts = json.loads(out)
+    assert facts["drivers"]["person"]["skill"] is None
+    assert facts["tracks"]["loop"]["skill"] == [0.25, 0.25]
+    assert command(capsys, ["info", str(path)])[0] == 0
 
 
 def test_a_users_mistake_exits_with_2_and_one_line(
