@@ -1,10 +1,10 @@
 """Checkpoints that are whole or absent, with the previous one kept.
 
 A checkpoint is a folder `checkpoints/<number>/` of tensor files with a manifest of their sizes and
-hashes. It is written under a temporary name, flushed and renamed. Reading starts with the newest
-and falls back, with a warning, to the one before it if a file is damaged. What is too large to be
-written each time, the replay memory, lies in segments beside them (`rl.segments`), which the
-manifest lists with their hashes.
+hashes. It is written under a temporary name, flushed and renamed, and the rename flushed, too.
+Reading starts with the newest and falls back, with a warning, to the one before it if a file is
+damaged. What is too large to be written each time, the replay memory, lies in segments beside them
+(`rl.segments`), which the manifest lists with their hashes.
 """
 
 import logging
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import read_json, sha256_of, write_json
+from datasets.contract.files import fsync_folder, read_json, sha256_of, write_json
 from rl.segments import Segment, SegmentStore
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def save_checkpoint(
         }
         write_json(temporary / MANIFEST, manifest)
         temporary.rename(target)
+        fsync_folder(folder)
     except (OSError, RuntimeError, UserError) as error:  # torch reports a full disk its own way
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(

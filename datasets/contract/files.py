@@ -30,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"{path}: could not be saved ({error.strerror or error}); nothing was replaced"
@@ -39,7 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Flush what was made, renamed or removed in a folder, so that a power cut keeps it."""
     if os.name == "nt":  # a folder cannot be opened there; the rename itself is journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)

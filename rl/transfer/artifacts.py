@@ -62,7 +62,7 @@ class ArtifactMeta(StrictModel):
     """Content of `pretrain_meta.json`."""
 
     format_version: int = Field(description="of this file's layout")
-    stage: str = Field(description="vis | bc")
+    stage: str = Field(description="vis | bc | rl")
     run_name: str = Field(description="of the run that trained the tensors")
     network: NetworkConfig = Field(description="the network that the tensors belong to")
     image_size: tuple[int, int] = Field(description="pixels: height, width")
@@ -158,12 +158,15 @@ def save_artifacts(
     seconds: float = 0.0,
     extra: Mapping[str, Any] | None = None,
 ) -> ArtifactMeta:
-    """Write tensor files and their metadata, all or none.
+    """Write tensor files, and their metadata last.
+
+    Nothing is replaced before everything is on the disk. A crash between two replacements leaves
+    files whose hashes differ from the metadata's, which `load_artifact` refuses.
 
     Args:
         folder: to write into.
         files: file name (a key of `FILE_PARTS`) -> tensors by full name.
-        stage: vis or bc.
+        stage: vis, bc or rl.
         run_name: of the training run.
         network: that the tensors belong to.
         dataset: identity of the training data, plain JSON types.
