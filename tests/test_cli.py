@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +15,15 @@ from pipeline.demo import keep_earlier
 from rl.config import RLConfig
 from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
+from tests.dataset_samples import make_replay, write_dataset
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 
 Capture = pytest.CaptureFixture[str]
+CONFIGS = {
+    "vis": "config_files/pretrain/vis/pretrain_config.yaml",
+    "bc": "config_files/pretrain/bc/pretrain_config_bc_v3_multi_offset.yaml",
+    "rl": "config_files/rl/config_default.yaml",
+}
 
 
 def refused(capture: Capture, *arguments: str | Path) -> str:
@@ -88,3 +96,120 @@ def test_the_demo_moves_only_demos_out_of_its_way(tmp_path: Path) -> None:
     assert not mine.exists()
     (kept,) = tmp_path.glob("mine_*")
     assert (kept / "thesis.txt").read_text() == "mine"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder; locks and logs may come and grow."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in files
+        if path.name not in (".lock", "train.log")
+    }
+
+
+@pytest.mark.parametrize("stage", list(CONFIGS))
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch_sise=64", "unknown key `batch_sise`, did you mean `batch_size`?"),
+        ("nn.vis.freezed=true", "unknown key `nn.vis.freezed`, did you mean `freeze`?"),
+        ("batch_size=many", "`batch_size`: Input should be a valid integer"),
+        ("batch_size", "expected KEY=VALUE"),
+    ],
+)
+def test_a_mistake_in_a_key(stage: str, override: str, message: str, capsys: Capture) -> None:
+    assert message in refused(capsys, stage, "--config", CONFIGS[stage], "--set", override)
+
+
+@pytest.mark.parametrize("stage", list(CONFIGS))
+def test_a_configuration_that_cannot_be_read(stage: str, tmp_path: Path, capsys: Capture) -> None:
+    missing = refused(capsys, stage, "--config", tmp_path / "nowhere.yaml")
+    assert "nowhere.yaml: no such configuration file" in missing
+    (tmp_path / "broken.yaml").write_text("nn: [")
+    assert "not valid YAML" in refused(capsys, stage, "--config", tmp_path / "broken.yaml")
+
+
+def test_a_folder_without_artifacts(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no artifacts here" in refused(capsys, "eval", tmp_path / "empty")
+    assert "no such folder" in refused(capsys, "eval", tmp_path / "nowhere")
+    dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
+    command = ("rl", "--config", tmp_path / "rl.yaml", "--pretrain", tmp_path / "empty")
+    assert "no artifacts here" in refused(capsys, *command)
+    assert "no run to resume here" in refused(capsys, "rl", "--resume", tmp_path / "empty")
+
+
+def test_an_artifact_of_another_network(tmp_path: Path, capsys: Capture) -> None:
+    larger = NetworkConfig.model_validate({**tiny_network().model_dump(), "image_size": 50})
+    folder = saved_alone(tmp_path / "old", larger)
+    dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
+    command = ("rl", "--config", tmp_path / "rl.yaml", "--pretrain", folder)
+    message = refused(capsys, *command, "--legacy-input", "iqn")
+    assert "iqn_bc.pt" in message
+    assert "shape" in message
+
+
+@pytest.mark.parametrize("kind", ["text", "foreign", "cut"])
+@pytest.mark.parametrize("stage", ["vis", "bc", "info", "validate"])
+def test_a_file_that_is_no_dataset(kind: str, stage: str, tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "data.h5"
+    if kind == "text":
+        path.write_text("time,action")
+    elif kind == "foreign":
+        with h5py.File(path, "w") as file:
+            file["frames"] = np.zeros((3, 5, 7), np.uint8)
+    else:
+        whole = write_dataset(tmp_path / "whole.h5", [make_replay(1)])
+        path.write_bytes(whole.read_bytes()[:5000])
+    before = contents(tmp_path)
+    if stage in CONFIGS:
+        options = ("--set", f"dataset={path}", "--set", f"output_dir={tmp_path / 'out'}")
+        message = refused(capsys, stage, "--config", CONFIGS[stage], *options)
+    else:
+        message = refused(capsys, "data", stage, path)
+    assert "data.h5" in message
+    assert contents(tmp_path) == before
+
+
+def test_a_run_or_recording_that_exists_is_kept(tmp_path: Path, capsys: Capture) -> None:
+    dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
+    command = ("rl", "--config", tmp_path / "rl.yaml", "--max-grad-steps", "1")
+    assert main([str(argument) for argument in command]) == 0
+    write_dataset(tmp_path / "mine.h5", [make_replay(1)])
+    before = contents(tmp_path)
+    assert "--resume" in refused(capsys, *command)
+    drive = ("data", "drive", "--tracks", "short", "--replays", "1", "--out", tmp_path / "mine.h5")
+    assert "mine.h5" in refused(capsys, *drive)
+    assert contents(tmp_path) == before
+
+
+def _bad_line(folder: Path, flaw: str) -> Path:
+    z = np.arange(0.0, 60.0, 0.5)
+    line = np.stack([np.zeros_like(z), np.zeros_like(z), z], axis=1)
+    if flaw == "nan":
+        line[7, 1] = np.nan
+    np.save(folder / "bad.npy", line[:, :2] if flaw == "shape" else line)
+    if flaw == "cut":
+        (folder / "bad.npy").write_bytes((folder / "bad.npy").read_bytes()[:400])
+    return folder / "bad.npy"
+
+
+@pytest.mark.parametrize(
+    ("flaw", "message"),
+    [("nan", "point 7 is not finite"), ("shape", "expected an array"), ("cut", "not a .npy")],
+)
+def test_a_line_that_is_none(flaw: str, message: str, tmp_path: Path, capsys: Capture) -> None:
+    line = _bad_line(tmp_path, flaw)
+    drive = ("data", "drive", "--replays", "1", "--out", tmp_path / "x.h5", "--tracks", line)
+    assert message in refused(capsys, *drive)
+    assert contents(tmp_path).keys() == {"bad.npy"}
+
+
+def test_a_track_that_nobody_knows(tmp_path: Path, capsys: Capture) -> None:
+    drive = ("data", "drive", "--tracks", "A02", "--replays", "1", "--out", tmp_path / "x.h5")
+    message = refused(capsys, *drive)
+    assert "A02" in message
+    assert "A01" in message
+    assert "A02" in refused(capsys, "eval", tmp_path, "--track", "A02")
+    assert not list(tmp_path.iterdir())
