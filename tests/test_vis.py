@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -180,10 +179,14 @@ def test_config_refuses_options_that_only_stage_3_follows() -> None:
         VisConfig.model_validate({"nn": warm_up})
 
 
-@pytest.mark.parametrize(("map_shape", "size"), [((3, 2, 5), (36, 50)), ((2, 8, 8), (64, 64))])
-def test_decoder_paints_any_size(map_shape: tuple[int, int, int], size: tuple[int, int]) -> None:
-    decoder = Decoder(map_shape, size, n_stack=2)
-    assert decoder(torch.zeros(3, int(np.prod(map_shape)))).shape == (3, 2, *size)
+def test_the_decoder_paints_on_the_background() -> None:
+    decoder = Decoder(7, (5, 9), n_stack=2)
+    features = torch.randn(3, 7)
+    before = decoder(features)
+    with torch.no_grad():
+        decoder.background.add_(0.25)
+    assert before.shape == (3, 2, 5, 9)
+    torch.testing.assert_close(decoder(features), before + 0.25)
 
 
 def test_thin_lines_weigh_more_than_flat_ground() -> None:

@@ -1,24 +1,22 @@
 """The way back from features to a frame, and the losses of reconstruction."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK = 4
-"""Side in pixels of the square that one position of the decoder's last map paints."""
+HIDDEN = 1024
 
 
 class Decoder(nn.Module):
-    """Paints frames from the encoder's features, with about as much work as the encoder does.
+    """Paints frames from the encoder's features with two dense layers.
 
-    Three convolutions with bilinear steps between them lead from the encoder's last map to one
-    position per 4 x 4 pixels, which then paints all of them (sub-pixel layer, arXiv:1609.05158):
-    convolutions at the full resolution would take most of the time of training.
+    The camera sits on the car, so the same things lie in the same places of the picture: a dense
+    layer learns their shapes in a few hundred steps, where convolutions from the encoder's last
+    map of 4 x 4 positions still paint clouds. It reads the features as the network's heads do, and
+    it costs little beside the encoder. Nothing of it is kept.
 
     Args:
-        map_shape: (C, h, w) of the encoder's last map.
+        features: D, length of the encoder's output.
         image_hw: height and width of a frame in pixels.
         n_stack: frames to paint.
 
@@ -27,32 +25,21 @@ class Decoder(nn.Module):
             of a frame, the sky and the own car, is the same in all of them.
     """
 
-    def __init__(
-        self, map_shape: tuple[int, int, int], image_hw: tuple[int, int], n_stack: int = 1
-    ) -> None:
+    def __init__(self, features: int, image_hw: tuple[int, int], n_stack: int = 1) -> None:
         super().__init__()
-        channels, height, width = map_shape
-        grid = (-(-image_hw[0] // BLOCK), -(-image_hw[1] // BLOCK))
-        middle = (_between(height, grid[0]), _between(width, grid[1]))
-        self.image_hw = image_hw
+        height, width = image_hw
         self.layers = nn.Sequential(
-            nn.Unflatten(1, map_shape),
-            nn.Conv2d(channels, 64, 3, padding=1),
+            nn.Linear(features, HIDDEN),
             nn.LeakyReLU(),
-            nn.Upsample(middle, mode="bilinear"),
-            nn.Conv2d(64, 32, 3, padding=1),
-            nn.LeakyReLU(),
-            nn.Upsample(grid, mode="bilinear"),
-            nn.Conv2d(32, n_stack * BLOCK**2, 3, padding=1),
-            nn.PixelShuffle(BLOCK),
+            nn.Linear(HIDDEN, n_stack * height * width),
+            nn.Unflatten(1, (n_stack, height, width)),
         )
-        self.background = nn.Parameter(torch.zeros(n_stack, *image_hw))
-        self.to(memory_format=torch.channels_last)
+        self.background = nn.Parameter(torch.zeros(n_stack, height, width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, C * h * w) features to (B, n_stack, H, W) frames, unbounded."""
+        """Map (B, D) features to (B, n_stack, H, W) frames, unbounded."""
         painted: Tensor = self.layers(features)
-        return painted[..., : self.image_hw[0], : self.image_hw[1]] + self.background
+        return painted + self.background
 
 
 class GaussianCode(nn.Module):
@@ -99,8 +86,3 @@ def contrast_weights(frames: Tensor, edge_weight: float) -> Tensor:
 def weighted_mse(painted: Tensor, frames: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of the squared error over all pixels, a scalar."""
     return (weights * (painted - frames).square()).sum() / weights.sum()
-
-
-def _between(small: int, large: int) -> int:
-    """Geometric middle of two sizes, rounded."""
-    return max(1, round(math.sqrt(small * large)))

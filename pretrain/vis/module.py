@@ -12,6 +12,8 @@ from pretrain.vis.config import VisConfig
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.transfer.artifacts import Tensors, fold_unit_range, module_tensors
 
+ADAM_BETAS = (0.9, 0.99)
+"""A shorter memory of squares than usual suits runs of a few hundred steps."""
 GRAY_SPAN_01 = 0.5
 """Half of the span from black to white of a frame in [0, 1]; 1 for (x - 128) / 128."""
 
@@ -29,7 +31,9 @@ class VisModule(StageModule):
         self.config = config
         network = config.network
         self.img_head = ImageHead(network.vis.cnn, network.image_hw, network.n_stack)
-        self.decoder = Decoder(self.img_head.map_shape, network.image_hw, network.n_stack)
+        if config.image_normalization == "01":
+            _start_on_unit_range(self.img_head)
+        self.decoder = Decoder(self.img_head.out_features, network.image_hw, network.n_stack)
         self.code: GaussianCode | None = None
         if config.task == "vae":
             self.code = GaussianCode(self.img_head.out_features, config.latent_dimension)
@@ -71,7 +75,10 @@ class VisModule(StageModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over everything; the rate is set by the run's budget."""
         return torch.optim.AdamW(
-            self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+            self.parameters(),
+            lr=self.config.lr,
+            betas=ADAM_BETAS,
+            weight_decay=self.config.weight_decay,
         )
 
     def encoder_tensors(self) -> Tensors:
@@ -111,3 +118,17 @@ class VisModule(StageModule):
             batch_size=size,
             sync_dist=True,
         )
+
+
+@torch.no_grad()
+def _start_on_unit_range(encoder: ImageHead) -> None:
+    """Change fresh weights so that frames in [0, 1] give what centred ones gave before.
+
+    Inputs that are all positive make the first layer's outputs move together and slow training
+    down at its start.
+    """
+    convolution = encoder[0]
+    assert isinstance(convolution, torch.nn.Conv2d)
+    assert convolution.bias is not None
+    convolution.bias -= convolution.weight.sum(dim=(1, 2, 3))
+    convolution.weight *= 255.0 / 128.0
