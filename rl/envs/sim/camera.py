@@ -1,7 +1,8 @@
 """The picture that a driver sees: a third-person view of the road, in gray.
 
 The road is painted from far to near in pieces between two cross-sections, on a canvas of twice the
-frame's size that is averaged down, so that edges move smoothly. Pieces and their bands lie fixed in
+frame's resolution that is averaged down, so that edges move smoothly; near the car the rows are as
+in the frame, for speed. Pieces and their bands lie fixed in
 the world: what moves on the picture is the car's own motion. Only the stretch of road around the
 car is drawn, so a road may pass over itself.
 """
@@ -17,18 +18,8 @@ import numpy.typing as npt
 from datasets.contract.surfaces import ASPHALT, DIRT, TURBO
 from rl.envs.jit import compiled
 from rl.envs.sim.car import AIRBORNE, BRAKING, GROUND_Y, PITCH, STEER, VX, VZ, YAW, X, Y, Z
-from rl.envs.sim.raster import (
-    Section,
-    Spans,
-    View,
-    fill_rectangle,
-    fill_road,
-    fill_strip,
-    fill_wall,
-    make_section,
-    point_at,
-    shrink,
-)
+from rl.envs.sim.projection import Borders, Section, View, make_section, point_at
+from rl.envs.sim.raster import MIN_COLUMNS, fill_rectangle, fill_road, fill_wall, shrink
 from rl.envs.sim.road import PackedTracks
 
 U8 = npt.NDArray[np.uint8]
@@ -37,6 +28,7 @@ F64 = npt.NDArray[np.float64]
 
 OVERSAMPLING: Final = 2  # canvas pixels per frame pixel, each way
 FAR_ROWS: Final = 16  # a piece of road far away; the car's place counts in these too
+LONG_ROWS: Final = 32  # one so far away that it is hardly a pixel high
 BAND_ROWS: Final = 8  # a piece nearer than that, and the bands by which speed is seen
 
 
@@ -52,7 +44,9 @@ class CameraSpec(NamedTuple):
     pitch_share: float = 0.6  # of the car's pitch that the camera follows
     view_rows: int = 176  # road rows shown ahead
     middle_rows: int = 64  # within it a piece of road is BAND_ROWS long, beyond it FAR_ROWS
+    far_rows: int = 112  # beyond it a piece may be LONG_ROWS long
     near_rows: int = 40  # within it, and in the far, a piece in a tight turn is cut in two
+    dense_rows: float = 0.15  # share of the height below the horizon that has twice the rows
     tight_turn: float = 0.97  # cosine of the turn over a piece
     line_width: float = 0.5
     line_pixels: float = 1.3  # of the canvas, that a line is wide however far it is
@@ -73,6 +67,7 @@ class CameraSpec(NamedTuple):
 
 
 CAMERA: Final = CameraSpec()
+_NO_PATCH: Final = (0.0, 0.0, 0.0, 0.0)
 
 
 @compiled
@@ -80,7 +75,7 @@ def _make_view(state: F64, width: int, height: int) -> View:
     """The camera behind a car, for a canvas of width x height pixels."""
     sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     pitch = math.tan(min(max(CAMERA.pitch_share * state[PITCH], -0.5), 0.5))
-    focal_y = 0.5 * height / CAMERA.half_fov_y
+    focal_x, focal_y = 0.5 * width / CAMERA.half_fov_x, 0.5 * height / CAMERA.half_fov_y
     flying = max(state[Y] - state[GROUND_Y], 0.0) * state[AIRBORNE]
     return View(
         state[X] - CAMERA.behind * sin_yaw,
@@ -88,108 +83,88 @@ def _make_view(state: F64, width: int, height: int) -> View:
         state[Z] - CAMERA.behind * cos_yaw,
         sin_yaw,
         cos_yaw,
-        0.5 * width / CAMERA.half_fov_x,
+        focal_x,
         focal_y,
         0.5 * width,
         CAMERA.horizon * height + focal_y * pitch,
         width,
+        height,
+        2 * int(0.5 * height * (CAMERA.horizon + CAMERA.dense_rows)),
+        CAMERA.line_width,
+        CAMERA.line_pixels / focal_x,
     )
 
 
 @compiled
-def _section(view: View, center: F64, left: F64, row: int) -> Section:
-    return make_section(
-        view, center[row, 0], center[row, 1], center[row, 2], left[row, 0], left[row, 1]
-    )
+def _bare_section(
+    view: View, center: F64, left: F64, row: int, step: int, borders: Borders
+) -> Section:
+    """The cross-section at a row as seen in the direction of `step`: -1 is against the road's."""
+    at, x, y, z = np.uint64(row), np.uint64(0), np.uint64(1), np.uint64(2)
+    left_x, left_z = step * left[at, x], step * left[at, y]
+    return make_section(view, center[at, x], center[at, y], center[at, z], left_x, left_z, borders)
 
 
 @compiled
-def _patch_gray(kind: int, row: int, length: int) -> int:
+def _section(view: View, tracks: PackedTracks, row: int, step: int) -> Section:
+    """The cross-section at a row with the road's own borders."""
+    edges, walls = tracks.road_edges, tracks.road_walls
+    at, a, b = np.uint64(row), np.uint64(0 if step > 0 else 1), np.uint64(1 if step > 0 else 0)
+    borders = (walls[at, a], edges[at, a], -edges[at, b], -walls[at, b])
+    return _bare_section(view, tracks.road_center, tracks.road_left, row, step, borders)
+
+
+@compiled
+def _patch_gray(kind: int, row: int, detailed: bool) -> int:
     band = (row // BAND_ROWS) & 1
     if kind == TURBO:
-        return CAMERA.turbo[(row >> 1) & 1 if length <= BAND_ROWS else band]
+        return CAMERA.turbo[(row >> 1) & 1 if detailed else band]
     if kind == DIRT:
         return CAMERA.dirt[band]
     return CAMERA.grass_patch[band]
 
 
 @compiled
-def _borders(view: View, edges: F64, walls: F64, row: int, depth: float) -> Spans:
-    """Lateral metres of walls, edges and the lines' inner sides; a far line is a pixel wide."""
-    pixel = depth / view.focal_x
-    line = min(max(CAMERA.line_width, CAMERA.line_pixels * pixel), 0.4 * edges[row, 0])
-    return (
-        walls[row, 0],
-        edges[row, 0],
-        edges[row, 0] - line,
-        line - edges[row, 1],
-        -edges[row, 1],
-        -walls[row, 1],
-    )
+def _patch_end(kinds: U8, first: int, here: int, there: int, step: int, striped: int) -> int:
+    """The first row on the way from `here` to `there` where the kind of patch changes.
 
-
-@compiled
-def _draw_patches(
-    canvas: U8,
-    view: View,
-    center: F64,
-    left: F64,
-    edges: F64,
-    walls: F64,
-    kinds: U8,
-    span: F64,
-    first: int,
-    a: int,
-    b: int,
-    start: Section,
-    end: Section,
-    start_spans: Spans,
-    end_spans: Spans,
-) -> None:
-    """The patches on rows [a, b), inside the edge lines; a near turbo has stripes.
-
-    The arrays are those of PackedTracks: it costs time to hand all of them on.
-
-    Args:
-        first: the road's first row, from which bands are counted.
-        start, end: the sections at rows a and b, with their borders.
+    striped: a kind that is cut at every other row too, counted from `first`.
     """
-    row, here, here_spans = a, start, start_spans
-    while row < b:
-        kind = kinds[row]
-        limit = min(b, row + 2) if kind == TURBO and b - a <= BAND_ROWS else b
-        stop = row + 1
-        while stop < limit and kinds[stop] == kind:
-            stop += 1
-        there, there_spans = end, end_spans
-        if stop < b:
-            there = _section(view, center, left, stop)
-            there_spans = _borders(view, edges, walls, stop, there.z)
-        if kind != ASPHALT:
-            last = stop if kinds[stop] == kind else stop - 1
-            corners = (
-                min(span[row, 1], here_spans[2]),
-                max(span[row, 0], here_spans[3]),
-                min(span[last, 1], there_spans[2]),
-                max(span[last, 0], there_spans[3]),
-            )
-            gray = _patch_gray(kind, row - first, b - a)
-            fill_strip(canvas, here, there, corners, view.horizon, gray)
-        row, here, here_spans = stop, there, there_spans
+    back = 1 if step > 0 else 0  # a piece's kind is that of its lower row
+    kind = kinds[here - back]
+    row = here - step
+    while row != there and kinds[row - back] == kind and (kind != striped or (row - first) & 1):
+        row -= step
+    return row
 
 
 @compiled
-def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int) -> None:
+def _patch_border(
+    kinds: U8, span: F64, row: int, kind: int, step: int, section: Section
+) -> tuple[float, float]:
+    """Lateral metres of a patch's left and right border at a section, inside the edge lines."""
+    at = row if kinds[row] == kind else row - 1
+    low, high = span[at, 0], span[at, 1]
+    if step < 0:
+        low, high = -high, -low
+    return min(high, section.spans[2]), max(low, section.spans[3])
+
+
+@compiled
+def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int, step: int) -> None:
     """A white bar on the road and a checkered banner over it."""
     center, across = tracks.road_center, tracks.road_left
-    at, after = _section(view, center, across, row), _section(view, center, across, row + 2)
     left, right = tracks.road_edges[row, 0], tracks.road_edges[row, 1]
-    bar = (left, -right, left, -right)
-    fill_strip(canvas, at, after, bar, view.horizon, CAMERA.edge_line)
+    borders = (left, left, -right, -right) if step > 0 else (right, right, -left, -left)
+    at = _bare_section(view, center, across, row, step, borders)
+    after = _bare_section(view, center, across, row + 2, step, borders)
+    near, far = (at, after) if step > 0 else (after, at)
+    white = CAMERA.edge_line
+    fill_road(canvas, view, near, far, _NO_PATCH, (white, white, white, white))
     rise = view.focal_y * CAMERA.banner_height
     pieces = 8
     for piece in range(pieces):
-        d = left - (left + right) * piece / pieces
+        d = borders[0] - (left + right) * piece / pieces
         px, py, pz = point_at(at, d)
         qx, qy, qz = point_at(at, d - (left + right) / pieces)
         if px * qz > qx * pz:  # seen from the other side
@@ -197,40 +172,85 @@ def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int) -> None
         for level in range(2):
             lift = view.focal_y * (CAMERA.banner_above + CAMERA.banner_height * level)
             gray = CAMERA.edge_line if (piece + level) & 1 else CAMERA.car_body
-            fill_wall(canvas, (px, py - lift, pz), (qx, qy - lift, qz), rise, gray)
+            fill_wall(canvas, view, (px, py - lift, pz), (qx, qy - lift, qz), rise, gray)
 
 
 @compiled
 def _draw_piece(
     canvas: U8,
     view: View,
-    start: Section,
-    end: Section,
-    start_spans: Spans,
-    end_spans: Spans,
+    near: Section,
+    far: Section,
+    patch: Borders,
+    patch_gray: int,
     band: int,
     detailed: bool,
-) -> bool:
-    """Ground, walls and road between two cross-sections; False if it is not seen."""
+) -> None:
+    """Ground, walls and road between two cross-sections."""
     if detailed:
         rise = view.focal_y * CAMERA.wall_height
         gray = CAMERA.wall[band]
         for right in range(2):  # a wall is seen from the right of the line from p to q
-            p = point_at(start, start_spans[5 if right else 0])
-            q = point_at(end, end_spans[5 if right else 0])
+            p = point_at(near, near.spans[5 if right else 0])
+            q = point_at(far, far.spans[5 if right else 0])
             if right:
                 p, q = q, p
-            fill_wall(canvas, p, q, rise, gray)
-        grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band])
+            fill_wall(canvas, view, p, q, rise, gray)
+        grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band], patch_gray)
     else:  # walls and bands that far away would only flicker
-        grays = (CAMERA.plain, CAMERA.edge_line, (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2)
-    return fill_road(canvas, start, end, start_spans, end_spans, view.horizon, grays)
+        middle = (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2
+        grays = (CAMERA.plain, CAMERA.edge_line, middle, patch_gray)
+    fill_road(canvas, view, near, far, patch, grays)
+
+
+@compiled
+def _draw_block(
+    canvas: U8,
+    view: View,
+    tracks: PackedTracks,
+    first: int,
+    here: int,
+    there: int,
+    step: int,
+    outer: Section,
+    detailed: bool,
+) -> Section:
+    """The road from `here` to `there`, cut where a patch begins or ends; returns the last section.
+
+    Args:
+        first: the road's first row, from which bands are counted.
+        outer: the section at `here`.
+    """
+    kinds, span = tracks.patch_kind, tracks.patch_span
+    band = ((min(here, there) - first) // BAND_ROWS) & 1
+    striped = TURBO if detailed else -1
+    while here != there:
+        stop = _patch_end(kinds, first, here, there, step, striped)
+        inner = _section(view, tracks, stop, step)
+        kind, patch, gray = kinds[min(here, stop)], _NO_PATCH, 0
+        if kind != ASPHALT:
+            near = _patch_border(kinds, span, stop, kind, step, inner)
+            far = _patch_border(kinds, span, here, kind, step, outer)
+            patch = (near[0], near[1], far[0], far[1])
+            gray = _patch_gray(kind, min(here, stop) - first, detailed)
+        if max(inner.farthest, outer.farthest) > 0.0:
+            _draw_piece(canvas, view, inner, outer, patch, gray, band, detailed)
+        here, outer = stop, inner
+    return outer
+
+
+@compiled
+def _piece_length(row: int, distance: int) -> int:
+    """Rows of the piece of road that begins at `row`, `distance` rows away."""
+    if distance > CAMERA.far_rows and row % LONG_ROWS == 0:  # pieces lie fixed in the world
+        return LONG_ROWS
+    return FAR_ROWS if distance > CAMERA.middle_rows else BAND_ROWS
 
 
 @compiled
 def _is_split(left: F64, here: int, there: int, distance: int, length: int) -> bool:
     """True if a piece is cut in two because the road turns, or is what such a cut left over."""
-    if distance % length > 0:
+    if length < LONG_ROWS and distance % length > 0:
         return True
     if CAMERA.near_rows < distance <= CAMERA.middle_rows:
         return False
@@ -249,16 +269,13 @@ def _draw_side(
     first = tracks.road_offset[track]
     last = tracks.road_offset[track + 1] - 1
     finish = tracks.finish_row[track]
-    center, left = tracks.road_center, tracks.road_left
-    edges, walls, kinds = tracks.road_edges, tracks.road_walls, tracks.patch_kind
-    span = tracks.patch_span
+    left = tracks.road_left
     base = row - row % FAR_ROWS
     distance = reach - reach % FAR_ROWS
     here = min(max(first + base + step * distance, first), last)
-    outer = _section(view, center, left, here)
-    outer_spans = _borders(view, edges, walls, here, outer.z)
+    outer = _section(view, tracks, here, step)
     while distance > 0:
-        length = FAR_ROWS if distance > CAMERA.middle_rows else BAND_ROWS
+        length = _piece_length(base + step * distance, distance)
         there = min(max(first + base + step * (distance - length), first), last)
         if _is_split(left, here, there, distance, length):
             length //= 2
@@ -267,45 +284,17 @@ def _draw_side(
         distance -= length
         if there == here:
             continue
-        inner = _section(view, center, left, there)
-        inner_spans = _borders(view, edges, walls, there, inner.z)
-        low, high = min(here, there), max(here, there)
-        band = ((low - first) // BAND_ROWS) & 1
-        start, end, start_spans, end_spans = inner, outer, inner_spans, outer_spans
-        if step < 0:
-            start, end, start_spans, end_spans = outer, inner, outer_spans, inner_spans
-        if _draw_piece(canvas, view, start, end, start_spans, end_spans, band, detailed):
-            patched = 0
-            for k in range(low, high):
-                patched |= kinds[k]
-            if patched:
-                _draw_patches(
-                    canvas,
-                    view,
-                    center,
-                    left,
-                    edges,
-                    walls,
-                    kinds,
-                    span,
-                    first,
-                    low,
-                    high,
-                    start,
-                    end,
-                    start_spans,
-                    end_spans,
-                )
-        if low <= finish < high:
-            _draw_finish(canvas, view, tracks, finish)
-        here, outer, outer_spans = there, inner, inner_spans
+        outer = _draw_block(canvas, view, tracks, first, here, there, step, outer, detailed)
+        if min(here, there) <= finish < max(here, there):
+            _draw_finish(canvas, view, tracks, finish, step)
+        here = there
 
 
 @compiled
 def _draw_background(canvas: U8, view: View) -> None:
-    height, width = canvas.shape
-    fill_rectangle(canvas, 0.0, 0.0, width, view.horizon, CAMERA.sky)
-    fill_rectangle(canvas, 0.0, view.horizon, width, height, CAMERA.plain)
+    width, height = float(view.width), float(view.height)
+    fill_rectangle(canvas, view, 0.0, 0.0, width, view.horizon, CAMERA.sky)
+    fill_rectangle(canvas, view, 0.0, view.horizon, width, height, CAMERA.plain)
 
 
 @compiled
@@ -333,22 +322,21 @@ def _draw_car(canvas: U8, view: View, state: F64) -> None:
         (-0.42, 0.42, 0.75, 1.0, body, roof, tyres),  # rear window
     ):
         x = view.center_x + shift
-        fill_rectangle(
-            canvas, x + left * px, base - high * py, x + right * px, base - low * py, int(gray)
-        )
+        top, bottom = base - high * py, base - low * py
+        fill_rectangle(canvas, view, x + left * px, top, x + right * px, bottom, int(gray))
 
 
 @compiled
-def draw(canvas: U8, tracks: PackedTracks, track: int, road_index: int, state: F64) -> None:
+def _draw(
+    canvas: U8, view: View, tracks: PackedTracks, track: int, road_index: int, state: F64
+) -> None:
     """Draws one car's view at the canvas' own resolution, without averaging.
 
     Args:
-        canvas: (H, W) uint8, overwritten.
+        canvas: uint8, a row for each of the view's, at least as wide; overwritten.
         road_index: row of the car within its own road.
         state: (S,) the car's state row.
     """
-    height, width = canvas.shape
-    view = _make_view(state, width, height)
     _draw_background(canvas, view)
     row = tracks.road_offset[track] + road_index
     left = tracks.road_left
@@ -357,7 +345,7 @@ def draw(canvas: U8, tracks: PackedTracks, track: int, road_index: int, state: F
     # The side that the camera looks at is painted last, over the other one.
     step = -1 if facing >= 0.0 else 1
     for _ in range(2):
-        reach = half * (1.2 + 0.8 * facing * step)
+        reach = max(half * (1.0 + facing * step), float(FAR_ROWS))
         _draw_side(canvas, view, tracks, track, road_index, int(reach), step)
         step = -step
     _draw_car(canvas, view, state)
@@ -375,13 +363,15 @@ def render_all(
         state: (B, S) float64.
     """
     cars, height, width = frames.shape
-    canvas = np.empty((OVERSAMPLING * height, OVERSAMPLING * width), np.uint8)
+    columns = max(OVERSAMPLING * width, MIN_COLUMNS)
+    canvas = np.empty((OVERSAMPLING * height, columns), np.uint8)
     for car in range(cars):
-        draw(canvas, tracks, track_of_car[car], road_index[car], state[car])
-        shrink(canvas, frames[car])
+        view = _make_view(state[car], OVERSAMPLING * width, OVERSAMPLING * height)
+        _draw(canvas, view, tracks, track_of_car[car], road_index[car], state[car])
+        shrink(canvas, view.split, frames[car])
 
 
 def render(frame: U8, tracks: PackedTracks, track: int, road_index: int, state: F64) -> None:
-    """Renders one car's view into `frame` (H, W) uint8; see `draw` for the arguments."""
+    """Renders one car's view into `frame` (H, W) uint8; see `render_all` for the arguments."""
     one_track = np.array([track], dtype=np.int64)
     render_all(frame[None], tracks, one_track, np.array([road_index], dtype=np.int64), state[None])

@@ -5,121 +5,107 @@ column and y / z the row. A strip of road is convex, and each of its four sides 
 the camera: a pixel belongs to the strip if it lies on the inner side of all four. On one row each
 plane is a bound for the column, linear in the row, so a row costs a few multiplications and a fill.
 That holds for corners behind the camera too, hence no strip has to be clipped or subdivided.
+
+The rows down to the view's `split`, where the road is far and small, are a pixel of the canvas
+high. Those below are two pixels high: there nothing is so thin, and they cost as much each.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rl.envs.jit import compiled
+from rl.envs.sim.projection import (
+    IN_FRONT_M,
+    Borders,
+    Bound,
+    Point,
+    Section,
+    View,
+    bound,
+    point_at,
+)
 
 U8 = npt.NDArray[np.uint8]
-Bound = tuple[float, float, float]  # column = offset + slope * row; side: the plane's sign
-Point = tuple[float, float, float]
-Spans = tuple[float, float, float, float, float, float]
+Ends = tuple[float, float]
+Strip = tuple[Bound, Bound]  # left, right
+FourStrips = tuple[Strip, Strip, Strip, Strip]
+Four = tuple[int, int, int, int]
 
-_IN_FRONT_M = 0.05  # a corner nearer than this has no usable projection
-_TINY = 1e-9  # keeps a horizontal side's bound finite: it lies far outside the picture
-
-
-class View(NamedTuple):
-    """A camera in the world and its canvas. Units: metres, canvas pixels."""
-
-    x: float
-    y: float
-    z: float
-    sin_yaw: float
-    cos_yaw: float
-    focal_x: float
-    focal_y: float
-    center_x: float
-    horizon: float  # row of the infinitely far ground; pitch moves it, planes stay vertical
-    width: int
-
-
-class Section(NamedTuple):
-    """A cross-section on the canvas: a point (x, y, z) and what a metre to the left adds to it."""
-
-    x: float
-    y: float
-    z: float
-    left_x: float
-    left_y: float
-    left_z: float
-    offset: float  # the bound of the section's own line
-    slope: float
-    side: float
-    top: float  # rows between which that line crosses the picture from border to border
-    bottom: float
-    beyond: float  # > 0 if what lies beyond the section is below the line
+MIN_COLUMNS: Final = 128  # of a canvas; so many are painted at once, if it is not wider
 
 
 @compiled
-def make_section(view: View, x: float, y: float, z: float, left_x: float, left_z: float) -> Section:
-    """The cross-section through world point (x, y, z) with the unit vector (left_x, left_z)."""
-    dx, dz = x - view.x, z - view.z
-    depth = dx * view.sin_yaw + dz * view.cos_yaw
-    px = view.center_x * depth - view.focal_x * (dx * view.cos_yaw - dz * view.sin_yaw)
-    py = view.horizon * depth - view.focal_y * (y - view.y)
-    turn = left_x * view.sin_yaw + left_z * view.cos_yaw
-    lx = view.center_x * turn - view.focal_x * (left_x * view.cos_yaw - left_z * view.sin_yaw)
-    ly = view.horizon * turn
-    offset, slope, side = _bound(px, py, depth, lx, ly, turn)
-    inverse = 1.0 / (slope if abs(slope) > _TINY else _TINY)
-    at_left, at_right = -offset * inverse, (view.width - offset) * inverse
-    top, bottom = min(at_left, at_right), max(at_left, at_right)
-    beyond = -side * slope
-    return Section(px, py, depth, lx, ly, turn, offset, slope, side, top, bottom, beyond)
+def _row_at(view: View, y: float) -> int:
+    """The first row of the canvas whose centre is at `y` or below, between 0 and the last + 1."""
+    y = min(max(y, 0.0), float(view.height))
+    return int(y + 0.5) if y <= view.split else view.split + int(0.5 * (y - view.split) + 0.5)
 
 
 @compiled
-def point_at(section: Section, d: float) -> Point:
-    """The point `d` metres to the left of the section's own."""
-    return (
-        section.x + d * section.left_x,
-        section.y + d * section.left_y,
-        section.z + d * section.left_z,
-    )
-
-
-@compiled
-def _bound(ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> Bound:
-    """The plane through the camera, a and b. To the right of a -> b on the ground lies, with
-    side > 0, column >= offset + slope * row, else column <= it.
-    """
-    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-    if abs(nx) < _TINY:
-        nx = _TINY if nx >= 0.0 else -_TINY
-    inverse = -1.0 / nx
-    return nz * inverse, ny * inverse, nx
-
-
-@compiled
-def _clamped(position: float, limit: int) -> int:
-    """The first pixel whose centre is at `position` or beyond, between 0 and `limit`."""
-    return int(min(max(position, 0.0), float(limit)) + 0.5)
+def _center_of(view: View, row: int) -> float:
+    """The y of a row's centre."""
+    return row + 0.5 if row < view.split else 2.0 * row + 1.0 - view.split
 
 
 @compiled
 def fill_row(canvas: U8, row: int, start: float, stop: float, gray: int) -> None:
     """Sets the pixels of a row between two columns; unsigned indices allow for a memset."""
     value = np.uint8(gray)
-    for column in range(np.uint64(start + 0.5), np.uint64(stop + 0.5)):
-        canvas[np.uint64(row), column] = value
+    first, last = np.uint64(start + 0.5), np.uint64(stop + 0.5)
+    if canvas.shape[1] != MIN_COLUMNS:
+        for column in range(first, last):
+            canvas[np.uint64(row), column] = value
+        return
+    begin, count = np.uint8(first), np.uint8(last - first)
+    for index in range(MIN_COLUMNS):
+        old = canvas[np.uint64(row), np.uint64(index)]
+        inside = np.uint8(np.uint8(index) - begin) < count
+        canvas[np.uint64(row), np.uint64(index)] = value if inside else old
 
 
 @compiled
 def fill_rectangle(
-    canvas: U8, left: float, top: float, right: float, bottom: float, gray: int
+    canvas: U8, view: View, left: float, top: float, right: float, bottom: float, gray: int
 ) -> None:
     """Fills the pixels whose centres lie inside; anything outside the canvas is cut off."""
-    height, width = canvas.shape
-    start, stop = min(max(left, 0.0), float(width)), min(max(right, 0.0), float(width))
-    for row in range(_clamped(top, height), _clamped(bottom, height)):
+    start, stop = min(max(left, 0.0), float(view.width)), min(max(right, 0.0), float(view.width))
+    for row in range(_row_at(view, top), _row_at(view, bottom)):
         fill_row(canvas, row, start, stop, gray)
+
+
+@compiled
+def _paint_block(canvas: U8, row: int, starts: Four, counts: Four, grays: Four) -> None:
+    """Paints four spans over each other on the first MIN_COLUMNS columns of a row.
+
+    Every pixel is chosen anew without a branch: 64 at once, where the processor can.
+    """
+    a0, a1 = np.uint8(starts[0]), np.uint8(starts[1])
+    a2, a3 = np.uint8(starts[2]), np.uint8(starts[3])
+    n0, n1 = np.uint8(counts[0]), np.uint8(counts[1])
+    n2, n3 = np.uint8(counts[2]), np.uint8(counts[3])
+    g0, g1, g2, g3 = np.uint8(grays[0]), np.uint8(grays[1]), np.uint8(grays[2]), np.uint8(grays[3])
+    for index in range(MIN_COLUMNS):
+        column = np.uint8(index)
+        value = canvas[np.uint64(row), np.uint64(index)]
+        value = g0 if np.uint8(column - a0) < n0 else value  # unsigned: columns before wrap round
+        value = g1 if np.uint8(column - a1) < n1 else value
+        value = g2 if np.uint8(column - a2) < n2 else value
+        value = g3 if np.uint8(column - a3) < n3 else value
+        canvas[np.uint64(row), np.uint64(index)] = value
+
+
+@compiled
+def _paint(canvas: U8, row: int, starts: Four, counts: Four, grays: Four) -> None:
+    """Paints four spans over each other: their first columns, widths and gray levels."""
+    if canvas.shape[1] == MIN_COLUMNS:
+        _paint_block(canvas, row, starts, counts, grays)
+        return
+    for start, count, gray in zip(starts, counts, grays):  # noqa: B905 (numba knows no strict)
+        fill_row(canvas, row, float(start), float(start + count), gray)
 
 
 @compiled
@@ -132,50 +118,24 @@ def _faces_camera(near: Section, far: Section) -> bool:
 
 
 @compiled
-def _rows_between(
-    near: Section, far: Section, height: int, rows: tuple[int, int]
-) -> tuple[int, int]:
-    """The part of `rows` on which the picture has pixels between the lines of both sections."""
-    first, last = rows
-    if near.beyond > 0.0:
-        first = max(first, _clamped(near.top, height))
-    else:
-        last = min(last, _clamped(near.bottom, height))
-    if far.beyond > 0.0:
-        last = min(last, _clamped(far.bottom, height))
-    else:
-        first = max(first, _clamped(far.top, height))
-    return first, last
-
-
-@compiled
-def _rows_of(
-    height: int, width: int, a: Point, b: Point, c: Point, d: Point, horizon: float
-) -> tuple[int, int]:
-    """First and last + 1 row of the strip with these corners, an empty range if it is not seen.
-
-    Rows reach to the border where a corner is behind the camera.
-    """
-    nearest = min(min(a[2], b[2]), min(c[2], d[2]))
+def _rows_between(view: View, near: Section, far: Section) -> tuple[int, int]:
+    """First and last + 1 row that the ground between two sections may cover; empty if unseen."""
     if (
-        max(max(a[2], b[2]), max(c[2], d[2])) < _IN_FRONT_M
-        or max(max(a[0], b[0]), max(c[0], d[0])) < 0.0
-        or min(
-            min(a[0] - width * a[2], b[0] - width * b[2]),
-            min(c[0] - width * c[2], d[0] - width * d[2]),
-        )
-        > 0.0
+        max(near.farthest, far.farthest) < IN_FRONT_M
+        or max(near.left_out, far.left_out) < 0.0
+        or min(near.right_out, far.right_out) > 0.0
     ):
         return 0, 0
-    if nearest > _IN_FRONT_M:
-        ra, rb, rc, rd = a[1] / a[2], b[1] / b[2], c[1] / c[2], d[1] / d[2]
-        top, bottom = min(min(ra, rb), min(rc, rd)), max(max(ra, rb), max(rc, rd))
-        return _clamped(top, height), _clamped(bottom, height)
-    below = min(
-        min(a[1] - horizon * a[2], b[1] - horizon * b[2]),
-        min(c[1] - horizon * c[2], d[1] - horizon * d[2]),
-    )
-    return _clamped(horizon if below > 0.0 else 0.0, height), height
+    first, last = min(near.highest, far.highest), max(near.lowest, far.lowest)
+    if near.beyond > 0.0:
+        first = max(first, near.top)
+    else:
+        last = min(last, near.bottom)
+    if far.beyond > 0.0:
+        last = min(last, far.bottom)
+    else:
+        first = max(first, far.top)
+    return _row_at(view, first), _row_at(view, last)
 
 
 @compiled
@@ -197,150 +157,127 @@ def _cut(low: float, high: float, left: Bound, right: Bound, y: float) -> tuple[
 @compiled
 def _side(near: Section, far: Section, d_near: float, d_far: float) -> Bound:
     a, b = point_at(near, d_near), point_at(far, d_far)
-    return _bound(a[0], a[1], a[2], b[0], b[1], b[2])
+    return bound(a[0], a[1], a[2], b[0], b[1], b[2])
+
+
+@compiled
+def _strip(near: Section, far: Section, left: Ends, right: Ends) -> Strip:
+    """The bounds of a strip; left, right: lateral metres of a border at `near` and at `far`."""
+    return _side(near, far, left[0], left[1]), _side(near, far, right[0], right[1])
+
+
+@compiled
+def _ordered(strip: Strip) -> tuple[float, float, float, float, bool]:
+    """Offset and slope of the lower and of the upper bound; False if both are of one kind.
+
+    A strip seen against its direction has its left border on the right. Offsets are half a pixel
+    more, so that cutting a column off leaves the first pixel whose centre is beyond it.
+    """
+    a, b = strip
+    if a[2] <= 0.0:
+        a, b = b, a
+    return a[0] + 0.5, a[1], b[0] + 0.5, b[1], (strip[0][2] > 0.0) == (strip[1][2] > 0.0)
+
+
+@compiled
+def _fill_slowly(
+    canvas: U8, view: View, rows: tuple[int, int], ends: Strip, strips: FourStrips, grays: Four
+) -> None:
+    """Fills nested strips of which some are seen along their ground, as beside the road."""
+    for row in range(rows[0], rows[1]):
+        y = _center_of(view, row)
+        low, high = _cut(0.0, float(view.width), ends[0], ends[1], y)
+        for k in range(4):
+            low, high = _cut(low, high, strips[k][0], strips[k][1], y)
+            if low < high:
+                fill_row(canvas, row, low, high, grays[k])
 
 
 @compiled
 def fill_road(
-    canvas: U8,
-    near: Section,
-    far: Section,
-    near_spans: Spans,
-    far_spans: Spans,
-    horizon: float,
-    grays: tuple[int, int, int],
-) -> bool:
-    """Fills three nested strips, outer to inner, between two cross-sections.
+    canvas: U8, view: View, near: Section, far: Section, patch: Borders, grays: Four
+) -> None:
+    """Fills four nested strips between two cross-sections, that of a patch the innermost.
 
     Args:
-        near_spans, far_spans: lateral metres of the six borders, from left to right.
-        grays: of the outer, the middle and the inner strip.
-
-    Returns:
-        False if nothing of it is in the picture.
+        patch: lateral metres left, right of `near`, then left, right of `far`; all 0: none.
+        grays: of the ground, the edge lines, the road and the patch.
     """
-    height, width = canvas.shape
-    rows = _rows_of(
-        height,
-        width,
-        point_at(near, near_spans[0]),
-        point_at(near, near_spans[5]),
-        point_at(far, far_spans[0]),
-        point_at(far, far_spans[5]),
-        horizon,
+    rows = _rows_between(view, near, far)
+    if rows[0] >= rows[1] or not _faces_camera(near, far):
+        return
+    a, b = near.spans, far.spans
+    strips = (
+        _strip(near, far, (a[0], b[0]), (a[5], b[5])),
+        _strip(near, far, (a[1], b[1]), (a[4], b[4])),
+        _strip(near, far, (a[2], b[2]), (a[3], b[3])),
+        _strip(near, far, (patch[0], patch[2]), (patch[1], patch[3])),
     )
-    first, last = _rows_between(near, far, height, rows)
-    if first >= last or not _faces_camera(near, far):
-        return False
-    outer_left = _side(near, far, near_spans[0], far_spans[0])
-    outer_right = _side(near, far, near_spans[5], far_spans[5])
-    left = _side(near, far, near_spans[1], far_spans[1])
-    right = _side(near, far, near_spans[4], far_spans[4])
-    inner_left = _side(near, far, near_spans[2], far_spans[2])
-    inner_right = _side(near, far, near_spans[3], far_spans[3])
-    start = (near.offset, near.slope, near.side)
-    end = (far.offset, far.slope, far.side)
-    for row in range(first, last):
-        y = row + 0.5
-        low, high = _cut(0.0, float(width), start, end, y)
-        low, high = _cut(low, high, outer_left, outer_right, y)
+    start, end = (near.offset, near.slope, near.side), (far.offset, far.slope, far.side)
+    ground, line = _ordered(strips[0]), _ordered(strips[1])
+    road, inner = _ordered(strips[2]), _ordered(strips[3])
+    has_patch = patch[0] > patch[1] or patch[2] > patch[3]
+    if not (ground[4] and line[4] and road[4] and (inner[4] or not has_patch)):
+        _fill_slowly(canvas, view, rows, (start, end), strips, grays)
+        return
+    for row in range(rows[0], rows[1]):
+        y = _center_of(view, row)
+        low, high = _cut(0.0, float(view.width), start, end, y)
+        low = max(low + 0.5, ground[0] + ground[1] * y)
+        high = min(high + 0.5, ground[2] + ground[3] * y)
         if low >= high:
             continue
-        start_x, stop_x = _cut(low, high, left, right, y)
-        if start_x > low or stop_x < high:  # else the next strip covers all of it
-            fill_row(canvas, row, low, high, grays[0])
-        if start_x >= stop_x:
-            continue
-        low, high = _cut(start_x, stop_x, inner_left, inner_right, y)
-        if low > start_x or high < stop_x:
-            fill_row(canvas, row, start_x, stop_x, grays[1])
-        if low < high:
-            fill_row(canvas, row, low, high, grays[2])
-    return True
+        a0, b0 = int(low), int(high)
+        low, high = max(low, line[0] + line[1] * y), min(high, line[2] + line[3] * y)
+        a1, b1 = int(low), int(high)
+        low, high = max(low, road[0] + road[1] * y), min(high, road[2] + road[3] * y)
+        a2, b2, a3, b3 = int(low), int(high), 0, 0
+        if has_patch:
+            low, high = max(low, inner[0] + inner[1] * y), min(high, inner[2] + inner[3] * y)
+            a3, b3 = int(low), int(high)
+        counts = (b0 - a0, max(b1 - a1, 0), max(b2 - a2, 0), max(b3 - a3, 0))
+        _paint(canvas, row, (a0, a1, a2, a3), counts, grays)
 
 
 @compiled
-def fill_strip(
-    canvas: U8,
-    near: Section,
-    far: Section,
-    spans: tuple[float, float, float, float],
-    horizon: float,
-    gray: int,
-) -> None:
-    """Fills one strip; spans: lateral metres left, right of `near`, then left, right of `far`."""
-    height, width = canvas.shape
-    rows = _rows_of(
-        height,
-        width,
-        point_at(near, spans[0]),
-        point_at(near, spans[1]),
-        point_at(far, spans[2]),
-        point_at(far, spans[3]),
-        horizon,
-    )
-    first, last = _rows_between(near, far, height, rows)
-    if first >= last or not _faces_camera(near, far):
-        return
-    left = _side(near, far, spans[0], spans[2])
-    right = _side(near, far, spans[1], spans[3])
-    start = (near.offset, near.slope, near.side)
-    end = (far.offset, far.slope, far.side)
-    for row in range(first, last):
-        low, high = _cut(0.0, float(width), start, end, row + 0.5)
-        low, high = _cut(low, high, left, right, row + 0.5)
-        if low < high:
-            fill_row(canvas, row, low, high, gray)
-
-
-@compiled
-def _entry(at_a: float, at_b: float) -> float:
-    """Share of a line a -> b where a border's signed distance turns positive, 0 if it starts so."""
-    if at_a >= 0.0:
-        return 0.0
-    if at_b <= 0.0:
-        return 1.0
-    return at_a / (at_a - at_b)
-
-
-@compiled
-def fill_wall(canvas: U8, a: Point, b: Point, rise: float, gray: int) -> None:
+def fill_wall(canvas: U8, view: View, a: Point, b: Point, rise: float, gray: int) -> None:
     """Fills an upright rectangle over the ground line a -> b, seen from its right-hand side only.
 
     rise: height times the vertical focal length.
     """
-    height, width = canvas.shape
     ax, ay, az = a
     bx, by, bz = b
-    if ax * bz - az * bx >= 0.0 or max(az, bz) < _IN_FRONT_M:
+    ny = az * bx - ax * bz
+    if ny <= 0.0 or max(az, bz) < IN_FRONT_M:
         return
-    # Seen from above, cut the line off at the left and right borders of the picture.
-    start = max(_entry(ax, bx), _entry(width * az - ax, width * bz - bx))
-    stop = 1.0 - max(_entry(bx, ax), _entry(width * bz - bx, width * az - ax))
-    if start >= stop:
+    # An end behind the camera lies beyond the picture's border.
+    left = max(ax / az, 0.0) if az > IN_FRONT_M else 0.0
+    right = min(bx / bz, float(view.width)) if bz > IN_FRONT_M else float(view.width)
+    if left >= right:
         return
-    dx, dy, dz = bx - ax, by - ay, bz - az
-    bx, by, bz = ax + stop * dx, ay + stop * dy, az + stop * dz
-    ax, ay, az = ax + start * dx, ay + start * dy, az + start * dz
-    if min(az, bz) < _IN_FRONT_M:
+    # Planes through the camera and the lower, the upper side: nx * column + ny * row + nz = 0.
+    nx, nz = ay * bz - az * by, ax * by - ay * bx
+    upper_nx, upper_nz = nx - rise * (bz - az), nz - rise * (ax - bx)
+    inverse = -1.0 / ny
+    top = inverse * max(upper_nz + upper_nx * left, upper_nz + upper_nx * right)
+    bottom = inverse * min(nz + nx * left, nz + nx * right)
+    first, last = _row_at(view, top), _row_at(view, bottom)
+    if first >= last:
         return
-    inverse_a, inverse_b = 1.0 / az, 1.0 / bz
-    left, right = max(ax * inverse_a, 0.0), min(bx * inverse_b, float(width))
-    top = min((ay - rise) * inverse_a, (by - rise) * inverse_b)
-    bottom = max(ay * inverse_a, by * inverse_b)
-    upper = _bound(ax, ay - rise, az, bx, by - rise, bz)
-    lower = _bound(ax, ay, az, bx, by, bz)
-    for row in range(_clamped(top, height), _clamped(bottom, height)):
-        low, high = _cut(left, right, upper, lower, row + 0.5)
+    upper = bound(ax, ay - rise, az, bx, by - rise, bz)
+    lower = bound(ax, ay, az, bx, by, bz)
+    for row in range(first, last):
+        low, high = _cut(left, right, upper, lower, _center_of(view, row))
         if low < high:
             fill_row(canvas, row, low, high, gray)
 
 
 @compiled
-def shrink(canvas: U8, frame: U8) -> None:
-    """Averages each 2 x 2 pixels of `canvas` (2H, 2W) into `frame` (H, W)."""
+def shrink(canvas: U8, split: int, frame: U8) -> None:
+    """Averages pairs of columns into `frame` (H, W), and above row `split` pairs of rows too."""
     height, width = frame.shape
-    for row in range(height):
+    half = split // 2
+    for row in range(half):
         upper, lower, out = canvas[2 * row], canvas[2 * row + 1], frame[row]
         for column in range(width):
             total = (
@@ -350,3 +287,8 @@ def shrink(canvas: U8, frame: U8) -> None:
                 + np.uint16(lower[2 * column + 1])
             )
             out[column] = np.uint8((total + np.uint16(2)) >> np.uint16(2))
+    for row in range(half, height):
+        pairs, out = canvas[half + row], frame[row]
+        for column in range(width):
+            total = np.uint16(pairs[2 * column]) + np.uint16(pairs[2 * column + 1])
+            out[column] = np.uint8((total + np.uint16(1)) >> np.uint16(1))
