@@ -43,13 +43,16 @@ class CameraSpec(NamedTuple):
     horizon: float = 0.28  # share of the height above the horizon on level ground
     pitch_share: float = 0.6  # of the car's pitch that the camera follows
     view_rows: int = 176  # road rows shown ahead
+    own_rows: int = 4  # behind the car that are seen looking along the road
+    along: float = 0.9  # cosine of the turn from the road up to which no more is seen behind
     middle_rows: int = 64  # within it a piece of road is BAND_ROWS long, beyond it FAR_ROWS
     far_rows: int = 112  # beyond it a piece may be LONG_ROWS long
     near_rows: int = 40  # within it, and in the far, a piece in a tight turn is cut in two
-    dense_rows: float = 0.15  # share of the height below the horizon that has twice the rows
+    dense_rows: float = 0.125  # share of the height below the horizon that has twice the rows
     tight_turn: float = 0.97  # cosine of the turn over a piece
     line_width: float = 0.5
     line_pixels: float = 1.3  # of the canvas, that a line is wide however far it is
+    wall_range: float = 42.0  # a piece of wall that begins nearer is shown
     wall_height: float = 0.8
     banner_above: float = 3.0  # bottom of the finish banner above the road
     banner_height: float = 0.9  # of each of its two rows
@@ -187,7 +190,7 @@ def _draw_piece(
     detailed: bool,
 ) -> None:
     """Ground, walls and road between two cross-sections."""
-    if detailed:
+    if detailed and near.z < CAMERA.wall_range:
         rise = view.focal_y * CAMERA.wall_height
         gray = CAMERA.wall[band]
         for right in range(2):  # a wall is seen from the right of the line from p to q
@@ -196,8 +199,9 @@ def _draw_piece(
             if right:
                 p, q = q, p
             fill_wall(canvas, view, p, q, rise, gray)
+    if detailed:
         grays = (CAMERA.grass[band], CAMERA.edge_line, CAMERA.asphalt[band], patch_gray)
-    else:  # walls and bands that far away would only flicker
+    else:  # bands that far away would only flicker
         middle = (CAMERA.asphalt[0] + CAMERA.asphalt[1]) // 2
         grays = (CAMERA.plain, CAMERA.edge_line, middle, patch_gray)
     fill_road(canvas, view, near, far, patch, grays)
@@ -240,6 +244,12 @@ def _draw_block(
 
 
 @compiled
+def _own_block(row: int) -> int:
+    """First row of the block of road at a car, with what a driver sees beside and behind it."""
+    return row - CAMERA.own_rows - (row - CAMERA.own_rows) % FAR_ROWS
+
+
+@compiled
 def _piece_length(row: int, distance: int) -> int:
     """Rows of the piece of road that begins at `row`, `distance` rows away."""
     if distance > CAMERA.far_rows and row % LONG_ROWS == 0:  # pieces lie fixed in the world
@@ -270,7 +280,7 @@ def _draw_side(
     last = tracks.road_offset[track + 1] - 1
     finish = tracks.finish_row[track]
     left = tracks.road_left
-    base = row - row % FAR_ROWS
+    base = _own_block(row)
     distance = reach - reach % FAR_ROWS
     here = min(max(first + base + step * distance, first), last)
     outer = _section(view, tracks, here, step)
@@ -345,8 +355,9 @@ def _draw(
     # The side that the camera looks at is painted last, over the other one.
     step = -1 if facing >= 0.0 else 1
     for _ in range(2):
-        reach = max(half * (1.0 + facing * step), float(FAR_ROWS))
-        _draw_side(canvas, view, tracks, track, road_index, int(reach), step)
+        if step > 0 or facing < CAMERA.along:
+            reach = max(half * (1.0 + facing * step), float(LONG_ROWS))
+            _draw_side(canvas, view, tracks, track, road_index, int(reach), step)
         step = -step
     _draw_car(canvas, view, state)
 
