@@ -70,9 +70,10 @@ def run_vis(arguments: argparse.Namespace) -> int:
     from datasets.contract.config import load_config
     from pipeline.capture import ensure_dataset
     from pretrain.vis.config import VisConfig
-    from pretrain.vis.train import run
 
     config = load_config(VisConfig, arguments.config, arguments.overrides)
+    from pretrain.vis.train import run  # takes seconds: a mistake above is told before
+
     ensure_dataset(Path(config.dataset))
     run(config, max_minutes=arguments.max_minutes)
     return 0
@@ -83,10 +84,11 @@ def run_bc(arguments: argparse.Namespace) -> int:
     from datasets.contract.config import load_config
     from pipeline.capture import ensure_dataset
     from pretrain.bc.config import BCConfig
-    from pretrain.bc.train import run
 
     overrides = _overrides(arguments, "encoder_legacy_input")
     config = load_config(BCConfig, arguments.config, overrides)
+    from pretrain.bc.train import run  # takes seconds: a mistake above is told before
+
     ensure_dataset(Path(config.dataset))
     run(config, max_minutes=arguments.max_minutes)
     return 0
@@ -97,7 +99,6 @@ def run_rl(arguments: argparse.Namespace) -> int:
     from datasets.contract.config import load_config
     from rl.config import REMOVED_KEYS, RLConfig
     from rl.run_folder import RunFolder
-    from rl.training import train
 
     path = arguments.config or DEFAULT_RL_CONFIG
     if arguments.resume is not None:
@@ -106,6 +107,8 @@ def run_rl(arguments: argparse.Namespace) -> int:
         path = arguments.config or folder.config
     overrides = _overrides(arguments, "transfer.legacy_input")
     config = load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
+    from rl.training import train  # takes seconds: a mistake above is told before
+
     train(
         config,
         pretrain=arguments.pretrain,

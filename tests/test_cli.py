@@ -1,6 +1,8 @@
 """The command line: its options, and one line with exit code 2 for a user's mistakes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -120,6 +122,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 )
 def test_a_mistake_in_a_key(stage: str, override: str, message: str, capsys: Capture) -> None:
     assert message in refused(capsys, stage, "--config", CONFIGS[stage], "--set", override)
+
+
+@pytest.mark.parametrize("stage", list(CONFIGS))
+def test_a_mistake_in_a_key_is_told_before_torch_is_loaded(stage: str) -> None:
+    code = (
+        "import sys; from pipeline.cli import main; "
+        f"assert main(['{stage}', '--set', 'batch_sise=64']) == 2; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("stage", list(CONFIGS))
