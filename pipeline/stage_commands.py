@@ -45,7 +45,14 @@ def _add_common(parser: argparse.ArgumentParser, config: Path) -> None:
         metavar="KEY=VALUE",
         help="override one key, for example --set nn.vis.freeze=true; may be repeated",
     )
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes")
+    parser.add_argument("--max-minutes", type=_minutes, metavar="M", help="stop after M minutes")
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not minutes > 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return minutes
 
 
 def add_legacy_input(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,8 @@ from rl.network.iqn import IQN
 from rl.rollout import Rollout
 from rl.transfer.calibration import CalibrationData
 
+LONGEST_RUN_MS: Final = 90_000
+"""A policy that crawls for minutes says nothing about the scale of a good one's values."""
 MOST_SAMPLES: Final = 20_000
 """More add nothing to a fit of a few hundred updates."""
 
@@ -36,8 +38,16 @@ def drive_warm_up(
         {"epsilon_schedule": ((0, epsilon),), "epsilon_boltzmann_schedule": ((0, 0.0),)}
     )
     cycle = tuple(e for e in plan.cycle if e.is_exploration and e.fill_buffer)
+    cutoff = "cutoff_rollout_if_race_not_finished_within_duration_ms"
+    longest_ms = min(getattr(plan.environment, cutoff), LONGEST_RUN_MS)
     warm = replace(
-        plan, cycle=cycle, schedules=steady, cars=rollouts, averaged_share=0.0, first_entry=0
+        plan,
+        cycle=cycle,
+        schedules=steady,
+        cars=rollouts,
+        averaged_share=0.0,
+        first_entry=0,
+        environment=plan.environment.model_copy(update={cutoff: longest_ms}),
     )
     driver = IQN(network.config).to(next(network.parameters()).device)
     driver.load_state_dict(network.state_dict())

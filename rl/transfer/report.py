@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from rich.table import Table
@@ -102,7 +103,8 @@ PARTIAL = "partial"
 def _source(part: PartReport) -> str:
     if part.source is None:
         return "fresh"
-    return part.source if part.run is None else f"{part.source} ({part.run})"
+    shown = "/".join(PurePath(part.source).parts[-2:])  # the whole path is in the JSON
+    return shown if part.run is None else f"{shown} ({part.run})"
 
 
 def _names(names: Sequence[str]) -> str:
