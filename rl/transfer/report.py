@@ -103,8 +103,7 @@ PARTIAL = "partial"
 def _source(part: PartReport) -> str:
     if part.source is None:
         return "fresh"
-    shown = "/".join(PurePath(part.source).parts[-2:])  # the whole path is in the JSON
-    return shown if part.run is None else f"{shown} ({part.run})"
+    return "/".join(PurePath(part.source).parts[-2:])  # the whole path is in the JSON
 
 
 def _names(names: Sequence[str]) -> str:
