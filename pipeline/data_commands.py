@@ -13,12 +13,12 @@ from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.errors import UserError
+from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
     from datasets.checks import Check
     from datasets.reader import ReplayFile
 
-Commands = argparse._SubParsersAction  # the only name that argparse has for it
 logger = logging.getLogger(__name__)
 _STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
