@@ -16,10 +16,18 @@ from rl.config_run import (
     LimitsConfig,
     MapCycleConfig,
     PerformanceConfig,
+    PlateauBreakerConfig,
     TransferConfig,
 )
 from rl.envs.rewards import RewardConfig
 from rl.network.config import NetworkConfig
+
+PRETRAIN_PATHS: Final = (
+    "pretrain_encoder_path",
+    "pretrain_actions_head_path",
+    "pretrain_float_head_path",
+    "pretrain_bc_heads_path",
+)
 
 
 class RunRewardConfig(RewardConfig):
@@ -49,6 +57,18 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     pretrain_float_head_path: str | None = Field(None, description="float_head.pt; null: none")
     pretrain_bc_heads_path: str | None = Field(
         None, description="folder or file of a whole policy, iqn_bc.pt; null: none"
+    )
+    init_from: str | None = Field(
+        None,
+        description="folder of an rl run to start with the weights of, RUN@best for those of its "
+        "best evaluation; null: none",
+    )
+    keep_optimizer: bool = Field(
+        False, description="true | false: take the optimizer's moments of that run, too"
+    )
+    plateau_breaker: PlateauBreakerConfig = Field(
+        default_factory=PlateauBreakerConfig,
+        description="raises the learning rate when the best time stops improving",
     )
     transfer: TransferConfig = Field(default_factory=TransferConfig, description="after loading")
     guide: GuideConfig = Field(default_factory=GuideConfig, description="pretrained guide driver")
@@ -86,6 +106,18 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
             raise ValueError("nn.n_stack must be 1 here: a replayed observation is one frame")
         if self.mini_race and not self.nn.floats.enabled:
             raise ValueError("mini_race needs nn.floats.enabled: its clock is a float feature")
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        """Weights come from one place."""
+        given = [name for name in PRETRAIN_PATHS if getattr(self, name) is not None]
+        if self.init_from is not None and given:
+            raise ValueError(
+                f"init_from and {given[0]} exclude each other: set one of them to null"
+            )
+        if self.keep_optimizer and self.init_from is None:
+            raise ValueError("keep_optimizer needs init_from: there are no moments to keep")
         return self
 
     @property

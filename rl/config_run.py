@@ -165,6 +165,33 @@ class PerformanceConfig(StrictModel):
         return self.collectors_count or max((os.cpu_count() or 2) - 1, 1)
 
 
+class PlateauBreakerConfig(StrictModel):
+    """Raises the learning rate for a phase when the best time stops improving.
+
+    Frames are real ones, as in `limits`: `global_schedule_speed` does not scale them.
+    """
+
+    after_frames: int | None = Field(
+        None, ge=1, description="frames without a better best time until it acts; null: off"
+    )
+    after_minutes: float | None = Field(
+        None,
+        gt=0.0,
+        description="minutes of training instead, which no resume repeats exactly; null: off",
+    )
+    factor: float = Field(2.0, gt=0.0, description="factor on the scheduled rate while it acts")
+    hold_frames: int = Field(500_000, ge=0, description="frames at the full factor")
+    decay_frames: int = Field(
+        1_000_000, ge=0, description="frames of the geometric decay to the schedule's own rate"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hold_frames + self.decay_frames == 0:
+            raise ValueError("hold_frames and decay_frames are both 0: a phase has no length")
+        return self
+
+
 class LimitsConfig(StrictModel):
     """When a run stops by itself; whichever comes first."""
 

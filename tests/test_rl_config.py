@@ -56,6 +56,8 @@ def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ),
         ("nn.n_stack=4", "n_stack"),
         ("nn.floats.enabled=false", "mini_race needs"),
+        ("keep_optimizer=true", "keep_optimizer needs init_from"),
+        ("plateau_breaker={hold_frames: 0, decay_frames: 0}", "a phase has no length"),
     ],
 )
 def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
@@ -113,3 +115,10 @@ def test_engineered_rewards_follow_their_schedules() -> None:
     assert config.rewards_at(100).kamikaze == pytest.approx(1.0)
     assert config.rewards_at(1000).kamikaze == pytest.approx(1.5)
     assert config.rewards_at(1000).final_speed_reward_as_if_duration_s == 2.0
+
+
+def test_weights_come_from_one_place() -> None:
+    overrides = ["init_from=output/rl/a@best", "pretrain_bc_heads_path=output/ptretrain/bc/b"]
+    assert load_rl_config(None, overrides[:1]).init_from == "output/rl/a@best"
+    with pytest.raises(UserError, match="init_from and pretrain_bc_heads_path exclude each other"):
+        load_rl_config(None, overrides)
