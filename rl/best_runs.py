@@ -11,6 +11,7 @@ from datasets.contract.actions import ACTION_KEYS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from rl.evaluation import DrivenRun
 from rl.rollout import Rollout
+from rl.run_folder import RUN_FILE
 
 KEPT_PER_MAP: Final = 10
 SCRIPT_KEYS: Final = ("up", "down", "left", "right")
@@ -65,7 +66,7 @@ def save_best_run(
     if q_values is not None:
         _save_array(target / "q_values.npy", q_values)
     write_json(
-        target / "run.json",
+        target / RUN_FILE,
         {
             "track": run.track,
             "race_time_ms": run.race_time_ms,
@@ -75,6 +76,7 @@ def save_best_run(
         },
     )
     for slower in saved_runs(folder, run.track)[KEPT_PER_MAP:]:
+        (slower / RUN_FILE).unlink()  # first: a run is whole or does not count
         shutil.rmtree(slower, ignore_errors=True)
     return target
 
@@ -84,7 +86,7 @@ def saved_runs(folder: Path, track: str) -> list[Path]:
     found = [
         (int(path.name.removeprefix(f"{track}_")), path)
         for path in folder.glob(f"{track}_*")
-        if path.name.removeprefix(f"{track}_").isdigit() and (path / "run.json").exists()
+        if path.name.removeprefix(f"{track}_").isdigit() and (path / RUN_FILE).exists()
     ]
     return [path for _, path in sorted(found)]
 
@@ -95,7 +97,7 @@ def load_run(folder: Path) -> DrivenRun:
     Raises:
         UserError: the folder holds no run.
     """
-    notes = read_json(folder / "run.json")
+    notes = read_json(folder / RUN_FILE)
     actions = np.load(folder / "actions.npy")
     return DrivenRun(
         track=notes["track"],

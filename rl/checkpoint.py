@@ -93,7 +93,7 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
         path.rename(path.with_name(f"{path.name}.damaged"))
     raise UserError(
         f"{folder}: no usable checkpoint"
-        + (f" ({len(found)} damaged)" if found else "; the run stopped before its first save")
+        + (f" ({len(found)} damaged)" if found else "; the run stopped before its first save: start it again")
     )
 
 
@@ -143,7 +143,9 @@ def _prune(folder: Path) -> None:
     """Drop old checkpoints, and segments that none of the others lists."""
     found = _numbered(folder)
     for old in found[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        hidden = folder / f".{old.name}.tmp"  # a kill half-way leaves no half checkpoint
+        old.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
     needed = {s.name for path in found[-KEPT:] for s in _segments(path)}
     SegmentStore(folder).keep_only(needed)
 

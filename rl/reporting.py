@@ -78,13 +78,13 @@ class Reporter:
             self.best_run(run_of_rollout(rollout, start_noise), rollout.q_values)
         elif rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
             good = run_of_rollout(rollout, start_noise)
-            save_best_run(run.folder.root / "good_runs", good, self._notes())
+            save_best_run(run.folder.good_runs, good, self._notes())
 
     def best_run(self, run: DrivenRun, q_values: npt.NDArray[np.float32] | None = None) -> None:
         """Keep the fastest run of its map as inputs."""
         saved = save_best_run(self._run.folder.best_runs, run, self._notes(), q_values)
         self._run.keep_weights_with(saved)
-        self._write_stats()
+        self.write_stats()
 
     def update(self, stats: LearnerStats, *, seconds: float = 0.0, test: bool = False) -> None:
         """Note an update and how long it took, or the loss of a test batch."""
@@ -174,7 +174,7 @@ class Reporter:
         }
         self._write_row(means | speeds | shares)
         self._write_tags(taken, means, speeds | shares)
-        self._write_stats()
+        self.write_stats()
         self._progress.show(self._line(means, speeds, seconds_left))
         self._last_report = now
         self._frames_then, self._used_then = run.frames, run.pace.used
@@ -251,7 +251,8 @@ class Reporter:
             {tag: float(value) for tag, value in tags.items()}, run.frames, self._suffix()
         )
 
-    def _write_stats(self) -> None:
+    def write_stats(self) -> None:
+        """Write the counters as they are now."""
         run = self._run
         stats = {**run.counters(), "alltime_min_ms": run.statistics.alltime_min_ms}
         stats |= {"rolling_mean_ms": run.statistics.rolling_mean_ms}

@@ -15,6 +15,7 @@
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Final
 from datasets.contract.errors import UserError
 from datasets.locking import ProcessLock
 
+RUN_FILE: Final = "run.json"
+"""Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -41,19 +44,26 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best = self.root / "best"
         self.best_runs = self.root / "best_runs"
+        self.good_runs = self.root / "good_runs"
 
     @property
     def name(self) -> str:
         """The run's name."""
         return self.root.name
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run was ever saved, be it damaged now."""
+        folder = self.checkpoints
+        return folder.is_dir() and any(path.name[:1].isdigit() for path in folder.iterdir())
+
     def check_new(self) -> None:
-        """Refuse a folder that a run has already been written to.
+        """Refuse a folder that holds a run; one that was never saved may be started again.
 
         Raises:
             UserError: there is a run; it names both ways out.
         """
-        if self.config.exists() or self.checkpoints.exists():
+        if self.has_checkpoint:
             raise UserError(
                 f"{self.root}: this run exists; continue it with --resume {self.root}, "
                 f"or choose another name with --set run_name=NAME"
@@ -67,6 +77,18 @@ class RunFolder:
         """
         if not self.config.exists():
             raise UserError(f"{self.root}: no run to resume here (no {self.config.name})")
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process was writing: temporary files, and runs without an end."""
+        for path in sorted(self.root.rglob(".*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in (self.best_runs, self.good_runs):
+            for run in folder.glob("*_*"):
+                if run.is_dir() and not (run / RUN_FILE).exists():
+                    shutil.rmtree(run, ignore_errors=True)
 
 
 @contextmanager

@@ -68,9 +68,11 @@ class SegmentStore:
         return list(self.segments)
 
     def adopt(self, segments: Sequence[Segment]) -> None:
-        """Continue after the segments of a checkpoint; later ones belong to a lost future."""
+        """Continue after the segments of a checkpoint.
+
+        Files of a lost future stay until the next save: the checkpoint before may need some.
+        """
         self.segments = list(segments)
-        self.keep_only({segment.name for segment in segments})
 
     def keep_only(self, names: Collection[str]) -> None:
         """Delete all segment files but these."""

@@ -23,6 +23,7 @@ from rl.run_folder import RunFolder, log_to_file, run_lock
 from rl.run_state import Run
 from rl.training_loop import Limits, StopSignal, TrainingLoop
 from rl.training_setup import Pretrained, build_source, load_pretrained
+from rl.transfer.artifacts import IQN_FILE, load_artifact
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +112,11 @@ def _train(
     *,
     resumed: bool,
 ) -> TrainingResult:
+    folder.clear_leftovers()
     run = Run.new(cfg, folder)
     if resumed:
         run.restore()
+        _mend_champion(run)
         if cfg.schedule_origin == "now":
             run.cfg = cfg.model_copy(update={"schedule_origin": run.frames})
         pretrained = Pretrained()
@@ -129,6 +132,10 @@ def _train(
                 loop.take(rollout, own=False)
             if pretrained.policy is not None:
                 loop.evaluate(pretrained.policy)
+            if resumed:
+                reporter.write_stats()  # without what was lost since the last save
+            else:
+                loop.save()  # from here on the run can be resumed
             try:
                 stopped = loop.run()
                 logger.info("stopping: %s", stopped)
@@ -151,6 +158,21 @@ def _train(
         alltime_min_ms=dict(statistics.alltime_min_ms),
         final=tuple(final),
     )
+
+
+def _mend_champion(run: Run) -> None:
+    """Write the champion again if a kill left its file and metadata apart."""
+    if run.champion.weights is None:
+        return
+    try:
+        load_artifact(run.folder.best / IQN_FILE)
+    except UserError:
+        run.champion.save(
+            run.folder.best,
+            run.folder.name,
+            run.learner.network,
+            run.statistics.training_seconds,
+        )
 
 
 def _last_evaluations(loop: TrainingLoop) -> list[EvaluationResult]:

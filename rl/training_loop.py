@@ -133,7 +133,8 @@ class TrainingLoop:
             self.evaluate()
             if evaluation.every_s is not None:
                 self._next_evaluation = time.monotonic() + evaluation.every_s
-        if now >= self._next_save:
+        # Weights that useless batches follow may be what is wrong: they are no good checkpoint.
+        if now >= self._next_save and run.learner.counters.skipped_in_a_row == 0:
             self.save()
         self._reporter.tick(seconds_left=self.seconds_left)
 
@@ -146,6 +147,7 @@ class TrainingLoop:
         self._count_time()
         source = self._source
         self._run.save(source.state_dict() if isinstance(source, SerialSource) else None)
+        self._reporter.write_stats()
         self._next_save = time.monotonic() + self._save_every_s
 
     # -- collecting -----------------------------------------------------------------------------
@@ -233,13 +235,13 @@ class TrainingLoop:
 
     def _roll_back(self) -> None:
         self._rollbacks += 1
+        skipped = self._run.learner.counters.skipped_in_a_row
+        self._run.roll_back()  # first, since the run is saved on its way out
         if self._rollbacks > MOST_ROLLBACKS:
             raise UserError(
                 f"{self._run.folder.root}: learning diverged {self._rollbacks} times; the last "
-                f"checkpoint is kept, resume it with a smaller lr_schedule"
+                f"good weights are kept, resume them with a smaller lr_schedule"
             )
-        skipped = self._run.learner.counters.skipped_in_a_row
-        self._run.roll_back()
         logger.warning(
             "%d useless batches in a row: back to the weights of the last checkpoint", skipped
         )

@@ -17,6 +17,7 @@ class CsvLog:
     def __init__(self, path: Path) -> None:
         """Continue the file at `path`, or start it with the first row."""
         self.path = Path(path)
+        _drop_half_a_row(self.path)
         self._columns = _columns(self.path)
 
     def append(self, row: Mapping[str, object]) -> None:
@@ -54,6 +55,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return []
     with Path(path).open(newline="", encoding="utf-8") as file:
         return [{key: value or "" for key, value in row.items() if key} for row in _reader(file)]
+
+
+def _drop_half_a_row(path: Path) -> None:
+    """Cut off a last line that was not written to its end."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def _reader(file: IO[str]) -> Iterator[dict[str, str]]:
