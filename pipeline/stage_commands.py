@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from datasets.contract.errors import UserError
+
 DEFAULT_VIS_CONFIG = Path("config_files/pretrain/vis/pretrain_config.yaml")
 DEFAULT_BC_CONFIG = Path("config_files/pretrain/bc/pretrain_config_bc_v3_multi_offset.yaml")
 DEFAULT_RL_CONFIG = Path("config_files/rl/config_default.yaml")
@@ -30,6 +32,14 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     add_legacy_input(rl)
     rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
     rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
+    rl.add_argument(
+        "--show-schedules",
+        action="store_true",
+        help="train nothing: print what the schedules come to and draw them",
+    )
+    rl.add_argument(
+        "--out", type=Path, metavar="PNG", help="picture; default: output/schedules/<run_name>.png"
+    )
     rl.set_defaults(run=run_rl)
 
 
@@ -114,6 +124,13 @@ def run_rl(arguments: argparse.Namespace) -> int:
         path = arguments.config or folder.config
     overrides = _overrides(arguments, "transfer.legacy_input")
     config = load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
+    if arguments.show_schedules:
+        from pipeline.schedules_plot import show_schedules
+
+        show_schedules(config, arguments.out)
+        return 0
+    if arguments.out is not None:
+        raise UserError("--out: only --show-schedules writes a picture; run_name names a run")
     from rl.training import train  # takes seconds: a mistake above is told before
 
     train(

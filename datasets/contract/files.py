@@ -36,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"{path}: could not be saved ({error.strerror or error}); nothing was replaced"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a folder that is a file: nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
