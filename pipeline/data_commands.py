@@ -1,4 +1,4 @@
-"""`rulka-pipeline data`: record, describe and check datasets."""
+"""`rulka-pipeline data`: record, describe and check datasets; make reference lines."""
 
 import argparse
 import json
@@ -25,7 +25,9 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add `data` with its subcommands."""
-    data = commands.add_parser("data", help="record, describe and check datasets of replays")
+    data = commands.add_parser(
+        "data", help="record, describe and check datasets of replays; make lines"
+    )
     subcommands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_drive(subcommands)
     info = subcommands.add_parser("info", help="print what is in a dataset")
@@ -35,6 +37,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     validate = subcommands.add_parser("validate", help="check a dataset; exit code 1 on errors")
     validate.add_argument("file", type=Path, help="dataset file, or folder of shards")
     validate.set_defaults(run=run_validate)
+    _add_line(subcommands)
 
 
 def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -83,6 +86,39 @@ def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     drive.add_argument("--overwrite", action="store_true", help="replace an existing output")
     drive.set_defaults(run=run_drive)
+
+
+def _add_line(subcommands: "Commands[argparse.ArgumentParser]") -> None:
+    line = subcommands.add_parser(
+        "line", help="make a reference line of the best run of a training, for reference_line_path"
+    )
+    line.add_argument(
+        "source",
+        type=Path,
+        metavar="RUN",
+        help="run folder; or a folder of its best_runs, or the .inputs in one",
+    )
+    line.add_argument("--out", type=Path, required=True, metavar="X.npy", help="file to write")
+    line.add_argument("--map", metavar="NAME", help="short name, if there are runs on several maps")
+    line.add_argument(
+        "--spacing", type=float, default=0.5, metavar="M", help="metres; default: %(default)s"
+    )
+    line.set_defaults(run=run_line)
+
+
+def run_line(arguments: argparse.Namespace) -> int:
+    """Make a reference line of a driven run."""
+    from pipeline.driven_line import write_line
+
+    line = write_line(
+        arguments.source, arguments.out, map_name=arguments.map, spacing_m=arguments.spacing
+    )
+    Console().print(
+        f"{arguments.out}: {line.map_name} as driven in {line.race_time_ms / 1000:.2f} s, "
+        f"{len(line.points):,} points {arguments.spacing:g} m apart",
+        soft_wrap=True,
+    )
+    return 0
 
 
 def run_drive(arguments: argparse.Namespace) -> int:

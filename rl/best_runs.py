@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_KEYS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from rl.evaluation import DrivenRun
 from rl.rollout import Rollout
@@ -95,17 +96,19 @@ def load_run(folder: Path) -> DrivenRun:
     """Read a saved run.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or not all of it.
     """
     notes = read_json(folder / RUN_FILE)
-    actions = np.load(folder / "actions.npy")
-    return DrivenRun(
-        track=notes["track"],
-        start_seed=notes["start_seed"],
-        start_noise=notes["start_noise"],
-        race_time_ms=notes["race_time_ms"],
-        actions=actions,
-    )
+    try:
+        return DrivenRun(
+            track=notes["track"],
+            start_seed=notes["start_seed"],
+            start_noise=notes["start_noise"],
+            race_time_ms=notes["race_time_ms"],
+            actions=np.load(folder / "actions.npy", allow_pickle=False),
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: not a whole saved run ({error})") from error
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

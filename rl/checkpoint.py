@@ -93,7 +93,11 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
         path.rename(path.with_name(f"{path.name}.damaged"))
     raise UserError(
         f"{folder}: no usable checkpoint"
-        + (f" ({len(found)} damaged)" if found else "; the run stopped before its first save: start it again")
+        + (
+            f" ({len(found)} damaged)"
+            if found
+            else "; the run stopped before its first save: start it again"
+        )
     )
 
 
