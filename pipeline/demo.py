@@ -37,7 +37,7 @@ BUDGET_S: Final = 440.0
 RL_SECONDS: Final = (120.0, 270.0)
 VIS_CONFIG: Final = Path("config_files/pretrain/vis/pretrain_config_demo.yaml")
 BC_CONFIG: Final = Path("config_files/pretrain/bc/pretrain_config_bc_demo.yaml")
-RL_CONFIG: Final = Path("config_files/rl/config_quick.yaml")
+RL_CONFIG: Final = Path("config_files/rl/config_demo.yaml")
 _DEMO_FILES: Final = ("replays.h5", "replays.h5.parts", "summary.json")
 FRESH_STARTS_SEED: Final = 10_000
 """Added to the demo's seed: starts that neither training nor its evaluations have seen."""
