@@ -26,9 +26,8 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     rl = commands.add_parser("rl", help="stage 3: reinforcement learning from pretrained parts")
     _add_common(rl, DEFAULT_RL_CONFIG)
     rl.set_defaults(config=None)  # a resumed run has its own
-    start = rl.add_mutually_exclusive_group()
-    start.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
-    start.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    rl.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
+    rl.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
     add_legacy_input(rl)
     rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
     rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
@@ -118,6 +117,8 @@ def run_rl(arguments: argparse.Namespace) -> int:
     from rl.run_folder import RunFolder
 
     path = arguments.config or DEFAULT_RL_CONFIG
+    if arguments.resume is not None and arguments.pretrain is not None:
+        raise UserError("--resume and --pretrain exclude each other: a resumed run has weights")
     if arguments.resume is not None:
         folder = RunFolder(arguments.resume)
         folder.check_exists()

@@ -8,6 +8,8 @@ the learner.
 
 import logging
 import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
 import queue
 import signal
@@ -101,6 +103,7 @@ def _run_process(
     """Body of a collector process: drive, send rollouts, end with the learner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides what Ctrl-C means
     torch.set_num_threads(setup.threads)
+    threading.Thread(target=_end_with_parent, name="orphan-watch", daemon=True).start()
     try:
         _drive(setup, plan, connection, beat)
     except (BrokenPipeError, ConnectionResetError, EOFError):
@@ -111,6 +114,14 @@ def _run_process(
         logger.exception("collector failed")
         text = f"a collector failed: {type(error).__name__}: {error}"
         connection.send_bytes(pickle.dumps(CollectorError(text)))
+
+
+def _end_with_parent() -> None:
+    """End this process when the learner is gone, be it still compiling or waiting."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _drive(setup: CollectorSetup, plan: CollectorPlan, connection: Connection, beat: Any) -> None:

@@ -17,6 +17,7 @@ from pipeline.demo import keep_earlier
 from rl.config import RLConfig
 from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
+from rl.run_folder import RunFolder, run_lock
 from tests.dataset_samples import make_replay, write_dataset
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 
@@ -194,6 +195,62 @@ def test_a_run_or_recording_that_exists_is_kept(tmp_path: Path, capsys: Capture)
     drive = ("data", "drive", "--tracks", "short", "--replays", "1", "--out", tmp_path / "mine.h5")
     assert "mine.h5" in refused(capsys, *drive)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lr_schedule=[[0, 0.1], [9, 0.1], [5, 0.2]]", "step 5 comes after step 9"),
+        (
+            "map_cycle.entries=[{short_name: a, map_path: short, is_exploration: false}]",
+            "is_exploration: true",
+        ),
+    ],
+)
+def test_a_run_that_makes_no_sense(
+    override: str, message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    options = ("--set", override, "--set", f"output_dir={tmp_path / 'rl'}")
+    assert message in refused(capsys, "rl", "--config", CONFIGS["rl"], *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_be_resumed_so(tmp_path: Path, capsys: Capture) -> None:
+    dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
+    run = tmp_path / "rl" / "tiny"
+    assert main(["rl", "--config", str(tmp_path / "rl.yaml"), "--max-grad-steps", "1"]) == 0
+    before = contents(tmp_path)
+    resume = ("rl", "--resume", run)
+    other = refused(capsys, *resume, "--set", "nn.floats.hidden_dimension=10")
+    assert "made by another network: floats" in other
+    assert "exclude each other" in refused(capsys, *resume, "--pretrain", tmp_path)
+    with run_lock(RunFolder(run)):
+        assert "another process is training this run" in refused(capsys, *resume)
+        command = ("rl", "--config", tmp_path / "rl.yaml")
+        assert "another process is training this run" in refused(capsys, *command)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("cut", ["newest", "both"])
+def test_a_checkpoint_cut_in_half(cut: str, tmp_path: Path, capsys: Capture) -> None:
+    dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
+    run = tmp_path / "rl" / "tiny"
+    assert main(["rl", "--config", str(tmp_path / "rl.yaml"), "--max-grad-steps", "1"]) == 0
+    older, newest = sorted((run / "checkpoints").glob("0*"))
+    for checkpoint in (newest,) if cut == "newest" else (older, newest):
+        content = (checkpoint / "learner.pt").read_bytes()
+        (checkpoint / "learner.pt").write_bytes(content[: len(content) // 2])
+    if cut == "both":
+        capsys.readouterr()
+        assert main(["rl", "--resume", str(run), "--max-grad-steps", "2"]) == 2
+        assert "no usable checkpoint (2 damaged)" in capsys.readouterr().err.splitlines()[-1]
+        assert (run / "checkpoints" / f"{newest.name}.damaged" / "learner.pt").exists()
+        return
+    assert main(["rl", "--resume", str(run), "--max-grad-steps", "2"]) == 0
+    log = (run / "train.log").read_text()
+    assert f"{newest.name} is damaged" in log
+    assert "using the checkpoint before it" in log
+    assert f"from checkpoint {older.name}" in log
 
 
 def _bad_line(folder: Path, flaw: str) -> Path:
