@@ -28,6 +28,7 @@ from rl.network.iqn import IQN
 from rl.policy import Policy
 from rl.recorder import Recorder
 from rl.rollout import Rollout
+from rl.timing import StepTimer
 
 MAX_SEED: Final = 2**62
 
@@ -143,6 +144,7 @@ class Collector:
         self._version = np.zeros(plan.cars, dtype=np.int64)
         self._started_at = np.zeros(plan.cars)
         self._next_entry = plan.first_entry
+        self._timer = StepTimer(plan.cars)
         self._start(np.arange(plan.cars), frames_played=0)
 
     @property
@@ -160,6 +162,7 @@ class Collector:
             The runs that ended with this action.
         """
         batch = self._batch
+        self._timer.begin()
         values = self._values()
         schedules = self.plan.schedules.schedules_at(frames_played)
         actions, was_greedy = choose_actions(
@@ -174,12 +177,16 @@ class Collector:
             self._guide.drive(
                 batch.frames, batch.floats, batch.race_time_ms, actions, greedy, was_greedy
             )
+        self._timer.lap("policy")
         self._recorder.record(batch, actions, was_greedy, values)
+        self._timer.lap("other")
         batch.step(actions)
+        self._timer.lap("environment")
         done = np.flatnonzero(batch.finished | batch.truncated)
         rollouts = [self._rollout(int(car)) for car in done]
         if len(done):
             self._start(done, frames_played)
+        self._timer.lap("other")
         return rollouts
 
     def _values(self) -> npt.NDArray[np.float32]:
@@ -214,6 +221,7 @@ class Collector:
         self._seed[cars] = self._rng.integers(0, MAX_SEED, size=len(cars))
         self._version[cars] = self.weights_version
         self._started_at[cars] = now
+        self._timer.start(cars)
         self._batch.reset(cars, self._seed[cars])
 
     def _rollout(self, car: int) -> Rollout:
@@ -229,6 +237,7 @@ class Collector:
             race_time_ms=int(self._batch.race_time_ms[car]) if finished else DNF_MS,
             started_at=float(self._started_at[car]),
             duration_s=time.time() - float(self._started_at[car]),
+            timing=self._timer.of(car),
             **self._recorder.take(self._batch, car),
         )
 
@@ -262,6 +271,7 @@ class Collector:
         self._next_entry = state["next_entry"]
         for name, values in state["per_car"].items():
             getattr(self, name)[:] = values
+        self._timer.start(np.arange(self.plan.cars))  # clocks know nothing of an earlier process
 
 
 _PER_CAR: Final = ("_entry", "_exploring", "_seed", "_version", "_started_at")

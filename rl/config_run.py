@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from datasets.contract.config import StrictModel
 from rl.network.config import LegacyInput
@@ -20,6 +20,10 @@ class MapCycleEntry(StrictModel):
     is_exploration: bool = Field(description="true: explore; false: drive greedily and measure")
     fill_buffer: bool = Field(True, description="true | false: learn from these runs")
     repeat: int = Field(1, ge=1, description="runs in a row")
+    reference_times_s: dict[Literal["author", "gold"], PositiveFloat] = Field(
+        default_factory=dict,
+        description="s; times to compare with; built-in tracks have those of scripted drivers",
+    )
 
 
 class MapCycleConfig(StrictModel):

@@ -15,7 +15,15 @@ from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
 from rl.network.layers import resample_noise, set_noise
 from rl.objective import LossTerms, Objective
-from rl.optimizing import build_optimizer, clip, gradients, load_moments, moments
+from rl.optimizing import (
+    LAYER_NORMS_EVERY_GRAD_STEPS,
+    build_optimizer,
+    clip,
+    gradients,
+    layer_norms,
+    load_moments,
+    moments,
+)
 from rl.replay.batch import Batch
 from rl.resets import partial_reset
 from rl.transfer.parameters import (
@@ -46,6 +54,8 @@ class LearnerStats:
     """(B,) |mean online value - mean target|, for priorities."""
     quantile_std: npt.NDArray[np.float32]
     """(A,) mean spread of each action's quantiles."""
+    layer_norms: Mapping[str, float]
+    """Gradient norms before clipping by `<parameter>/L2` and `/Linf`; empty in most updates."""
 
 
 @dataclass(slots=True)
@@ -143,11 +153,13 @@ class Learner:
         terms.loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm(gradients(self.online))
         loss, before = torch.stack((terms.loss.detach(), norm)).tolist()
+        measured = self.counters.grad_steps % LAYER_NORMS_EVERY_GRAD_STEPS == 0
+        layers = layer_norms(self.online) if measured else {}
         usable = np.isfinite(loss) and before <= self.learning.exploding_gradient_norm
         after = self._apply(terms, norm, len(batch)) if usable else 0.0
         self._count(len(batch), skipped=not usable)
         self.optimizer.zero_grad(set_to_none=True)
-        return _stats(terms, loss, before, after, skipped=not usable)
+        return _stats(terms, loss, before, after, skipped=not usable, layers=layers)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> LearnerStats:
@@ -259,7 +271,13 @@ def _weights(network: IQN) -> dict[str, torch.Tensor]:
 
 
 def _stats(
-    terms: LossTerms, loss: float, before: float, after: float, *, skipped: bool
+    terms: LossTerms,
+    loss: float,
+    before: float,
+    after: float,
+    *,
+    skipped: bool,
+    layers: Mapping[str, float] | None = None,
 ) -> LearnerStats:
     value, aimed, reward, bonus = terms.means.tolist()
     return LearnerStats(
@@ -273,4 +291,5 @@ def _stats(
         mean_abs_munchausen=bonus,
         td_errors=terms.td_errors.float().cpu().numpy(),
         quantile_std=terms.quantile_std.detach().float().cpu().numpy(),
+        layer_norms=layers or {},
     )

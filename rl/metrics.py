@@ -1,17 +1,15 @@
 """Where numbers go: TensorBoard under the experiments' tags, and `metrics.csv`."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-logger = logging.getLogger(__name__)
+from rl.board_layout import LAYOUT
 
 SUMMARY_QUANTILES: Final = {
     "q1": 0.25,
@@ -26,19 +24,21 @@ SUMMARY_QUANTILES: Final = {
 class TensorBoardLog:
     """Scalars in `<folder>/<run><suffix>`, where the suffix follows a schedule."""
 
-    def __init__(self, folder: Path, run_name: str, *, purge_after: int | None = None) -> None:
+    def __init__(self, folder: Path, run_name: str, *, start_frames: int = 0) -> None:
         """Prepare to write; a log folder is opened with its first scalar.
 
         Args:
             folder: of all logs.
             run_name: first part of the log folder's name.
-            purge_after: on a resume, frames after which older entries are hidden.
+            start_frames: frames of the run now. Later entries that a folder has already are
+                hidden: a resumed run drives them again, a new run never drove them.
         """
         self._folder = Path(folder)
         self._run_name = run_name
-        self._purge_after = purge_after
+        self._start_frames = start_frames
         self._suffix: str | None = None
         self._writer: SummaryWriter | None = None
+        self._opened: set[str] = set()
 
     def scalars(self, values: Mapping[str, float], frames: int, suffix: str = "") -> None:
         """Write scalars at a step of `frames` observations."""
@@ -46,9 +46,9 @@ class TensorBoardLog:
         for tag, value in values.items():
             writer.add_scalar(tag, value, frames)
 
-    def text(self, tag: str, text: str, frames: int) -> None:
-        """Write a text to the folder in use."""
-        self._open(self._suffix or "").add_text(tag, text, frames)
+    def text(self, tag: str, text: str, frames: int, suffix: str = "") -> None:
+        """Write a Markdown text at a step of `frames` observations."""
+        self._open(suffix).add_text(tag, text, frames)
 
     def close(self) -> None:
         """Flush and close the log folder in use."""
@@ -59,10 +59,20 @@ class TensorBoardLog:
     def _open(self, suffix: str) -> SummaryWriter:
         if self._writer is None or suffix != self._suffix:
             self.close()
-            path = str(self._folder / f"{self._run_name}{suffix}")
-            self._writer = SummaryWriter(path, purge_step=self._purge_after)
-            self._suffix, self._purge_after = suffix, None
+            path = self._folder / f"{self._run_name}{suffix}"
+            is_new = not any(path.glob("events.out.*"))
+            self._writer = SummaryWriter(str(path), purge_step=self._purge_step(suffix, is_new))
+            if is_new:
+                self._writer.add_custom_scalars(LAYOUT)
+            self._suffix = suffix
+            self._opened.add(suffix)
         return self._writer
+
+    def _purge_step(self, suffix: str, is_new: bool) -> int | None:
+        """First step that is hidden in a folder; what was written at the start itself stays."""
+        if is_new or suffix in self._opened:
+            return None
+        return self._start_frames + 1 if self._start_frames else 0
 
 
 class IntervalMeans:
@@ -83,15 +93,20 @@ class IntervalMeans:
         return taken
 
 
-def quantiles(values: npt.NDArray[np.floating], prefix: str) -> dict[str, float]:
-    """Quartiles and upper quantiles of some values, by tag `<prefix>_<name>`."""
+def quantiles(
+    values: npt.NDArray[np.floating], prefix: str, names: Sequence[str] = tuple(SUMMARY_QUANTILES)
+) -> dict[str, float]:
+    """Quantiles of some values, by tag `<prefix>_<name>`; nothing of no values.
+
+    Args:
+        values: any number of them.
+        prefix: of the tags.
+        names: which quantiles, of `SUMMARY_QUANTILES`.
+    """
     if not len(values):
         return {}
-    found = np.quantile(values, list(SUMMARY_QUANTILES.values()))
-    return {
-        f"{prefix}_{name}": float(value)
-        for name, value in zip(SUMMARY_QUANTILES, found, strict=True)
-    }
+    found = np.quantile(values, [SUMMARY_QUANTILES[name] for name in names])
+    return {f"{prefix}_{name}": float(value) for name, value in zip(names, found, strict=True)}
 
 
 def priority_tags(priorities: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -103,11 +118,3 @@ def priority_tags(priorities: npt.NDArray[np.float64]) -> dict[str, float]:
     tags = {f"Buffer/priorities_{n}": float(v) for n, v in zip(names, found, strict=True)}
     tags["Buffer/priorities_mean"] = float(priorities.mean())
     return tags
-
-
-def weight_tags(network: nn.Module) -> dict[str, float]:
-    """L2 norm of each parameter, by tag."""
-    return {
-        f"Network/weights/{name.removeprefix('_orig_mod.')}/L2": float(p.detach().norm())
-        for name, p in network.named_parameters()
-    }

@@ -1,7 +1,7 @@
 """The optimizer: how it is built, clipped, and saved by parameter name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ from rl.network.iqn import IQN
 from rl.transfer.parameters import parameter_groups
 
 Moments = dict[str, dict[str, Tensor]]
+
+LAYER_NORMS_EVERY_GRAD_STEPS: Final = 16
+"""Updates between two that measure each parameter's gradient: a sample that costs next to nothing
+(see docs/metrics.md)."""
 
 
 def build_optimizer(
@@ -28,6 +32,25 @@ def build_optimizer(
 def gradients(network: IQN) -> list[Tensor]:
     """Gradients of the parameters that have one."""
     return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+@torch.no_grad()
+def layer_norms(network: IQN) -> dict[str, float]:
+    """Norms of each parameter's gradient, as `<parameter>/L2` and `<parameter>/Linf`."""
+    named = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    if not named:
+        return {}
+    grads = list(named.values())
+    norms = {
+        kind: torch.stack(list(torch._foreach_norm(grads, order)))
+        for kind, order in (("L2", 2.0), ("Linf", float("inf")))
+    }
+    values = torch.stack(list(norms.values())).tolist()  # one transfer from the device
+    return {
+        f"{name}/{kind}": value
+        for kind, row in zip(norms, values, strict=True)
+        for name, value in zip(named, row, strict=True)
+    }
 
 
 @torch.no_grad()

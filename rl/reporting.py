@@ -12,16 +12,20 @@ from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import write_json
 from rl.best_runs import run_of_rollout, save_best_run
 from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
+from rl.interval_tags import state_tags, update_tags
 from rl.learner import LearnerStats
-from rl.metrics import IntervalMeans, TensorBoardLog, priority_tags, quantiles, weight_tags
+from rl.metrics import IntervalMeans, TensorBoardLog
+from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration
+from rl.reference_times import reference_times
 from rl.rollout import Rollout
+from rl.rollout_tags import Course, rollout_tags
 from rl.run_state import Run
-from rl.statistics import rollout_tags
+from rl.timing import PolicyAges, TimesSummary
 
 REPORT_EVERY_S: Final = 15.0
-WEIGHTS_EVERY_S: Final = 300.0
-"""Seconds between norms of each parameter, which are many tags."""
+DETAILS_EVERY_S: Final = 300.0
+"""Seconds between numbers of each parameter, which are many tags."""
 _ACTIVITIES: Final = ("waiting_for_workers", "training", "testing")
 
 
@@ -40,14 +44,16 @@ class Reporter:
         self._progress = progress
         cfg, folder = run.cfg, run.folder
         self._board = TensorBoardLog(
-            Path(cfg.tensorboard_dir), folder.name, purge_after=run.frames if resumed else None
+            Path(cfg.tensorboard_dir), folder.name, start_frames=run.frames if resumed else 0
         )
         self._metrics, self._evaluations = CsvLog(folder.metrics), CsvLog(folder.evaluations)
         for log in (self._metrics, self._evaluations):
             log.drop_after("frames", run.frames)
-        self._means = IntervalMeans()
+        self._means, self._layers = IntervalMeans(), IntervalMeans()
         self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
-        self._last_report = self._last_weights = time.monotonic()
+        self._times, self._ages = TimesSummary(), PolicyAges(run.grad_steps)
+        self._courses = {name: _course(run, name) for name in run.tracks}
+        self._last_report = self._last_details = time.monotonic()
         self._frames_then, self._used_then = run.frames, run.pace.used
         self._latest: dict[str, float] = {}
         self._finish_rate: float | None = None
@@ -57,15 +63,14 @@ class Reporter:
     def rollout(self, rollout: Rollout, *, is_best: bool, replaced: int) -> None:
         """Note a rollout that was counted; keep it as inputs if it is the fastest."""
         run = self._run
-        track = run.tracks[rollout.track]
-        tags = rollout_tags(
-            rollout,
-            run.statistics,
-            trained=run.cfg.map_cycle.is_trained(rollout.track),
-            length_m=track.line.length_m,
-        )
+        tags = rollout_tags(rollout, run.statistics, self._courses[rollout.track])
         age = run.grad_steps - rollout.weights_version
         tags["Performance/policy_age_grad_steps"] = float(age)
+        age_s = self._ages.seconds(rollout.weights_version)
+        if age_s is not None:
+            tags["Performance/policy_age_s"] = age_s
+        if rollout.timing is not None:
+            self._times.rollout(rollout.timing)
         self._board.scalars(tags, run.frames, self._suffix())
         kind = "explo" if rollout.is_exploration else "eval"
         means = {f"{kind}_finish_rate": float(rollout.finished), "policy_age_grad_steps": age}
@@ -93,6 +98,8 @@ class Reporter:
             return
         if stats.skipped:
             return
+        self._ages.note(self._run.grad_steps)
+        self._layers.add(stats.layer_norms)
         values = {
             "loss": stats.loss,
             "update_s": seconds,
@@ -109,6 +116,7 @@ class Reporter:
     def spent(self, activity: str, seconds: float) -> None:
         """Note how the learner's time was spent: waiting_for_workers, training or testing."""
         self._seconds[activity] += seconds
+        self._times.spent(activity, seconds)
 
     def evaluation(
         self, results: Sequence[EvaluationResult], kind: str, weights: str, is_champion: bool
@@ -173,7 +181,11 @@ class Reporter:
             for name, seconds in self._seconds.items()
         }
         self._write_row(means | speeds | shares)
-        self._write_tags(taken, means, speeds | shares)
+        performance = {f"Performance/{k}": v for k, v in (speeds | shares | self._latest).items()}
+        tags = state_tags(run) | update_tags(taken, means) | performance
+        self._board.scalars(tags, run.frames, self._suffix())
+        if now - self._last_details >= DETAILS_EVERY_S:
+            self._write_details()
         self.write_stats()
         self._progress.show(self._line(means, speeds, seconds_left))
         self._last_report = now
@@ -183,6 +195,7 @@ class Reporter:
     def close(self, *, seconds_left: float | None = None) -> None:
         """Report what is left and close the files."""
         self.report(seconds_left=seconds_left)
+        self._write_details()
         self._board.close()
 
     def _write_row(self, values: dict[str, float]) -> None:
@@ -203,53 +216,13 @@ class Reporter:
         }
         self._metrics.append(row)
 
-    def _write_tags(
-        self,
-        taken: dict[str, npt.NDArray[np.float64]],
-        means: dict[str, float],
-        performance: dict[str, float],
-    ) -> None:
-        run = self._run
-        cfg, schedule = run.cfg, run.cfg.schedules_at(run.frames)
-        uses = "number_times_single_memory_is_used_before_discard"
-        discard = "discard_non_greedy_actions_in_nsteps"
-        tags = {
-            "Training/learning_rate": schedule.learning_rate,
-            "Training/weight_decay": cfg.weight_decay_lr_ratio * schedule.learning_rate,
-            "Training/batch_size": cfg.batch_size,
-            "Training/n_steps": cfg.n_steps,
-            f"Training/{discard}": float(getattr(cfg, discard)),
-            "RL/gamma": schedule.gamma,
-            "RL/epsilon": schedule.epsilon,
-            "RL/epsilon_boltzmann": schedule.epsilon_boltzmann,
-            "RL/tau_epsilon_boltzmann": cfg.tau_epsilon_boltzmann,
-            "Buffer/size": len(run.memory),
-            "Buffer/max_size": run.memory.capacity,
-            f"Buffer/{uses}": getattr(cfg, uses),
-            **{f"Performance/{name}": value for name, value in performance.items()},
-            **priority_tags(run.memory.priorities()),
-            **run.counters(),
-            **{f"alltime_min_ms_{m}": t for m, t in run.statistics.alltime_min_ms.items()},
-        }
-        for name, tag in _MEAN_TAGS.items():
-            if name in means:
-                tags[tag] = means[name]
-        tags |= {
-            f"IQN/{name.replace('std_', 'std_action_')}": value
-            for name, value in means.items()
-            if name.startswith("quantile_std_")
-        }
-        nothing = np.zeros(0)
-        tags |= quantiles(taken.get("grad_norm", nothing), "Gradients/norm")
-        before = taken.get("grad_norm_before_clip", nothing)
-        tags |= quantiles(before, "Gradients/norm_before_clip")
-        if time.monotonic() - self._last_weights >= WEIGHTS_EVERY_S:
-            self._last_weights = time.monotonic()
-            tags |= weight_tags(run.learner.online)
-        tags |= {f"Performance/{name}": value for name, value in self._latest.items()}
-        self._board.scalars(
-            {tag: float(value) for tag, value in tags.items()}, run.frames, self._suffix()
-        )
+    def _write_details(self) -> None:
+        """Write what is worth a look now and then only."""
+        run, learner = self._run, self._run.learner
+        tags = parameter_tags(learner.online, learner.optimizer) | layer_tags(self._layers.take())
+        self._board.scalars(tags, run.frames, self._suffix())
+        self._board.text("times_summary", self._times.take(), run.frames, self._suffix())
+        self._last_details = time.monotonic()
 
     def write_stats(self) -> None:
         """Write the counters as they are now."""
@@ -291,12 +264,11 @@ class Reporter:
         }
 
 
-_MEAN_TAGS: Final = {
-    "loss": "Training/loss",
-    "loss_test": "Training/loss_test",
-    "update_s": "Training/train_on_batch_duration",
-    "mean_q": "RL/mean_q_of_batches",
-    "mean_target": "RL/mean_target_of_batches",
-    "mean_abs_reward": "RL/mean_abs_reward_of_batches",
-    "mean_abs_munchausen": "RL/mean_abs_munchausen_of_batches",
-}
+def _course(run: Run, name: str) -> Course:
+    line, cycle = run.tracks[name].line, run.cfg.map_cycle
+    return Course(
+        length_m=line.length_m,
+        finish_m=float(line.cumulative[line.finish_zone]),
+        trained=cycle.is_trained(name),
+        reference_times_s=reference_times(cycle.entries, name),
+    )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rl.timing import RolloutTiming
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rollout:
@@ -49,6 +51,8 @@ class Rollout:
     """Unix time in seconds at which the run began."""
     duration_s: float = 0.0
     """Wall-clock seconds that the run took."""
+    timing: RolloutTiming | None = None
+    """What it cost the collector; None if nobody measured."""
 
     def __len__(self) -> int:
         """Number of actions L."""

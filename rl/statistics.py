@@ -1,9 +1,7 @@
-"""What a run has come to: best times, rolling means, and the tags of each rollout."""
+"""What a run has come to: counters, best times, rolling means."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
-
-import numpy as np
 
 from rl.evaluation import DNF_MS
 from rl.rollout import Rollout
@@ -82,44 +80,3 @@ class RunStatistics:
         """Continue from `state_dict()`."""
         for name, value in state.items():
             setattr(self, name, value)
-
-
-def rollout_tags(
-    rollout: Rollout, statistics: RunStatistics, *, trained: bool, length_m: float
-) -> dict[str, float]:
-    """Scalars of one rollout, by tag; updates the rolling means.
-
-    Args:
-        rollout: a run, already counted.
-        statistics: of the run.
-        trained: whether the map is learnt from; tags say `trained` or `blind`.
-        length_m: of the map's reference line, in metres.
-    """
-    track, status = rollout.track, "trained" if trained else "blind"
-    kind = "explo" if rollout.is_exploration else "eval"
-    name, seconds = f"{status}_{track}", rollout.race_time_ms / 1000.0
-    driven_s = float(rollout.time_ms[-1]) / 1000.0
-    reached = 1.0 if rollout.finished else _share_reached(rollout, length_m)
-    gap = rollout.q_values.max(axis=1, keepdims=True) - rollout.q_values
-    tags = {
-        f"Race/{kind}_race_time_{name}": seconds,
-        f"Race/{kind}_race_finished_{name}": float(rollout.finished),
-        f"RL/single_zone_reached_{name}": reached,
-        f"RL/mean_action_gap_{track}": float(gap.mean()),
-        f"RL/q_value_0_starting_frame_{track}": float(rollout.q_values[0, 0]),
-    }
-    if rollout.duration_s > 0:
-        tags[f"Race/race_time_ratio_{track}"] = driven_s / rollout.duration_s
-    if rollout.finished:
-        tags[f"Race/{kind}_race_time_finished_{name}"] = seconds
-    if not rollout.is_exploration:
-        tags[f"RL/avg_Q_{name}"] = float(rollout.q_values.max(axis=1).mean())
-        if rollout.finished and statistics.robust(rollout):
-            tags[f"Race/eval_race_time_robust_{name}"] = seconds
-    return tags
-
-
-def _share_reached(rollout: Rollout, length_m: float) -> float:
-    """Share of the line that a run came along, in [0, 1]."""
-    advanced = float(rollout.meters.max() - rollout.meters[0])
-    return float(np.clip(advanced / max(length_m, 1e-9), 0.0, 1.0))

@@ -1,5 +1,6 @@
 """Numbers of a run: tags, best times, CSV files."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,14 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from datasets.contract.csv_log import CsvLog, read_csv
+from rl.config_run import MapCycleEntry
+from rl.envs.registry import find_track
+from rl.evaluation import evaluate_drivers
 from rl.metrics import TensorBoardLog, quantiles
+from rl.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.rollout import Rollout
-from rl.statistics import RunStatistics, rollout_tags
+from rl.rollout_tags import Course, rollout_tags, splits
+from rl.statistics import RunStatistics
 
 
 def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 9_970) -> Rollout:
@@ -37,12 +43,15 @@ def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 
     )
 
 
+COURSE = Course(length_m=200.0, finish_m=210.0)
+
+
 def test_tags_of_an_evaluation_run() -> None:
-    tags = rollout_tags(make_rollout(), RunStatistics(), trained=True, length_m=200.0)
+    tags = rollout_tags(make_rollout(), RunStatistics(), COURSE)
     assert tags["Race/eval_race_time_trained_A01"] == 9.97
     assert tags["Race/eval_race_time_finished_trained_A01"] == 9.97
     assert tags["Race/eval_race_finished_trained_A01"] == 1.0
-    assert tags["RL/avg_Q_trained_A01"] == 3.0
+    assert tags["RL/avg_Q_trained_A01"] == 2.0
     assert tags["RL/mean_action_gap_A01"] == pytest.approx(1.0)
     assert tags["RL/q_value_0_starting_frame_A01"] == 1.0
     assert tags["RL/single_zone_reached_trained_A01"] == 1.0
@@ -51,19 +60,68 @@ def test_tags_of_an_evaluation_run() -> None:
 
 def test_tags_of_an_unfinished_exploration_run() -> None:
     rollout = make_rollout(finished=False, exploration=True)
-    tags = rollout_tags(rollout, RunStatistics(), trained=False, length_m=200.0)
+    blind = Course(length_m=200.0, finish_m=210.0, trained=False)
+    tags = rollout_tags(rollout, RunStatistics(), blind)
     assert tags["Race/explo_race_time_blind_A01"] == 300.0
     assert "Race/explo_race_time_finished_blind_A01" not in tags
     assert not any(tag.startswith("RL/avg_Q") for tag in tags)
     assert tags["RL/single_zone_reached_blind_A01"] == pytest.approx(80.0 / 200.0)
 
 
+def test_splits_lie_at_equal_fractions_and_add_up_to_the_race_time() -> None:
+    course = Course(length_m=80.0, finish_m=90.0)  # marks every 10 m from 20 m on
+    rollout = make_rollout(ms=190)
+    expected = [0.05, 0.025, 0.025, 0.01, 0.01, 0.01, 0.01, 0.05]  # the car goes back at the end
+    assert splits(rollout, course) == pytest.approx(expected)
+    tags = rollout_tags(rollout, RunStatistics(), course)
+    assert sum(tags[f"Race/split_A01_{i}"] for i in range(8)) == pytest.approx(0.19)
+
+
+def test_unfinished_run_has_the_splits_that_it_passed() -> None:
+    course = Course(length_m=160.0, finish_m=170.0)  # marks every 20 m from 30 m on
+    rollout = make_rollout(finished=False)
+    assert splits(rollout, course) == pytest.approx([0.075, 0.035, 0.02, 0.02])
+    exploring = make_rollout(exploration=True)
+    tags = rollout_tags(exploring, RunStatistics(), course)
+    assert not any(tag.startswith("Race/split") for tag in tags)
+
+
+def test_ratios_are_percentages_of_reference_times() -> None:
+    course = Course(200.0, 210.0, reference_times_s={"author": 9.97, "gold": 19.94})
+    tags = rollout_tags(make_rollout(), RunStatistics(), course)
+    assert tags["Race/eval_ratio_trained_author_A01"] == pytest.approx(100.0)
+    assert tags["Race/eval_agg_ratio_trained_gold"] == pytest.approx(50.0)
+    slow = rollout_tags(make_rollout(finished=False), RunStatistics(), course)
+    assert not any("ratio_trained" in tag for tag in slow)
+
+
+def test_reference_times_follow_the_track_not_the_name() -> None:
+    entries = [
+        MapCycleEntry(short_name="mine", map_path="short", is_exploration=True),
+        MapCycleEntry(
+            short_name="mine",
+            map_path="short",
+            is_exploration=False,
+            reference_times_s={"gold": 11.5},
+        ),
+        MapCycleEntry(short_name="A01", map_path="recorded.npy", is_exploration=True),
+    ]
+    assert reference_times(entries, "mine") == {"author": 10.51, "gold": 11.5}
+    assert reference_times(entries, "A01") == {}
+
+
+def test_reference_times_are_those_of_the_drivers() -> None:
+    for name, driver in DRIVERS.items():
+        result = evaluate_drivers(find_track("short"), driver, starts=64, seed=0)
+        assert result.median_ms == pytest.approx(1000 * BUILT_IN_S["short"][name], abs=1.0)
+
+
 def test_robust_times_are_near_the_rolling_mean() -> None:
     statistics = RunStatistics(rolling_mean_ms={"A01": 10_000.0})
-    near = rollout_tags(make_rollout(ms=9_900), statistics, trained=True, length_m=9.0)
+    near = rollout_tags(make_rollout(ms=9_900), statistics, COURSE)
     assert near["Race/eval_race_time_robust_trained_A01"] == 9.9
     assert statistics.rolling_mean_ms["A01"] == pytest.approx(9_990.0)
-    far = rollout_tags(make_rollout(ms=9_700), statistics, trained=True, length_m=9.0)
+    far = rollout_tags(make_rollout(ms=9_700), statistics, COURSE)
     assert "Race/eval_race_time_robust_trained_A01" not in far
 
 
@@ -80,6 +138,13 @@ def test_best_times_count_finishes_and_start_at_dnf() -> None:
     assert restored == statistics
 
 
+def test_best_times_are_kept_by_map() -> None:
+    statistics = RunStatistics()
+    statistics.count(make_rollout(ms=9_000))
+    statistics.count(dataclasses.replace(make_rollout(ms=55_000), track="hock"))
+    assert statistics.alltime_min_ms == {"A01": 9_000, "hock": 55_000}
+
+
 def test_log_folder_follows_the_suffix(tmp_path: Path) -> None:
     board = TensorBoardLog(tmp_path, "run")
     board.scalars({"Training/loss": 2.0}, 100, "")
@@ -90,6 +155,37 @@ def test_log_folder_follows_the_suffix(tmp_path: Path) -> None:
         events.Reload()
         (scalar,) = events.Scalars("Training/loss")
         assert (scalar.step, scalar.value) == expected
+
+
+def scalar_steps(folder: Path, tag: str) -> list[int]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [scalar.step for scalar in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize(("start", "kept"), [(200, [100, 200, 250]), (0, [250])])
+def test_what_another_future_wrote_is_hidden(tmp_path: Path, start: int, kept: list[int]) -> None:
+    before = TensorBoardLog(tmp_path, "run")
+    for frames in (100, 200, 300):
+        before.scalars({"Training/loss": 1.0}, frames)
+    before.close()
+    after = TensorBoardLog(tmp_path, "run", start_frames=start)  # 0: a new run of an old name
+    after.scalars({"Training/loss": 0.5}, 250)
+    after.close()
+    assert scalar_steps(tmp_path / "run", "Training/loss") == kept
+
+
+def test_resumed_run_hides_the_lost_future_of_a_later_folder_too(tmp_path: Path) -> None:
+    before = TensorBoardLog(tmp_path, "run")
+    before.scalars({"Training/loss": 1.0}, 100, "")
+    before.scalars({"Training/loss": 1.0}, 290, "_2")
+    before.close()
+    after = TensorBoardLog(tmp_path, "run", start_frames=200)
+    after.scalars({"Training/loss": 0.5}, 240, "")
+    after.scalars({"Training/loss": 0.5}, 260, "_2")
+    after.close()
+    assert scalar_steps(tmp_path / "run", "Training/loss") == [100, 240]
+    assert scalar_steps(tmp_path / "run_2", "Training/loss") == [260]
 
 
 def test_csv_grows_by_columns_and_forgets_a_lost_future(tmp_path: Path) -> None:
