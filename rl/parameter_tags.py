@@ -1,6 +1,7 @@
 """Scalars of each parameter: its weights, its optimizer state, its gradients."""
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from rl.metrics import quantiles
 
-LAYER_QUANTILES = ("median", "q3", "d9", "max")
+LAYER_QUANTILES: Final = ("median", "q3", "d9", "max")
 
 
 def clean(name: str) -> str:
@@ -36,8 +37,7 @@ def parameter_tags(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict
             continue
         prefix = f"Network/optimizer/{clean(name)}"
         group = options[id(parameter)]
-        rate = group["lr"] / (state["exp_avg_sq"].sqrt() + group["eps"])
-        values[f"{prefix}/adaptive_lr_L2"] = _root_mean_square(rate)
+        values[f"{prefix}/adaptive_lr_L2"] = _root_mean_square(_adaptive_rate(state, group))
         values[f"{prefix}/exp_avg_L2"] = _root_mean_square(state["exp_avg"])
         values[f"{prefix}/exp_avg_sq_L2"] = _root_mean_square(state["exp_avg_sq"])
     if not values:
@@ -56,6 +56,13 @@ def layer_tags(norms: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]
     for name, values in norms.items():
         tags |= quantiles(values, f"Gradients/by_layer/{clean(name)}", LAYER_QUANTILES)
     return tags
+
+
+def _adaptive_rate(state: Mapping[str, Tensor], group: Mapping[str, Any]) -> Tensor:
+    """How far a unit of the averaged gradient moves each element (arXiv:1412.6980, algorithm 1)."""
+    second = state["exp_avg_sq"] / (1.0 - group["betas"][1] ** float(state["step"]))
+    rate: Tensor = group["lr"] / (second.sqrt() + group["eps"])
+    return rate
 
 
 def _root_mean_square(tensor: Tensor) -> Tensor:

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from torch import nn
 
 from datasets.contract.csv_log import CsvLog, read_csv
 from rl.config_run import MapCycleEntry
 from rl.envs.registry import find_track
 from rl.evaluation import evaluate_drivers
 from rl.metrics import TensorBoardLog, quantiles
+from rl.parameter_tags import parameter_tags
 from rl.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags, splits
@@ -208,3 +211,18 @@ def test_quantiles_have_their_names() -> None:
     assert tags["Gradients/norm_before_clip_median"] == 50.0
     assert tags["Gradients/norm_before_clip_d98"] == 98.0
     assert tags["Gradients/norm_before_clip_max"] == 100.0
+
+
+def test_parameter_tags_are_per_element() -> None:
+    layer = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, 3.0], [0.0, 3.0], [0.0, 3.0]]))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.5, eps=1.0)
+    fresh = parameter_tags(layer, optimizer)
+    assert fresh == {"Network/weights/weight/L2": pytest.approx(6.0**0.5)}
+    layer.weight.grad = torch.full((3, 2), 4.0)
+    optimizer.step()
+    tags = parameter_tags(layer, optimizer)
+    assert tags["Network/optimizer/weight/exp_avg_L2"] == pytest.approx(0.4)
+    assert tags["Network/optimizer/weight/exp_avg_sq_L2"] == pytest.approx(0.016)
+    assert tags["Network/optimizer/weight/adaptive_lr_L2"] == pytest.approx(0.5 / (4.0 + 1.0))
