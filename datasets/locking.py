@@ -1,5 +1,7 @@
 """A lock that one process holds and that ends with it, however it ends."""
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import IO
@@ -27,12 +29,25 @@ class ProcessLock:
         Raises:
             BlockingIOError: another process, or another object of this one, holds it.
         """
-        self._file = Path(path).open("a+b")  # noqa: SIM115 (open as long as the lock is held)
+        self._path = Path(path)
+        self._file = self._path.open("a+b")
         try:
             _lock(self._file)
+            if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                raise BlockingIOError("its owner has just removed it")
         except OSError as error:
             self._file.close()
             raise BlockingIOError(f"{path} is locked") from error
+
+    def remove(self) -> None:
+        """Give the lock back together with its file."""
+        if sys.platform == "win32":  # an open file cannot be removed there
+            self._file.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        else:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""

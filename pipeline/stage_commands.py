@@ -1,6 +1,7 @@
 """The commands of the three stages: `vis`, `bc`, `rl`."""
 
 import argparse
+import json
 from pathlib import Path
 
 from datasets.contract.errors import UserError
@@ -28,6 +29,14 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     rl.set_defaults(config=None)  # a resumed run has its own
     rl.add_argument("--pretrain", type=Path, metavar="DIR", help="folder of a bc or vis run")
     rl.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    rl.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="run folder to start a new run with the weights of; RUN@best: of its best evaluation",
+    )
+    rl.add_argument(
+        "--keep-optimizer", action="store_true", help="with --init-from: its moments, too"
+    )
     add_legacy_input(rl)
     rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
     rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
@@ -110,20 +119,39 @@ def run_bc(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_starts(arguments: argparse.Namespace) -> None:
+    """Refuse two places for a run's weights, in one line (argparse would print its usage)."""
+    starts = {
+        "--resume": arguments.resume,
+        "--pretrain": arguments.pretrain,
+        "--init-from": arguments.init_from,
+    }
+    given = [option for option, value in starts.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{given[0]} and {given[1]} exclude each other: give one of them")
+    if arguments.keep_optimizer and arguments.resume is not None:
+        raise UserError(
+            "--resume and --keep-optimizer exclude each other: a resumed run keeps its moments"
+        )
+
+
 def run_rl(arguments: argparse.Namespace) -> int:
     """Train with reinforcement learning, from scratch, from pretrained parts, or go on."""
     from datasets.contract.config import load_config
     from rl.config import REMOVED_KEYS, RLConfig
     from rl.run_folder import RunFolder
 
+    _check_starts(arguments)
     path = arguments.config or DEFAULT_RL_CONFIG
-    if arguments.resume is not None and arguments.pretrain is not None:
-        raise UserError("--resume and --pretrain exclude each other: a resumed run has weights")
     if arguments.resume is not None:
         folder = RunFolder(arguments.resume)
         folder.check_exists()
         path = arguments.config or folder.config
     overrides = _overrides(arguments, "transfer.legacy_input")
+    if arguments.init_from is not None:
+        overrides.append(f"init_from={json.dumps(arguments.init_from)}")  # a name may be a number
+    if arguments.keep_optimizer:
+        overrides.append("keep_optimizer=true")
     config = load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
     if arguments.show_schedules:
         from pipeline.schedules_plot import show_schedules

@@ -81,6 +81,14 @@ class Champion:
         self._score = score(results)
         self.summary["results"] = [result.to_json() for result in results]
 
+    def describe(self) -> str:
+        """Finish rate and mean time on each map, for people."""
+        return ", ".join(
+            f"{found['track']} {found['finish_rate']:.0%}"
+            + (f" in {found['mean_ms'] / 1000:.2f} s" if found["mean_ms"] is not None else "")
+            for found in self.summary.get("results", [])
+        )
+
     def save(self, folder: Path, run_name: str, network: NetworkConfig, seconds: float) -> None:
         """Write the champion as an artifact that any stage can load.
 

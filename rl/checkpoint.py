@@ -31,14 +31,19 @@ _ARRAY: Final = "__ndarray__"
 
 
 def save_checkpoint(
-    folder: Path, parts: Mapping[str, Any], segments: Sequence[Segment] = ()
+    folder: Path,
+    parts: Mapping[str, Any],
+    segments: Sequence[Segment] = (),
+    *,
+    kept: int = KEPT,
 ) -> Path:
-    """Write a checkpoint and remove all but the last `KEPT`, with the segments only they need.
+    """Write a checkpoint and remove all but the last `kept`, with the segments only they need.
 
     Args:
         folder: the run's `checkpoints` folder.
         parts: file stem -> state of tensors, arrays, numbers, strings, lists and dicts.
         segments: of the replay memory that belong to it, written before.
+        kept: how many there are afterwards; earlier ones go once this one is whole.
 
     Returns:
         The checkpoint's folder.
@@ -71,7 +76,7 @@ def save_checkpoint(
         raise UserError(
             f"{target}: the checkpoint could not be saved ({error}); earlier ones are kept"
         ) from error
-    _prune(folder)
+    _prune(folder, kept)
     return target
 
 
@@ -101,21 +106,67 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
     )
 
 
+def peek_checkpoint(
+    folder: Path, names: Sequence[str]
+) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """Read some parts of another run's newest usable checkpoint; the disk is left as it is.
+
+    The replay memory is not looked at. The other run may go on meanwhile and remove what is being
+    read, so a look that finds nothing is repeated while checkpoints come and go.
+
+    Args:
+        folder: the other run's `checkpoints` folder.
+        names: of the parts.
+
+    Returns:
+        The checkpoint's folder, its parts, and the SHA-256 of each.
+
+    Raises:
+        UserError: there is none.
+    """
+    before: list[Path] | None = None
+    while (found := _numbered(folder)) != before:
+        for path in reversed(found):
+            try:
+                problem = _check_parts(path, names)
+                if problem is None:
+                    return path, _read(path, names), _hashes(path, names)
+            except (OSError, UserError) as error:
+                problem = str(error)
+            logger.warning("%s cannot be used (%s)", path, problem)
+        before = found
+    raise UserError(
+        f"{folder}: no usable checkpoint"
+        + (f" ({len(found)} damaged)" if found else "; the run stopped before its first save")
+    )
+
+
 def check_checkpoint(path: Path) -> str | None:
     """What is wrong with a checkpoint's files; None if they are as they were written."""
+    problem = _check_parts(path)
+    if problem is not None:
+        return problem
+    store = SegmentStore(path.parent)
+    for segment in _segments(path):
+        problem = _check_file(store.path(segment), segment.bytes, segment.sha256)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _check_parts(path: Path, names: Sequence[str] | None = None) -> str | None:
+    """What is wrong with some parts, or all, the replay memory apart."""
     try:
         manifest = read_json(path / MANIFEST)
     except UserError as error:
         return str(error)
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         return f"its format is not version {FORMAT_VERSION}"
-    for name, expected in manifest["files"].items():
-        problem = _check_file(path / name, expected["bytes"], expected["sha256"])
-        if problem is not None:
-            return problem
-    store = SegmentStore(path.parent)
-    for segment in _segments(path):
-        problem = _check_file(store.path(segment), segment.bytes, segment.sha256)
+    files = manifest["files"]
+    for name in files if names is None else [f"{name}.pt" for name in names]:
+        if name not in files:
+            return f"it has no {name}"
+        problem = _check_file(path / name, files[name]["bytes"], files[name]["sha256"])
         if problem is not None:
             return problem
     return None
@@ -131,26 +182,32 @@ def _check_file(file: Path, size: int, sha256: str) -> str | None:
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    names = [Path(name).stem for name in read_json(path / MANIFEST)["files"]]
+def _read(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
+    if names is None:
+        names = [Path(name).stem for name in read_json(path / MANIFEST)["files"]]
     return {
         name: decode(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
         for name in names
     }
 
 
+def _hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
+    files = read_json(path / MANIFEST)["files"]
+    return {name: files[f"{name}.pt"]["sha256"] for name in names}
+
+
 def _segments(path: Path) -> list[Segment]:
     return [Segment(**entry) for entry in read_json(path / MANIFEST)["segments"]]
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: Path, kept: int) -> None:
     """Drop old checkpoints, and segments that none of the others lists."""
     found = _numbered(folder)
-    for old in found[:-KEPT]:
+    for old in found[:-kept]:
         hidden = folder / f".{old.name}.tmp"  # a kill half-way leaves no half checkpoint
         old.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
-    needed = {s.name for path in found[-KEPT:] for s in _segments(path)}
+    needed = {s.name for path in found[-kept:] for s in _segments(path)}
     SegmentStore(folder).keep_only(needed)
 
 

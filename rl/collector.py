@@ -152,6 +152,14 @@ class Collector:
         """(B,) seeds of the current runs' starts, which tell them apart."""
         return self._seed.copy()
 
+    @property
+    def progress(self) -> npt.NDArray[np.float64]:
+        """(B,) how far along its map's line each car is, in [0, 1]."""
+        batch = self._batch
+        lengths = np.array([batch.tracks[t].line.length_m for t in batch.track_of_car])
+        share: npt.NDArray[np.float64] = np.clip(batch.meters / lengths, 0.0, 1.0)
+        return share
+
     def step(self, frames_played: int) -> list[Rollout]:
         """Let each car act once.
 

@@ -27,8 +27,9 @@ def state_tags(run: Run) -> dict[str, float]:
     """Settings in force, the memory, counters and best times."""
     cfg, schedule = run.cfg, run.cfg.schedules_at(run.frames)
     tags: dict[str, float] = {
-        "Training/learning_rate": schedule.learning_rate,
-        "Training/weight_decay": cfg.weight_decay_lr_ratio * schedule.learning_rate,
+        "Training/learning_rate": run.learning_rate,
+        "Training/weight_decay": cfg.weight_decay_lr_ratio * run.learning_rate,
+        "Training/plateau_breaker_factor": run.plateau.factor(run.frames),
         "Training/batch_size": cfg.batch_size,
         "Training/n_steps": cfg.n_steps,
         f"Training/{DISCARD}": cfg.discard_non_greedy_actions_in_nsteps,

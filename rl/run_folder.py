@@ -8,12 +8,15 @@
     injection_report.json     what was loaded from earlier stages (with --pretrain)
     calibration_report.json   how values were fitted to the injected policy
     train.log
+    init_report.json          whose weights it started with (with --init-from)
     checkpoints/              the last two, each whole or absent; see rl.checkpoint
+    checkpoints_best/         that of the champion, to start other runs from
     best/                     weights and metadata of the champion, loadable as an artifact
     best_runs/<map>_<ms>/     fastest runs, as inputs
     good_runs/<map>_<ms>/     runs faster than threshold_to_save_all_runs_ms, as inputs
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -40,8 +43,10 @@ class RunFolder:
         self.evaluations = self.root / "evaluations.csv"
         self.injection_report = self.root / "injection_report.json"
         self.calibration_report = self.root / "calibration_report.json"
+        self.init_report = self.root / "init_report.json"
         self.log = self.root / "train.log"
         self.checkpoints = self.root / "checkpoints"
+        self.checkpoints_best = self.root / "checkpoints_best"
         self.best = self.root / "best"
         self.best_runs = self.root / "best_runs"
         self.good_runs = self.root / "good_runs"
@@ -56,6 +61,21 @@ class RunFolder:
         """Whether the run was ever saved, be it damaged now."""
         folder = self.checkpoints
         return folder.is_dir() and any(path.name[:1].isdigit() for path in folder.iterdir())
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a run, not only what is written while one is set up."""
+        return self.config.exists() or self.has_checkpoint
+
+    def discard(self) -> None:
+        """Remove what is written while a run is set up."""
+        for path in (
+            self.log,
+            self.injection_report,
+            self.calibration_report,
+            self.init_report,
+        ):
+            path.unlink(missing_ok=True)
 
     def check_new(self) -> None:
         """Refuse a folder that holds a run; one that was never saved may be started again.
@@ -95,11 +115,13 @@ class RunFolder:
 def run_lock(folder: RunFolder) -> Iterator[None]:
     """Hold the run for this process alone.
 
-    The lock is the operating system's and ends with the process, however it ends.
+    The lock is the operating system's and ends with the process, however it ends. If a new run is
+    refused, its folder goes again.
 
     Raises:
         UserError: another process is training this run.
     """
+    is_new = not folder.root.exists()
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         lock = ProcessLock(folder.root / ".lock")
@@ -112,6 +134,13 @@ def run_lock(folder: RunFolder) -> Iterator[None]:
         raise UserError(f"{folder.root}: the run's folder cannot be made ({error})") from error
     try:
         yield
+    except UserError:
+        if is_new and not folder.has_started:
+            folder.discard()
+            lock.remove()
+            with contextlib.suppress(OSError):  # someone else has put something into it
+                folder.root.rmdir()
+        raise
     finally:
         lock.release()
 

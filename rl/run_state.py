@@ -19,6 +19,7 @@ from rl.learner import Learner
 from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
 from rl.pace import LearningPace
+from rl.plateau import PlateauBreaker
 from rl.replay.memory import ReplayMemory
 from rl.resets import ResetTrigger
 from rl.run_folder import RunFolder
@@ -49,6 +50,7 @@ class Run:
     segments: SegmentStore
     pace: LearningPace
     resets: ResetTrigger
+    plateau: PlateauBreaker
     statistics: RunStatistics
     champion: Champion
     rng: np.random.Generator
@@ -56,6 +58,8 @@ class Run:
     scratch: IQN
     """A network to evaluate other weights with, so that the learner's stay as they are."""
     guide: GuideDriver | None = None
+    calibration_due: bool = False
+    """Whether a policy was injected whose values have not been fitted yet."""
     evaluations: int = 0
     """Periodic evaluations so far, which number their start seeds."""
     next_evaluation_frames: int = 0
@@ -90,6 +94,7 @@ class Run:
             segments=SegmentStore(folder.checkpoints),
             pace=LearningPace(),
             resets=ResetTrigger(cfg),
+            plateau=PlateauBreaker(cfg.plateau_breaker),
             statistics=RunStatistics(),
             champion=Champion(),
             rng=np.random.default_rng([cfg.seed, 0]),
@@ -106,6 +111,17 @@ class Run:
     def grad_steps(self) -> int:
         """Updates so far."""
         return self.learner.counters.grad_steps
+
+    @property
+    def learning_rate(self) -> float:
+        """Base rate of the next update: the schedule's, raised while the plateau breaker acts."""
+        frames = self.frames
+        return self.cfg.schedules_at(frames).learning_rate * self.plateau.factor(frames)
+
+    def offer_time(self, track: str, race_time_ms: int) -> None:
+        """Let the plateau breaker know of a finished run."""
+        seconds = self.statistics.training_seconds
+        self.plateau.offer(track, race_time_ms, frames=self.frames, seconds=seconds)
 
     def counters(self) -> dict[str, float]:
         """Counts over the whole run, under the names that logs carry."""
@@ -124,6 +140,7 @@ class Run:
             "cumul_number_batches_done": learner.grad_steps,
             "cumul_number_batches_skipped": learner.skipped,
             "cumul_training_hours": self.statistics.training_hours,
+            "plateau_breaker_phases": self.plateau.phases,
         }
 
     def keep_weights_with(self, folder: Path) -> None:
@@ -153,8 +170,10 @@ class Run:
             "schedule_origin": self.cfg.schedule_origin,
             "pace": self.pace.state_dict(),
             "resets": self.resets.state_dict(),
+            "plateau": self.plateau.state_dict(),
             "statistics": self.statistics.state_dict(),
             "rng": self.rng.bit_generator.state,
+            "calibration_due": self.calibration_due,
             "evaluations": self.evaluations,
             "next_evaluation_frames": self.next_evaluation_frames,
             "memory": self.memory.cursor(),
@@ -183,12 +202,16 @@ class Run:
         path, parts, segments = load_checkpoint(self.folder.checkpoints)
         state = parts["state"]
         self._check_architecture(path, state["architecture"])
+        self._settle_origin(state)
         self.learner.load_state_dict(parts["learner"])
         self.champion.load_state_dict(parts["champion"])
         self.pace.load_state_dict(state["pace"])
         self.resets.load_state_dict(state["resets"])
+        if "plateau" in state:  # absent from the runs of older versions
+            self.plateau.load_state_dict(state["plateau"])
         self.statistics.load_state_dict(state["statistics"])
         self.rng.bit_generator.state = state["rng"]
+        self.calibration_due = state.get("calibration_due", False)
         self.evaluations = state["evaluations"]
         self.next_evaluation_frames = state["next_evaluation_frames"]
         self.segments.adopt(segments)
@@ -205,6 +228,19 @@ class Run:
             self.memory.total - self.memory.oldest,
         )
 
+    def _settle_origin(self, state: dict[str, Any]) -> None:
+        """Decide where the schedules start: now, where the configuration says, or as before."""
+        saved = state["schedule_origin"]
+        if self.cfg.schedule_origin == "now":
+            origin = state["statistics"]["frames_played"]
+        elif "schedule_origin" in self.cfg.model_fields_set:
+            return
+        else:
+            origin = 0 if saved == "now" else saved
+        self.cfg = self.cfg.model_copy(update={"schedule_origin": origin})
+        if origin > 0:
+            logger.info("schedules start at %s frames", f"{origin:,}")
+
     def roll_back(self) -> None:
         """Take the weights and moments of the last checkpoint again; counters go on.
 
@@ -218,14 +254,20 @@ class Run:
         self.learner.counters = counters
         counters.skipped_in_a_row = 0
 
-    def _check_architecture(self, path: Path, saved: dict[str, Any]) -> None:
+    def difference(self, saved: dict[str, Any]) -> str | None:
+        """First difference of a saved architecture to this run's; None if they are the same."""
         built = self.learner.network.architecture()
-        different = [key for key in built if saved.get(key) != built[key]]
-        if different:
-            key = different[0]
+        for key in built:
+            if saved.get(key) != built[key]:
+                return f"{key} is {saved.get(key)} there and {built[key]} here"
+        return None
+
+    def _check_architecture(self, path: Path, saved: dict[str, Any]) -> None:
+        difference = self.difference(saved)
+        if difference is not None:
             raise UserError(
-                f"{path}: made by another network: {key} is {saved.get(key)} there and "
-                f"{built[key]} here; resume with the run's own nn settings"
+                f"{path}: made by another network: {difference}; "
+                f"resume with the run's own nn settings"
             )
 
 

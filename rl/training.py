@@ -17,12 +17,13 @@ from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
 from rl.config import RLConfig
 from rl.evaluation import EvaluationResult
+from rl.initial_weights import check_start
 from rl.progress import ProgressLine
 from rl.reporting import Reporter
 from rl.run_folder import RunFolder, log_to_file, run_lock
 from rl.run_state import Run
 from rl.training_loop import Limits, StopSignal, TrainingLoop
-from rl.training_setup import Pretrained, build_source, load_pretrained
+from rl.training_setup import build_source, finish_calibration, start_weights
 from rl.transfer.artifacts import IQN_FILE, load_artifact
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def train(
 
     Args:
         cfg: the configuration; limits given here take precedence over its own.
-        resume: folder of a run to continue, with `cfg` as its configuration.
+        resume: folder of a run to continue, with `cfg` as its configuration; where it was once
+            initialised from (`init_from`) no longer matters.
         pretrain: folder of a pretraining run to start from.
         max_minutes: minutes of this call, set-up included.
         max_frames: observations, over all resumes.
@@ -81,8 +83,7 @@ def train(
             a full disk.
     """
     started = time.monotonic()
-    if resume is not None and pretrain is not None:
-        raise UserError("--resume and --pretrain exclude each other: a resumed run has weights")
+    check_start(cfg, resume=resume, pretrain=pretrain)
     folder = RunFolder(resume if resume is not None else Path(cfg.output_dir) / cfg.run_name)
     if resume is not None:
         folder.check_exists()
@@ -114,14 +115,16 @@ def _train(
 ) -> TrainingResult:
     folder.clear_leftovers()
     run = Run.new(cfg, folder)
+
+    def called_off() -> str | None:
+        return stop.reason or limits.time_is_up()
+
     if resumed:
         run.restore()
         _mend_champion(run)
-        if cfg.schedule_origin == "now":
-            run.cfg = cfg.model_copy(update={"schedule_origin": run.frames})
-        pretrained = Pretrained()
+        pretrained = finish_calibration(run, called_off)
     else:
-        pretrained = load_pretrained(run, pretrain)
+        pretrained = start_weights(run, pretrain, called_off)
     dump_config(run.cfg, folder.config)
     source = build_source(run)
     try:
@@ -141,7 +144,8 @@ def _train(
                 logger.info("stopping: %s", stopped)
             finally:
                 loop.save()
-            final = [] if stop.reason is not None else _last_evaluations(loop)
+            unfit = stop.reason is not None or run.calibration_due
+            final = [] if unfit else _last_evaluations(loop)
             loop.save()
             reporter.close(seconds_left=loop.seconds_left)
     finally:

@@ -15,6 +15,7 @@ import numpy as np
 from datasets.contract.errors import UserError
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation import EvaluationResult, evaluate
+from rl.initial_weights import keep_best
 from rl.network.iqn import IQN
 from rl.progress import duration
 from rl.reporting import Reporter
@@ -46,6 +47,11 @@ class Limits:
     max_frames: int | None
     max_grad_steps: int | None
     early_stop_frames: int | None
+
+    def time_is_up(self) -> str | None:
+        """The reason to stop if the deadline has passed."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return "time is up" if late else None
 
 
 class TrainingLoop:
@@ -103,8 +109,9 @@ class TrainingLoop:
         run, limits = self._run, self._limits
         if self._stop.reason is not None:
             return self._stop.reason
-        if limits.deadline is not None and time.monotonic() >= limits.deadline:
-            return "time is up"
+        late = limits.time_is_up()
+        if late is not None:
+            return late
         if limits.max_grad_steps is not None and run.grad_steps >= limits.max_grad_steps:
             return f"{run.grad_steps:,} updates are done"
         if limits.max_frames is not None and run.frames >= limits.max_frames:
@@ -168,8 +175,11 @@ class TrainingLoop:
         """
         run = self._run
         is_best = run.statistics.count(rollout, own=own)
-        if own and rollout.finished and not rollout.is_exploration:
-            self._note_first_finish(rollout.weights_version)
+        if own and rollout.finished:
+            if not rollout.is_exploration:
+                self._note_first_finish(rollout.weights_version)
+            run.offer_time(rollout.track, rollout.race_time_ms)
+        run.plateau.look(run.frames, run.statistics.training_seconds)
         schedule = run.cfg.schedules_at(run.frames)
         if schedule.memory_capacity != run.memory.capacity:
             run.memory.resize(schedule.memory_capacity)
@@ -218,7 +228,7 @@ class TrainingLoop:
             self._reporter.update(run.learner.evaluate(batch), test=True)
             self._reporter.spent("testing", time.monotonic() - started)
             return
-        stats = run.learner.step(batch, learning_rate=schedule.learning_rate, frames=run.frames)
+        stats = run.learner.step(batch, learning_rate=run.learning_rate, frames=run.frames)
         run.pace.pay(len(batch))
         if not stats.skipped:
             run.memory.update_priorities(batch, stats.td_errors)
@@ -298,19 +308,10 @@ class TrainingLoop:
 
     def _keep_champion(self) -> None:
         run = self._run
-        run.champion.save(
-            run.folder.best,
-            run.folder.name,
-            run.learner.network,
-            run.statistics.training_seconds,
-        )
-        found = run.champion.summary["results"]
-        text = ", ".join(
-            f"{r['track']} {r['finish_rate']:.0%}"
-            + (f" in {r['mean_ms'] / 1000:.2f} s" if r["mean_ms"] is not None else "")
-            for r in found
-        )
-        logger.info("new champion at %d frames: %s", run.frames, text)
+        keep_best(run)
+        seconds = run.statistics.training_seconds
+        run.champion.save(run.folder.best, run.folder.name, run.learner.network, seconds)
+        logger.info("new champion at %d frames: %s", run.frames, run.champion.describe())
 
     def _drive(self, network: IQN, kind: int, starts: int) -> list[EvaluationResult]:
         run = self._run
@@ -337,5 +338,7 @@ class TrainingLoop:
             if best is None:
                 continue
             self._note_first_finish(run.grad_steps)
+            if not run.cfg.performance.serial:  # a resumed run does not repeat its evaluations
+                run.offer_time(result.track, best.race_time_ms)
             if run.statistics.offer(result.track, best.race_time_ms):
                 self._reporter.best_run(best)

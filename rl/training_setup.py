@@ -1,7 +1,6 @@
 """What happens before the first update: pretrained parts, calibration, the guide, collectors."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,21 +11,22 @@ from rich.console import Console
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
+from rl.calibrating import CalledOff, calibrate
 from rl.collector import Collector, CollectorPlan
 from rl.collector_pool import CollectorPool
 from rl.evaluation import evaluate
 from rl.guide import Guide
+from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus
 from rl.policy import Policy
 from rl.rollout import Rollout
 from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import GuideDriver, Run
-from rl.transfer.calibration import MIN_SAMPLES, fit_calibration
 from rl.transfer.injector import inject
 from rl.transfer.policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport
 from rl.transfer.sources import Sources, find_sources
-from rl.warm_up import calibration_data, drive_warm_up
+from rl.warm_up import drive_warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,31 @@ class Pretrained:
     policy: IQN | None = None
 
 
-def load_pretrained(run: Run, pretrain: Path | None) -> Pretrained:
+def start_weights(run: Run, pretrain: Path | None, called_off: CalledOff) -> Pretrained:
+    """Give a fresh run its first weights: another run's, pretrained parts', or random ones.
+
+    Args:
+        run: fresh; its networks are changed.
+        pretrain: folder of a pretraining run, or None for what the configuration says.
+        called_off: asked during long steps whether to stop.
+
+    Raises:
+        UserError: what is asked for is missing or does not fit.
+    """
+    if run.cfg.init_from is not None:
+        return Pretrained(policy=load_initial_weights(run, run.cfg.init_from))
+    return load_pretrained(run, pretrain, called_off)
+
+
+def load_pretrained(
+    run: Run, pretrain: Path | None, called_off: CalledOff = lambda: None
+) -> Pretrained:
     """Put pretrained parts into a fresh run, calibrate a whole policy, and set up its guide.
 
     Args:
         run: fresh; its networks are changed.
         pretrain: folder of a pretraining run, or None for the paths of the configuration.
+        called_off: asked during the calibration whether to stop.
 
     Raises:
         UserError: what is asked for is missing or does not fit.
@@ -88,13 +107,28 @@ def load_pretrained(run: Run, pretrain: Path | None) -> Pretrained:
             run.guide = GuideDriver(teacher, _typical_race_ms(run, teacher))
     Console(stderr=True).print(report.table())
     write_json(run.folder.injection_report, report.to_json())
-    driven: list[Rollout] = []
-    if report.whole_policy and cfg.transfer.calibration:
-        driven = _calibrate(run, copies)
     if report.whole_policy:
-        return Pretrained(driven, learner.online)
+        run.calibration_due = True
+        return finish_calibration(run, called_off)
     same = teacher is not None and teacher.config.architecture() == fresh.config.architecture()
-    return Pretrained(driven, teacher if same else None)
+    return Pretrained(policy=teacher if same else None)
+
+
+def finish_calibration(run: Run, called_off: CalledOff) -> Pretrained:
+    """Calibrate a run whose injected policy is to be, unless it is switched off or called off.
+
+    Args:
+        run: new, or resumed after its calibration was called off.
+        called_off: asked often whether to stop.
+    """
+    if not run.calibration_due:
+        return Pretrained()
+    driven = calibrate(run, called_off) if run.cfg.transfer.calibration else []
+    if driven is None:
+        return Pretrained()
+    run.calibration_due = False
+    run.source_state = None  # collectors have driven nothing, and hold the weights of before
+    return Pretrained(driven, run.learner.online)
 
 
 def build_source(run: Run) -> RolloutSource:
@@ -186,50 +220,3 @@ def _typical_race_ms(run: Run, teacher: IQN) -> int:
     ]
     finished = np.concatenate(times)
     return int(np.median(finished)) if len(finished) else DEFAULT_GUIDE_MS
-
-
-def _calibrate(run: Run, copies: Sequence[IQN]) -> list[Rollout]:
-    """Fit the injected policy's values to the returns that it gets."""
-    cfg, learner = run.cfg, run.learner
-    options = cfg.transfer
-    logger.info("calibrating: the injected policy drives %d runs", options.calibration_rollouts)
-    plan = CollectorPlan.from_config(cfg)
-    driven = drive_warm_up(
-        learner.online,
-        plan,
-        rollouts=options.calibration_rollouts,
-        epsilon=options.calibration_epsilon,
-    )
-    gamma = cfg.schedules_at(0).gamma
-    data = calibration_data(
-        driven, cfg.rewards_at(0), mini_race=cfg.mini_race, gamma=gamma, rng=run.rng
-    )
-    finished = sum(rollout.finished for rollout in driven)
-    if len(data.actions) < MIN_SAMPLES:
-        logger.warning(
-            "not calibrated: %d of %d runs finished, too few for returns", finished, len(driven)
-        )
-        return driven
-    report = fit_calibration(
-        learner.online,
-        copies,
-        data,
-        grad_steps=options.calibration_grad_steps,
-        learning_rate=options.calibration_learning_rate,
-        generator=torch.Generator().manual_seed(cfg.seed),
-    )
-    write_json(run.folder.calibration_report, report.to_json())
-    logger.info(
-        "calibrated on %d samples (%d of %d runs finished): gain %.4g (%s), value loss %.4g to "
-        "%.4g, %.2f%% of greedy actions kept, %.1f s",
-        report.samples,
-        finished,
-        len(driven),
-        report.gain,
-        report.gain_source,
-        report.value_loss_before,
-        report.value_loss_after,
-        100.0 * report.greedy_agreement,
-        report.seconds,
-    )
-    return driven

@@ -15,7 +15,7 @@ from rl.config_learning import ScheduleConfig
 from rl.envs.rewards import RewardConfig, potential, step_rewards
 from rl.network.iqn import IQN
 from rl.rollout import Rollout
-from rl.transfer.calibration import CalibrationData
+from rl.transfer.calibration import CalibrationData, Watch, unwatched
 
 LONGEST_RUN_MS: Final = 90_000
 """A policy that crawls for minutes says nothing about the scale of a good one's values."""
@@ -24,7 +24,12 @@ MOST_SAMPLES: Final = 20_000
 
 
 def drive_warm_up(
-    network: IQN, plan: CollectorPlan, *, rollouts: int, epsilon: float
+    network: IQN,
+    plan: CollectorPlan,
+    *,
+    rollouts: int,
+    epsilon: float,
+    watch: Watch = unwatched,
 ) -> list[Rollout]:
     """Let a policy drive the exploration entries of the cycle, one run per car.
 
@@ -33,6 +38,7 @@ def drive_warm_up(
         plan: of any collector of the run.
         rollouts: number of runs.
         epsilon: share of random actions.
+        watch: told the share of the driving that is done, in [0, 1].
     """
     steady = ScheduleConfig.model_validate(
         {"epsilon_schedule": ((0, epsilon),), "epsilon_boltzmann_schedule": ((0, 0.0),)}
@@ -53,12 +59,16 @@ def drive_warm_up(
     driver.load_state_dict(network.state_dict())
     collector = Collector(warm, driver)
     # The first runs to end are the short ones, so each car's first run counts, and no other.
-    waiting = set(collector.seeds.tolist())
+    first = {seed: car for car, seed in enumerate(collector.seeds.tolist())}
+    waiting = set(first)
     driven: list[Rollout] = []
+    done = np.zeros(rollouts, dtype=np.bool_)
     while waiting:
+        watch(float(np.where(done, 1.0, collector.progress).mean()))
         for rollout in collector.step(0):
             if rollout.seed in waiting:
                 waiting.remove(rollout.seed)
+                done[first[rollout.seed]] = True
                 driven.append(rollout)
     return driven
 

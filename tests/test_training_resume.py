@@ -14,7 +14,7 @@ from rl.segments import SegmentStore
 from rl.training import train
 from tests.rl_samples import tiny_config
 
-WALL_CLOCK = {"training_seconds", "first_finish_s", "_started_at"}
+WALL_CLOCK = {"training_seconds", "first_finish_s", "_started_at", "since_seconds"}
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

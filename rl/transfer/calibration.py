@@ -11,7 +11,7 @@ no rounding can turn a near-tie.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -31,8 +31,19 @@ FALLBACK_GAP: Final = 0.1
 """The same gap where the data do not tell: one action of 50 ms changes the return of 7 s little."""
 RIDGE: Final = 1e-4
 """Penalty of the ridge regressions, relative to the mean square of an input."""
+Watch = Callable[[float], None]
+"""Told the share of a long step that is done, in [0, 1]; what it raises ends the step."""
 _VALIDATION_SHARE: Final = 0.1
 _CHUNK: Final = 1024
+_PASSES: Final = 5
+"""Times that a fit passes over all samples."""
+_CHUNK_WORK: Final = 4
+"""What a chunk of a pass costs, in updates of the value head; near enough for a progress bar."""
+
+
+def unwatched(share: float) -> None:
+    """A watch that does nothing."""
+    del share
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ def fit_calibration(
     learning_rate: float = 1e-3,
     batch_size: int = 256,
     generator: torch.Generator | None = None,
+    watch: Watch = unwatched,
 ) -> CalibrationReport:
     """Fit the gain on the advantage output and the value head to returns; the rest is untouched.
 
@@ -126,6 +138,7 @@ def fit_calibration(
         learning_rate: of those updates at the start.
         batch_size: samples per update.
         generator: CPU generator of batches and taus.
+        watch: told the share of the work that is done; if it raises, `online` is half fitted.
 
     Raises:
         ValueError: see `CalibrationData.check`.
@@ -133,7 +146,8 @@ def fit_calibration(
     data.check()
     started = time.perf_counter()
     with _only_value_head_trains(online):
-        fit = _Fit(online, data, batch_size, generator)
+        work = _PASSES * _CHUNK_WORK * -(-len(data.returns) // _CHUNK) + grad_steps
+        fit = _Fit(online, data, batch_size, generator, _Work(watch, work))
         loss_before = fit.held_out_loss()
         greedy_before = fit.greedy_actions()
         gain, estimate, error, source, spread = fit.find_gain()
@@ -158,6 +172,17 @@ def fit_calibration(
     return report
 
 
+class _Work:
+    """Counts the work of a fit, in updates."""
+
+    def __init__(self, watch: Watch, total: int) -> None:
+        self._watch, self._total, self._done = watch, total, 0
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        self._watch(min(self._done / self._total, 1.0))
+
+
 class _Fit:
     """The data as features of the fixed trunk, and the steps of the fit."""
 
@@ -167,8 +192,10 @@ class _Fit:
         data: CalibrationData,
         batch_size: int,
         generator: torch.Generator | None,
+        work: "_Work",
     ) -> None:
         self.online = online
+        self.work = work
         self.device = next(online.parameters()).device
         self.batch_size = batch_size
         self.generator = generator
@@ -185,12 +212,12 @@ class _Fit:
 
     @torch.no_grad()
     def _features(self, data: CalibrationData) -> Tensor:
-        parts = [
-            self.online.features(frames.to(self.device), floats.to(self.device))
-            for frames, floats in zip(
-                torch.split(data.frames, _CHUNK), torch.split(data.floats, _CHUNK), strict=True
-            )
-        ]
+        parts = []
+        for frames, floats in zip(
+            torch.split(data.frames, _CHUNK), torch.split(data.floats, _CHUNK), strict=True
+        ):
+            parts.append(self.online.features(frames.to(self.device), floats.to(self.device)))
+            self.work.advance(_CHUNK_WORK)
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -207,7 +234,11 @@ class _Fit:
 
     @torch.no_grad()
     def _chunked(self, function: Any) -> Tensor:
-        return torch.cat([function(part, self.taus) for part in torch.split(self.features, _CHUNK)])
+        parts = []
+        for part in torch.split(self.features, _CHUNK):
+            parts.append(function(part, self.taus))
+            self.work.advance(_CHUNK_WORK)
+        return torch.cat(parts)
 
     def greedy_actions(self) -> Tensor:
         """(n,) argmax of the action values."""
@@ -266,6 +297,7 @@ class _Fit:
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss.mean())
             optimizer.step()
+            self.work.advance(1)
 
     @torch.no_grad()
     def _solve_last_layer(self, target: Tensor) -> None:

@@ -1,0 +1,169 @@
+"""Starting a new run with the weights of another one, and keeping the best for such starts.
+
+A resumed run goes on; a run with `init_from` is a new one. It takes weights, and on request the
+optimizer's moments, from the latest checkpoint of another run or, as `RUN@best`, from the
+checkpoint of its best evaluation. Counters, schedules, memory and random states start afresh.
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from datasets.contract.errors import UserError
+from datasets.contract.files import write_json
+from rl.checkpoint import peek_checkpoint, save_checkpoint
+from rl.config import RLConfig
+from rl.network.iqn import IQN
+from rl.run_folder import RunFolder
+from rl.run_state import Run
+
+logger = logging.getLogger(__name__)
+
+BEST: Final = "@best"
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """Whose weights a run started with.
+
+    Attributes:
+        source: the other run's folder.
+        checkpoint: number of its checkpoint.
+        best: whether that is the one of its best evaluation.
+        weights: `raw`, `averaged` or `pretrained`: what became the online network.
+        sha256: part of the checkpoint -> hash of its file.
+        frames: that the other run had driven.
+        grad_steps: updates that it had done.
+        moments_kept: parameters that kept their moments; None if they were not asked for.
+    """
+
+    source: str
+    checkpoint: str
+    best: bool
+    weights: str
+    sha256: dict[str, str]
+    frames: int
+    grad_steps: int
+    moments_kept: int | None
+
+
+def check_start(cfg: RLConfig, *, resume: Path | None, pretrain: Path | None) -> None:
+    """Refuse a run whose weights would come from two places.
+
+    A resumed run has them already, so the `init_from` that it was once started with says nothing;
+    another one would be a mistake.
+
+    Raises:
+        UserError: it names both.
+    """
+    if resume is not None and pretrain is not None:
+        raise UserError("--resume and --pretrain exclude each other: a resumed run has weights")
+    if cfg.init_from is None:
+        return
+    if pretrain is not None:
+        raise UserError("--pretrain and init_from exclude each other: weights come from one place")
+    if resume is not None and _snapshot_value(RunFolder(resume), "init_from") != cfg.init_from:
+        raise UserError("--resume and init_from exclude each other: a resumed run has weights")
+
+
+def _snapshot_value(folder: RunFolder, key: str) -> Any:
+    folder.check_exists()
+    values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def load_initial_weights(run: Run, init_from: str) -> IQN:
+    """Give a fresh run the weights of another one, and write down which.
+
+    Online, target and averaged weights become what they were. Of a best evaluation that measured
+    other weights than the raw ones, all three become those that were measured.
+
+    Args:
+        run: fresh; its networks are changed, its counters are not.
+        init_from: folder of the other run, with `@best` for its best evaluation.
+
+    Returns:
+        The network that the run would evaluate now.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or it belongs to another network.
+    """
+    best = init_from.endswith(BEST)
+    source = RunFolder(Path(init_from.removesuffix(BEST)))
+    names = ("state", "learner", "evaluated") if best else ("state", "learner")
+    path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), names)
+    state, learner = parts["state"], run.learner
+    difference = run.difference(state["architecture"])
+    if difference is not None:
+        raise UserError(
+            f"init_from: {path}: made by another network: {difference}; "
+            f"start with the nn settings of that run"
+        )
+    learner.load_weights(parts["learner"], keep_optimizer=run.cfg.keep_optimizer)
+    weights = state["weights"] if best else "raw"
+    if best:
+        learner.online.load_state_dict(parts["evaluated"])
+    if weights != "raw":
+        learner.synchronise()
+    report = InitReport(
+        source=source.root.as_posix(),
+        checkpoint=path.name,
+        best=best,
+        weights=weights,
+        sha256=hashes,
+        frames=state["statistics"]["frames_played"],
+        grad_steps=parts["learner"]["counters"]["grad_steps"],
+        moments_kept=len(parts["learner"]["optimizer"]) if run.cfg.keep_optimizer else None,
+    )
+    write_json(run.folder.init_report, asdict(report))
+    logger.info(
+        "started with the %s weights of %s, checkpoint %s: %s frames, %s updates; moments %s",
+        report.weights,
+        init_from,
+        report.checkpoint,
+        f"{report.frames:,}",
+        f"{report.grad_steps:,}",
+        "start afresh" if report.moments_kept is None else f"kept of {report.moments_kept} tensors",
+    )
+    use_averaged = learner.averaged is not None and run.cfg.averaging.use_for_evaluation
+    return learner.averaged if use_averaged and learner.averaged is not None else learner.online
+
+
+def _checkpoints(source: RunFolder, *, best: bool) -> Path:
+    """The folder to look into; the message says what is missing."""
+    if not source.config.exists():
+        raise UserError(
+            f"init_from: {source.root}: no run here (no {source.config.name}); "
+            f"give the folder of an rl run"
+        )
+    folder = source.checkpoints_best if best else source.checkpoints
+    if not best and (source.root / "pretrain_meta.json").exists():
+        raise UserError(f"init_from: {source.root}: a run of vis or bc; load it with --pretrain")
+    if best and not folder.is_dir():
+        raise UserError(
+            f"init_from: {source.root}{BEST}: the run has no best evaluation yet; "
+            f"leave {BEST} out to start from its latest checkpoint"
+        )
+    return folder
+
+
+def keep_best(run: Run) -> Path:
+    """Write the checkpoint of the champion's evaluation; the one before it goes afterwards.
+
+    Besides the learner it holds the very weights that were evaluated: raw, averaged or pretrained.
+
+    Raises:
+        UserError: the disk is full; the earlier one is kept.
+    """
+    champion = run.champion
+    state = {
+        "architecture": run.learner.network.architecture(),
+        "statistics": run.statistics.state_dict(),
+        "weights": champion.summary["weights"],
+        "results": champion.summary["results"],
+    }
+    parts = {"state": state, "learner": run.learner.state_dict(), "evaluated": champion.weights}
+    return save_checkpoint(run.folder.checkpoints_best, parts, kept=1)
