@@ -7,16 +7,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import ACTION_KEYS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
+from datasets.inputs import Inputs, format_inputs
 from rl.evaluation import DrivenRun
 from rl.rollout import Rollout
 from rl.run_folder import RUN_FILE
 
 KEPT_PER_MAP: Final = 10
-SCRIPT_KEYS: Final = ("up", "down", "left", "right")
-"""Names of accelerate, brake, left and right in an input script."""
 
 
 def run_of_rollout(rollout: Rollout, start_noise: float) -> DrivenRun:
@@ -24,25 +23,6 @@ def run_of_rollout(rollout: Rollout, start_noise: float) -> DrivenRun:
     ticks = -(-rollout.race_time_ms // TICK_MS)
     actions = rollout.actions.repeat(TICKS_PER_ACTION)[:ticks]
     return DrivenRun(rollout.track, rollout.seed, start_noise, rollout.race_time_ms, actions)
-
-
-def input_script(actions: npt.NDArray[np.uint8]) -> str:
-    """The run as an input script, one line per hold: `<from>-<to> press <key>`, in seconds.
-
-    Args:
-        actions: (M,) one action per 10 ms tick.
-    """
-    pressed = ACTION_KEYS[actions].astype(np.int8)
-    holds: list[tuple[int, int, str]] = []
-    for column, key in enumerate(SCRIPT_KEYS):
-        edges = np.diff(pressed[:, column], prepend=0, append=0)
-        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        holds += [(int(a), int(b), key) for a, b in zip(starts, ends, strict=True)]
-    seconds = TICK_MS / 1000.0
-    return "".join(
-        f"{start * seconds:.2f}-{end * seconds:.2f} press {key}\n"
-        for start, end, key in sorted(holds)
-    )
 
 
 def save_best_run(
@@ -62,7 +42,7 @@ def save_best_run(
     """
     name = f"{run.track}_{run.race_time_ms}"
     target = folder / name
-    write_text(target / f"{name}.inputs", input_script(run.actions))
+    write_text(target / f"{name}.inputs", format_inputs(Inputs(run.actions)))
     _save_array(target / "actions.npy", run.actions)
     if q_values is not None:
         _save_array(target / "q_values.npy", q_values)
