@@ -18,6 +18,10 @@ FreshEvaluation = Callable[[IQN], list[EvaluationResult]]
 """Evaluates a network on starts that no earlier choice has seen, the same within one call round."""
 
 
+def _is_finite(network: IQN) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
+
+
 class Champion:
     """Holds the weights of the best policy so far and the results that it was chosen by.
 
@@ -61,7 +65,7 @@ class Champion:
         Returns:
             Whether the candidate is the new champion.
         """
-        if score(results) >= self._score:
+        if score(results) >= self._score or not _is_finite(network):
             return False
         candidate = fresh(network)
         if self.weights is not None and scratch is not None:

@@ -208,6 +208,14 @@ class Learner:
         limit = self.learning.skipped_batches_before_rollback
         return self.counters.skipped_in_a_row >= limit
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the weights may be kept: they are finite, and the last batch could be used."""
+        if self.counters.skipped_in_a_row > 0:
+            return False
+        norm = torch.nn.utils.get_total_norm(list(self.online.parameters()))
+        return bool(torch.isfinite(norm))
+
     def _update_freeze(self, frames: int) -> None:
         if frozen_parts(self.network, frames) != self.frozen:
             self.frozen = train_mode(self.online, self.network, frames)

@@ -11,17 +11,19 @@ def partial_reset(network: IQN, fresh: IQN, learning: LearningConfig) -> None:
     """Mix freshly drawn weights into a network, most into the heads' last layers.
 
     Args:
-        network: changed in place.
+        network: changed in place, its frozen parts excepted.
         fresh: a newly initialised network of the same architecture.
         learning: shares of the fresh weights; the last layers get both, one after the other.
     """
     pairs = zip(network.parameters(), fresh.parameters(), strict=True)
     for kept, new in pairs:
-        blend(kept, new, learning.overall_reset_mul_factor)
+        if kept.requires_grad:
+            blend(kept, new, learning.overall_reset_mul_factor)
     for head, new_head in ((network.A_head, fresh.A_head), (network.V_head, fresh.V_head)):
         last = zip(head.last.parameters(), new_head.last.parameters(), strict=True)
         for kept, new in last:
-            blend(kept, new, learning.last_layer_reset_factor)
+            if kept.requires_grad:
+                blend(kept, new, learning.last_layer_reset_factor)
 
 
 class ResetTrigger:

