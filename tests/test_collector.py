@@ -13,6 +13,7 @@ import torch
 
 from datasets.contract.actions import ACTION_MS
 from datasets.contract.floats import CLOCK
+from rl import collector_pool
 from rl.collector import Collector, CollectorPlan
 from rl.collector_pool import CollectorError, CollectorPool
 from rl.config_run import GuideConfig
@@ -203,6 +204,27 @@ def test_processes_drive_are_replaced_and_end(tmp_path: Path) -> None:
     for process_id in alive:
         with pytest.raises(ProcessLookupError):
             os.kill(process_id, 0)
+
+
+def test_a_process_that_hangs_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(collector_pool, "HANG_S", 2.0)
+    pool = make_pool(tmp_path, 1)
+    try:
+        (stopped,) = process_ids()
+        receive(pool, 2)
+        os.kill(stopped, signal.SIGSTOP)  # alive, but it does nothing any more
+        deadline = time.monotonic() + 120.0
+        while pool.replaced == 0:
+            assert time.monotonic() < deadline, "nobody noticed"
+            pool.receive(0, 0.2)
+        assert "hangs" in caplog.text
+        with pytest.raises(ProcessLookupError):
+            os.kill(stopped, 0)
+        receive(pool, 3)
+    finally:
+        pool.close()
 
 
 def test_failure_in_a_process_is_one_clear_error(tmp_path: Path) -> None:
