@@ -25,6 +25,8 @@ DEFAULT_FOLDER: Final = Path("output/schedules")
 _SAMPLES: Final = 400
 _ROOM: Final = 1.15
 """Frames shown, over those of the last set point."""
+_CONSTANT_FRAMES: Final = 1e6
+"""Frames shown where nothing ever changes."""
 _WIDE_RANGE: Final = 30.0
 """Last over first set point from which on frames are drawn on a logarithmic axis."""
 _STYLES: Final = (("tab:blue", "-"), ("tab:orange", "--"), ("tab:green", "-."), ("tab:red", ":"))
@@ -216,7 +218,7 @@ def draw(cfg: RLConfig, path: Path) -> None:
     shown = changing or panels[:1]
     columns = min(len(shown), 2)
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(5.6 * columns, 2.7 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(11.2 if columns > 1 else 8.4, 2.7 * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, axis in zip(shown, axes, strict=False):
         _draw_panel(cfg, panel, axis)
@@ -231,7 +233,7 @@ def draw(cfg: RLConfig, path: Path) -> None:
 
 def _draw_panel(cfg: ScheduleConfig, panel: Panel, axis: "Axes") -> None:
     steps = sorted({frames for curve in panel.curves for frames, _ in curve.points})
-    end = steps[-1] * _ROOM or 1.0
+    end = steps[-1] * _ROOM or _CONSTANT_FRAMES
     frames = _sampled(steps, end)
     values = [cfg.schedules_at(int(f)) for f in frames]
     for curve, (color, style) in zip(panel.curves, _STYLES, strict=False):
