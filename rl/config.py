@@ -41,7 +41,7 @@ class RunRewardConfig(RewardConfig):
 class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     """One run. The keys that experiments vary most are flat, the others are in sections."""
 
-    run_name: str = Field("A01_as20_long", min_length=1, description="folder under output/rl")
+    run_name: str = Field("default", min_length=1, description="folder under output/rl")
     output_dir: str = Field("output/rl", description="folder of all runs")
     tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
     seed: int = Field(444, ge=0, description="seed of everything random")

@@ -58,7 +58,13 @@ def tiny_config(folder: Path, **changes: Any) -> RLConfig:
             "start_noise": 0.5,
         },
         "averaging": {"decay": 0.9, "collector_share": 0.34},
-        "evaluation": {"every_s": None, "every_frames": 150, "starts": 2, "final_starts": 3},
+        "evaluation": {
+            "every_s": None,
+            "every_frames": 150,
+            "starts": 2,
+            "final_starts": 3,
+            "champion": True,
+        },
         "performance": {
             "serial": True,
             "cars_per_collector": 3,
