@@ -15,6 +15,7 @@ import torch
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import N_FLOATS
+from datasets.contract.line import START_ZONE
 from rl.config import RLConfig
 from rl.config_learning import ScheduleConfig
 from rl.config_run import EnvironmentConfig, MapCycleEntry
@@ -156,8 +157,10 @@ class Collector:
     def progress(self) -> npt.NDArray[np.float64]:
         """(B,) how far along its map's line each car is, in [0, 1]."""
         batch = self._batch
-        lengths = np.array([batch.tracks[t].line.length_m for t in batch.track_of_car])
-        share: npt.NDArray[np.float64] = np.clip(batch.meters / lengths, 0.0, 1.0)
+        lines = [batch.tracks[track].line for track in batch.track_of_car]
+        start = np.array([line.cumulative[START_ZONE] for line in lines])
+        length = np.array([line.length_m for line in lines])
+        share: npt.NDArray[np.float64] = np.clip((batch.meters - start) / length, 0.0, 1.0)
         return share
 
     def step(self, frames_played: int) -> list[Rollout]:

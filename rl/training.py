@@ -114,6 +114,8 @@ def _train(
     resumed: bool,
 ) -> TrainingResult:
     folder.clear_leftovers()
+    if not resumed and cfg.schedule_origin == "now":
+        cfg = cfg.model_copy(update={"schedule_origin": 0})
     run = Run.new(cfg, folder)
 
     def called_off() -> str | None:

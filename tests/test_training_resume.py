@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.contract.csv_log import read_csv
 from rl.checkpoint import load_checkpoint
+from rl.config import load_rl_config
+from rl.run_folder import RunFolder
+from rl.run_state import Run
 from rl.segments import SegmentStore
 from rl.training import train
-from tests.rl_samples import tiny_config
+from rl.training_setup import build_source
+from tests.rl_samples import tiny_config, tiny_network
 
 WALL_CLOCK = {"training_seconds", "first_finish_s", "_started_at", "since_seconds"}
 
@@ -59,6 +64,8 @@ def test_resumed_serial_run_equals_an_uninterrupted_one(
     run = tmp_path / "rl" / "parts"
     train(parts, max_grad_steps=stops[0])
     for stop in (*stops[1:], 46):
+        plateau = saved(run)["state"]["plateau"]
+        assert plateau["phase_start"] is not None  # it stopped in the middle of a raised rate
         torch.manual_seed(stop)  # what another process would have
         train(parts, resume=run, max_grad_steps=stop)
     whole, resumed = saved(tmp_path / "rl" / "whole"), saved(run)
@@ -66,6 +73,7 @@ def test_resumed_serial_run_equals_an_uninterrupted_one(
     for state in (whole, resumed):
         del state["champion"], state["state"]["evaluations"]
     assert differences(whole, resumed) == []
+    assert whole["state"]["plateau"]["phases"] > 0
     assert whole["state"]["memory"]["total"] > 300  # the memory was overwritten meanwhile
 
 
@@ -95,3 +103,87 @@ def test_killed_run_goes_on_from_its_last_save(tmp_path: Path) -> None:
     ours, theirs = saved(run), saved(tmp_path / "rl" / "whole")
     for part in ("learner", "collector", "rows"):
         assert differences(ours[part], theirs[part], part) == []
+
+
+def last_row(run: Path) -> dict[str, str]:
+    return read_csv(run / "metrics.csv")[-1]
+
+
+def changed_nn(**parts: dict[str, Any]) -> dict[str, Any]:
+    """The nn section of `tiny_config` with other options of some parts."""
+    nn = tiny_network().model_dump()
+    for part, options in parts.items():
+        section = nn["decoder"] if part in ("advantage", "value") else nn
+        section[part] |= options
+    return nn
+
+
+def test_resume_with_other_rates_and_flags_keeps_the_moments(tmp_path: Path) -> None:
+    frozen = changed_nn(advantage={"freeze": True})
+    run = train(tiny_config(tmp_path, nn=frozen), max_grad_steps=5).folder.root
+    before = saved(run)["learner"]
+    slow = changed_nn(vis={"lr_scale": 0.0}, floats={"freeze": True})
+    cfg = tiny_config(
+        tmp_path, nn=slow, lr_schedule=[[0, 0.003]], plateau_breaker={}, weight_decay_lr_ratio=0.0
+    )
+    train(cfg, resume=run, max_grad_steps=8)
+    after = saved(run)["learner"]
+    moved = {
+        name.split(".")[0]
+        for name, tensor in after["online"].items()
+        if not torch.equal(tensor, before["online"][name])
+    }
+    assert moved == {"iqn_fc", "A_head", "V_head"}
+    steps = {
+        name: int(after["optimizer"][f"{name}.weight"]["step"])
+        for name in ("img_head.0", "float_feature_extractor.0", "iqn_fc.0", "A_head.0", "V_head.0")
+    }
+    # Thawed: from 0. Frozen now: as it was. All others go on where they were.
+    assert list(steps.values()) == [8, 5, 8, 3, 8]
+    assert float(last_row(run)["learning_rate"]) == pytest.approx(0.003)
+
+
+def test_resume_with_other_exploration_drives_accordingly(tmp_path: Path) -> None:
+    random = tiny_config(tmp_path, epsilon_schedule=[[0, 1.0]])
+    run = RunFolder(train(random, max_grad_steps=3).folder.root)
+    greedy = {"epsilon_schedule": [[0, 0.0]], "epsilon_boltzmann_schedule": [[0, 0.0]]}
+    resumed = Run.new(tiny_config(tmp_path, **greedy), run)
+    resumed.restore()
+    source = build_source(resumed)
+    rollouts = [r for _ in range(60) for r in source.receive(resumed.frames, 0.0)]
+    explored = [rollout for rollout in rollouts if rollout.is_exploration]
+    assert explored
+    assert all(rollout.action_was_greedy[-3:].all() for rollout in explored)
+
+
+def test_schedules_restart_once_and_stay_restarted(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "lr_schedule": [[0, 0.01], [10_000, 0.0001]],
+        "global_schedule_speed": 1.0,
+        "plateau_breaker": {},
+    }
+    cfg = tiny_config(tmp_path, **options)
+    first = train(cfg, max_grad_steps=12)
+    run = first.folder.root
+    assert float(last_row(run)["learning_rate"]) < 0.0099
+    restarted = tiny_config(tmp_path, **options, schedule_origin="now")
+    train(restarted, resume=run, max_grad_steps=13)
+    snapshot = load_rl_config(run / "config_snapshot.yaml")
+    assert snapshot.schedule_origin == first.frames
+    for again in (snapshot, cfg):  # a file that does not speak of the origin changes nothing
+        result = train(again, resume=run, max_grad_steps=result_steps(run) + 2)
+        assert load_rl_config(run / "config_snapshot.yaml").schedule_origin == first.frames
+        expected = 0.01 * 0.01 ** ((result.frames - first.frames) / 10_000)
+        assert float(last_row(run)["learning_rate"]) == pytest.approx(expected)
+    back = tiny_config(tmp_path, **options, schedule_origin=0)
+    train(back, resume=run, max_grad_steps=result_steps(run) + 1)
+    assert load_rl_config(run / "config_snapshot.yaml").schedule_origin == 0
+
+
+def test_now_of_a_new_run_is_its_start(tmp_path: Path) -> None:
+    run = train(tiny_config(tmp_path, schedule_origin="now"), max_grad_steps=1).folder.root
+    assert load_rl_config(run / "config_snapshot.yaml").schedule_origin == 0
+
+
+def result_steps(run: Path) -> int:
+    return int(saved(run)["learner"]["counters"]["grad_steps"])

@@ -123,7 +123,10 @@ def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> Non
     """Undiscounted values over the rest of the window, seen from samples of the memory."""
     _, network = pretrained(tmp_path)
     cfg = tiny_config(tmp_path)
-    rollouts = drive_warm_up(network, CollectorPlan.from_config(cfg), rollouts=4, epsilon=0.2)
+    shares: list[float] = []
+    plan = CollectorPlan.from_config(cfg)
+    rollouts = drive_warm_up(network, plan, rollouts=4, epsilon=0.2, watch=shares.append)
+    assert shares[0] < 0.1 < 0.9 < shares[-1] <= 1.0
     assert len({rollout.seed for rollout in rollouts}) == 4
     run = Run.new(cfg, RunFolder(tmp_path / "run"))
     data = calibration_data(rollouts, cfg.rewards_at(0), mini_race=False, gamma=0.9, rng=run.rng)

@@ -52,7 +52,12 @@ def calibrated(
     before, online, target = imitated(), imitated(), imitated()
     data = drive(before, gain, epsilon)
     generator = torch.Generator().manual_seed(5)
-    report = fit_calibration(online, [target], data, grad_steps=60, generator=generator)
+    shares: list[float] = []
+    report = fit_calibration(
+        online, [target], data, grad_steps=60, generator=generator, watch=shares.append
+    )
+    assert shares == sorted(shares)  # a bar that ends when the work does
+    assert shares[-1] == 1.0 > shares[-2]
     return before, online, target, data, report
 
 
