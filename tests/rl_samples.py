@@ -53,7 +53,6 @@ def tiny_config(folder: Path, **changes: Any) -> RLConfig:
         "memory_size_schedule": [[0, [300, 60]]],
         "epsilon_schedule": [[0, 0.5]],
         "lr_schedule": [[0, 0.01]],
-        "plateau_breaker": {"after_frames": 60, "hold_frames": 150, "decay_frames": 200},
         "environment": {
             "cutoff_rollout_if_race_not_finished_within_duration_ms": 5000,
             "start_noise": 0.5,

@@ -106,7 +106,7 @@ def test_run_learns_with_the_rate_that_it_logs(tmp_path: Path) -> None:
     _, parts, _ = load_checkpoint(result.folder.checkpoints)
     assert parts["state"]["plateau"]["phases"] == 1
     raised = parts["learner"]["online"]["A_head.0.weight"]
-    off = tiny_config(tmp_path, run_name="off", lr_schedule=[[0, 0.002]], plateau_breaker={})
+    off = tiny_config(tmp_path, run_name="off", lr_schedule=[[0, 0.002]])
     plain = train(off, max_grad_steps=20)
     assert float(read_csv(plain.folder.metrics)[-1]["learning_rate"]) == pytest.approx(0.002)
     _, parts, _ = load_checkpoint(plain.folder.checkpoints)

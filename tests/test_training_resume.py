@@ -19,6 +19,7 @@ from rl.training import train
 from rl.training_setup import build_source
 from tests.rl_samples import tiny_config, tiny_network
 
+PLATEAU = {"after_frames": 60, "hold_frames": 150, "decay_frames": 200}
 WALL_CLOCK = {"training_seconds", "first_finish_s", "_started_at", "since_seconds"}
 
 
@@ -59,8 +60,8 @@ def saved(run: Path) -> dict[str, Any]:
 def test_resumed_serial_run_equals_an_uninterrupted_one(
     tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
-    train(tiny_config(tmp_path, run_name="whole"), max_grad_steps=46)
-    parts = tiny_config(tmp_path, run_name="parts")
+    train(tiny_config(tmp_path, run_name="whole", plateau_breaker=PLATEAU), max_grad_steps=46)
+    parts = tiny_config(tmp_path, run_name="parts", plateau_breaker=PLATEAU)
     run = tmp_path / "rl" / "parts"
     train(parts, max_grad_steps=stops[0])
     for stop in (*stops[1:], 46):
@@ -77,32 +78,46 @@ def test_resumed_serial_run_equals_an_uninterrupted_one(
     assert whole["state"]["memory"]["total"] > 300  # the memory was overwritten meanwhile
 
 
+LONG_PHASE = {**PLATEAU, "decay_frames": 20_000}
 SCRIPT = """
 import sys
 from pathlib import Path
 from rl.training import train
 from tests.rl_samples import tiny_config
-cfg = tiny_config(Path(sys.argv[1]), run_name="killed", save_every_minutes=0.002)
-train(cfg, max_grad_steps=100_000)
+from tests.test_training_resume import LONG_PHASE
+changes = {"run_name": "killed", "save_every_minutes": 0.002, "plateau_breaker": LONG_PHASE}
+train(tiny_config(Path(sys.argv[1]), **changes), max_grad_steps=100_000)
 """
 
 
-def test_killed_run_goes_on_from_its_last_save(tmp_path: Path) -> None:
+def newest(run: Path) -> int:
+    return max((int(path.name) for path in (run / "checkpoints").glob("0*")), default=0)
+
+
+def test_run_killed_in_a_raised_phase_goes_on_from_its_last_save(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     run = tmp_path / "rl" / "killed"
     try:
-        while not (run / "checkpoints" / "000006").exists():
+        while (
+            not (run / "train.log").exists() or "(phase 1)" not in (run / "train.log").read_text()
+        ):
+            assert process.poll() is None
+        begun = newest(run)
+        while newest(run) < begun + 2:
             assert process.poll() is None
     finally:
         process.kill()
     process.wait()
     _, parts, _ = load_checkpoint(run / "checkpoints")
+    assert parts["state"]["plateau"]["phase_start"] is not None
     steps = parts["learner"]["counters"]["grad_steps"] + 15
-    train(tiny_config(tmp_path, run_name="killed"), resume=run, max_grad_steps=steps)
-    train(tiny_config(tmp_path, run_name="whole"), max_grad_steps=steps)
+    options = {"plateau_breaker": LONG_PHASE}
+    train(tiny_config(tmp_path, run_name="killed", **options), resume=run, max_grad_steps=steps)
+    train(tiny_config(tmp_path, run_name="whole", **options), max_grad_steps=steps)
     ours, theirs = saved(run), saved(tmp_path / "rl" / "whole")
     for part in ("learner", "collector", "rows"):
         assert differences(ours[part], theirs[part], part) == []
+    assert differences(ours["state"]["plateau"], theirs["state"]["plateau"]) == []
 
 
 def last_row(run: Path) -> dict[str, str]:
@@ -123,9 +138,7 @@ def test_resume_with_other_rates_and_flags_keeps_the_moments(tmp_path: Path) -> 
     run = train(tiny_config(tmp_path, nn=frozen), max_grad_steps=5).folder.root
     before = saved(run)["learner"]
     slow = changed_nn(vis={"lr_scale": 0.0}, floats={"freeze": True})
-    cfg = tiny_config(
-        tmp_path, nn=slow, lr_schedule=[[0, 0.003]], plateau_breaker={}, weight_decay_lr_ratio=0.0
-    )
+    cfg = tiny_config(tmp_path, nn=slow, lr_schedule=[[0, 0.003]], weight_decay_lr_ratio=0.0)
     train(cfg, resume=run, max_grad_steps=8)
     after = saved(run)["learner"]
     moved = {
@@ -160,7 +173,6 @@ def test_schedules_restart_once_and_stay_restarted(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "lr_schedule": [[0, 0.01], [10_000, 0.0001]],
         "global_schedule_speed": 1.0,
-        "plateau_breaker": {},
     }
     cfg = tiny_config(tmp_path, **options)
     first = train(cfg, max_grad_steps=12)
