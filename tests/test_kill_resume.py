@@ -20,8 +20,10 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.best_runs import KEPT_PER_MAP, load_run, saved_runs
 from rl.checkpoint import MANIFEST, check_checkpoint, load_checkpoint
+from rl.collector import Collector, CollectorPlan
+from rl.network.iqn import IQN
 from rl.transfer.artifacts import IQN_FILE, META_FILE, load_artifact
-from tests.rl_samples import straight_line, tiny_config
+from tests.rl_samples import straight_line, tiny_config, tiny_network
 from tests.test_training_resume import saved
 
 pytestmark = [
@@ -33,6 +35,15 @@ SAVE_EVERY_S = 1.8
 SLACK_S = 10.0
 """For a save, and for an evaluation that delays it, on a machine that does other things too."""
 KILLS = ("early", "driving", "saving") * 7 + ("early",)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_simulator(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile before anything is killed: a collector killed while it compiles caches nothing."""
+    plan = CollectorPlan.from_config(tiny_config(tmp_path_factory.mktemp("compile")))
+    collector = Collector(plan, IQN(tiny_network()))
+    while not collector.step(0):
+        pass
 
 
 class RunProcess:
