@@ -86,6 +86,11 @@ class DatasetSpec:
     source: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_floats(self) -> bool:
+        """Whether floats and metres are known; frames can be imported without them."""
+        return self.parameters.get("floats") is not False
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, equal for equal specifications."""
         return {

@@ -28,6 +28,7 @@ from datasets.format import (
     write_replay_table,
 )
 from datasets.locking import ProcessLock
+from datasets.names import natural_key
 from datasets.reader import FOLDER_INDEX, ReplayFile
 
 SHARD_BYTES: Final = 32 * 2**20
@@ -248,15 +249,16 @@ def _replay_order(
 ) -> npt.NDArray[np.int64]:
     """Replays by track, in the order in which tracks were asked for, then by name.
 
-    An interrupted recording so ends with the same file as one that ran through.
+    Names are in natural order, pos2 before pos10. An interrupted recording so ends with the same
+    file as one that ran through.
     """
     asked = parameters.get("tracks", [])
     places = {str(name): i for i, name in enumerate(asked if isinstance(asked, list) else [])}
     rows = range(len(table))
 
-    def key(row: int) -> tuple[int, str, str]:
+    def key(row: int) -> tuple[int, str, tuple[tuple[int, int, str], ...]]:
         track = str(table["track"][row])
-        return places.get(track, len(places)), track, str(table["name"][row])
+        return places.get(track, len(places)), track, natural_key(str(table["name"][row]))
 
     return np.array(sorted(rows, key=key), dtype=np.int64)
 

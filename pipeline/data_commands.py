@@ -13,6 +13,7 @@ from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.errors import UserError
+from pipeline import import_command
 from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     validate.add_argument("file", type=Path, help="dataset file, or folder of shards")
     validate.set_defaults(run=run_validate)
     _add_line(subcommands)
+    import_command.add_parser(subcommands)
 
 
 def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:

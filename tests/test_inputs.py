@@ -18,7 +18,7 @@ GAS_LEFT, GAS_RIGHT = (
 
 
 def actions_of(text: str, ticks: int) -> list[int]:
-    return parse_inputs(text).at_ticks(ticks).tolist()
+    return [int(action) for action in parse_inputs(text).at_ticks(ticks)]
 
 
 @pytest.mark.parametrize("form", ["script", "inputs"])
