@@ -178,6 +178,15 @@ class ReplayModule(FramesModule):
         ]
         self.fields = tuple(name for name, used in wanted if used)
 
+    def setup(self, stage: str | None = None) -> None:
+        """Open the file and split it; refuse floats and returns that it does not have."""
+        super().setup(stage)
+        if {"floats", "returns"} & set(self.fields) and not self.file.spec.has_floats:
+            raise UserError(
+                f"{self.path}: imported with --frames-only, so its floats are unknown; set "
+                "use_floats: false, or import it again with meta"
+            )
+
     def _settings(self, **changes: Any) -> BatchSettings:
         training = changes.get("shuffle", True)
         return super()._settings(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.errors import UserError
-from pipeline import import_command
+from pipeline import capture_command, import_command
 from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     validate.set_defaults(run=run_validate)
     _add_line(subcommands)
     import_command.add_parser(subcommands)
+    capture_command.add_parsers(subcommands)
 
 
 def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:

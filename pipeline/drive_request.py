@@ -10,6 +10,26 @@ from datasets.contract.errors import UserError
 MIXED: Final = "mixed"
 
 
+def frame_interval(fps: int) -> int:
+    """ms between frames.
+
+    Raises:
+        UserError: they would not fall on ticks.
+    """
+    if fps < 1 or 100 % fps:
+        raise UserError(
+            f"fps {fps}: frames must be a multiple of {TICK_MS} ms apart, so choose 100, 50, "
+            "25, 20, 10, 5, 4, 2 or 1"
+        )
+    return 1000 // fps
+
+
+def check_image_size(size: tuple[int, int]) -> None:
+    """Raise UserError for pixels (height, width) that cannot be recorded."""
+    if not all(8 <= side <= 1024 for side in size):
+        raise UserError(f"image size {size}: sides must be 8 to 1024")
+
+
 @dataclass(frozen=True)
 class DriveRequest:
     """What to drive and how to record it.
@@ -66,14 +86,11 @@ class DriveRequest:
             "replays must be at least 1 per track": min(counts, default=1) < 1,
             f"unknown driver {self.driver!r}; known: {', '.join(known)}": self.driver not in known,
             f"skills {low}:{high} must be a range within 0:1": not 0 <= low <= high <= 1,
-            f"fps {self.fps}: frames must be a multiple of {TICK_MS} ms apart, so choose 100, 50, "
-            "25, 20, 10, 5, 4, 2 or 1": self.fps < 1 or 1000 % self.fps > 0 or 100 % self.fps > 0,
             f"key-ms {self.key_ms}: choose {TICK_MS} or {ACTION_MS}": self.key_ms
             not in (TICK_MS, ACTION_MS),
-            f"image size {self.image_size}: sides must be 8 to 1024": not all(
-                8 <= side <= 1024 for side in self.image_size
-            ),
         }
         for message, wrong in problems.items():
             if wrong:
                 raise UserError(message)
+        frame_interval(self.fps)
+        check_image_size(self.image_size)

@@ -24,6 +24,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
+from pipeline.drive_request import check_image_size, frame_interval
 from pipeline.import_replay import Outline, Selection, load_record, outline
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,10 @@ class ImportRequest:
 
     def check(self) -> None:
         """Raise UserError for values that cannot be meant."""
-        if self.fps is not None and (self.fps < 1 or 1000 % self.fps or 100 % self.fps):
-            raise UserError(
-                f"fps {self.fps}: frames must be a multiple of {TICK_MS} ms apart, so choose 100, "
-                "50, 25, 20, 10, 5, 4, 2 or 1"
-            )
-        if self.image_size and not all(8 <= side <= 1024 for side in self.image_size):
-            raise UserError(f"image size {self.image_size}: sides must be 8 to 1024")
+        if self.fps is not None:
+            frame_interval(self.fps)
+        if self.image_size is not None:
+            check_image_size(self.image_size)
         if self.workers is not None and self.workers < 1:
             raise UserError(f"workers {self.workers}: at least 1")
         if self.frames_only and self.line is not None:

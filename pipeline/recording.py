@@ -1,7 +1,7 @@
 """Recording what cars on the simulator see and do."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,14 @@ from datasets.format import ReplayRecord
 
 if TYPE_CHECKING:
     from rl.envs.sim.batch import RaceBatch
-    from rl.envs.sim.drivers import DriverPool
+
+
+class Pilots(Protocol):
+    """Whoever holds the keys of a batch of B cars."""
+
+    def act(self) -> npt.NDArray[np.uint8]:
+        """(B,) uint8 actions to hold for the next 10 ms."""
+        ...
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Tape:
         )
 
 
-def record_until_done(batch: "RaceBatch", pool: "DriverPool", frame_interval_ms: int) -> list[Tape]:
+def record_until_done(batch: "RaceBatch", pilots: Pilots, frame_interval_ms: int) -> list[Tape]:
     """Tick until no car races any more; a frame at 0 ms and every interval after it."""
     tapes = [Tape() for _ in range(batch.num_cars)]
     racing = list(range(batch.num_cars))
@@ -54,7 +61,7 @@ def record_until_done(batch: "RaceBatch", pool: "DriverPool", frame_interval_ms:
             batch.observe()
             for car in racing:
                 tapes[car].observe(batch, car, time_ms)
-        actions = pool.act()
+        actions = pilots.act()
         for car in racing:
             tapes[car].actions.append(int(actions[car]))
         batch.tick(actions)

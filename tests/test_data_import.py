@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from datasets.checks import validate
+from datasets.contract.errors import UserError
 from datasets.contract.floats import FLOAT_NAMES
+from datasets.modules import FramesModule, ReplayModule
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
 from pipeline.cli import main
@@ -272,3 +274,20 @@ def test_mistakes_are_one_line(
     shutil.rmtree(small)
     assert main(command) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_frames_alone_are_not_taken_for_more(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (small / "short").iterdir():
+        entries = [
+            {"file": entry["file"], "time_ms": entry["time_ms"]}
+            for entry in manifest(folder / "manifest.json")["entries"]
+        ]
+        write(folder / "manifest.json", entries)
+    path = tmp_path / "x.h5"
+    assert main(["data", "import", str(small), "--out", str(path), "--frames-only"]) == 0
+    frames = FramesModule(path, batch_size=4, val_fraction=0.4)
+    assert next(iter(frames.train_dataloader()))["frames"].shape == (4, 1, 18, 26)
+    with pytest.raises(UserError, match="imported with --frames-only"):
+        ReplayModule(path, batch_size=4, val_fraction=0.4).setup()
