@@ -45,7 +45,8 @@ class BatchSettings:
             policy that always sees them learns to hold its keys instead of looking.
         previous_action_fill: what hides them: "forward" (as at the start) or "zeros".
         cache_bytes: RAM for holding the whole selection; 0 always streams from the disk.
-        share: this rank and the number of ranks; their frames are disjoint.
+        share: this rank and the number of ranks; their frames are disjoint. Ranks that train meet
+            after each batch, so what one has more than others is left out, differently each epoch.
     """
 
     batch_size: int
@@ -112,10 +113,16 @@ class FrameBatches:
         """Frames of this share, before `drop_last`."""
         return self._order.n_frames
 
+    @property
+    def smallest_share_frames(self) -> int:
+        """Frames of the rank that has the fewest."""
+        return self._order.smallest_share_frames
+
     def __len__(self) -> int:
-        """Batches of an epoch, equal on all ranks."""
+        """Batches of an epoch; shuffled, for training, they are as many on all ranks."""
         size = self.settings.batch_size
-        if self.settings.share[1] > 1 or self.settings.drop_last:
+        is_training_share = self.settings.share[1] > 1 and self.settings.shuffle
+        if is_training_share or self.settings.drop_last:
             return self._order.smallest_share_frames // size
         return -(-self._order.n_frames // size)
 

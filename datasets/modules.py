@@ -91,26 +91,49 @@ class FramesModule(L.LightningDataModule):
             fields=self.fields,
             seed=self.seed,
             cache_bytes=self.cache_bytes,
-            share=share,
-            **changes,
+            **{"share": share, **changes},
         )
 
     def train_dataloader(self) -> FrameBatches:
-        """Shuffled batches of the training replays; the last one of an epoch may be smaller."""
+        """Shuffled batches of the training replays; the last one of an epoch may be smaller.
+
+        Raises:
+            UserError: too few frames for a batch on each rank.
+        """
         if self._train is None:
             self._train = FrameBatches(
                 self.file, self._settings(), self.split.train, self._current_epoch
             )
+            if len(self._train) == 0:
+                raise UserError(self._too_few("training", self._train, self.batch_size))
         return self._train
 
     def _current_epoch(self) -> int:
         return 0 if self.trainer is None else int(self.trainer.current_epoch)
 
     def val_dataloader(self) -> FrameBatches | list[FrameBatches]:
-        """The validation frames as they are stored; nothing when no replay was held out."""
+        """The validation frames as they are stored; nothing when no replay was held out.
+
+        Raises:
+            UserError: too few frames for all ranks.
+        """
         if len(self.split.val) == 0:
             return []
-        return FrameBatches(self.file, self._settings(shuffle=False), self.split.val)
+        batches = FrameBatches(self.file, self._settings(shuffle=False), self.split.val)
+        if batches.smallest_share_frames == 0:
+            raise UserError(self._too_few("held-out", batches, 1))
+        return batches
+
+    def held_out(self) -> FrameBatches:
+        """All validation frames as they are stored, whatever rank this is."""
+        return FrameBatches(self.file, self._settings(shuffle=False, share=(0, 1)), self.split.val)
+
+    def _too_few(self, part: str, batches: FrameBatches, needed: int) -> str:
+        ranks = batches.settings.share[1]
+        return (
+            f"{self.path}: {batches.smallest_share_frames} {part} frames for one of {ranks} "
+            f"processes, which needs {needed}; train with fewer devices, or drive more replays"
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a stage writes down about its data: plain JSON values."""

@@ -97,9 +97,11 @@ def run_vis(arguments: argparse.Namespace) -> int:
     from pretrain.vis.config import VisConfig
 
     config = load_config(VisConfig, arguments.config, arguments.overrides)
+    from pretrain.ranks import process_rank
     from pretrain.vis.train import run  # takes seconds: a mistake above is told before
 
-    ensure_dataset(Path(config.dataset))
+    if process_rank(config) == 0:
+        ensure_dataset(Path(config.dataset))
     run(config, max_minutes=arguments.max_minutes)
     return 0
 
@@ -113,8 +115,10 @@ def run_bc(arguments: argparse.Namespace) -> int:
     overrides = _overrides(arguments, "encoder_legacy_input")
     config = load_config(BCConfig, arguments.config, overrides)
     from pretrain.bc.train import run  # takes seconds: a mistake above is told before
+    from pretrain.ranks import process_rank
 
-    ensure_dataset(Path(config.dataset))
+    if process_rank(config) == 0:
+        ensure_dataset(Path(config.dataset))
     run(config, max_minutes=arguments.max_minutes)
     return 0
 
@@ -160,6 +164,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is not None:
         raise UserError("--out: only --show-schedules writes a picture; run_name names a run")
+    config.performance.check_backend_installed()
     from rl.training import train  # takes seconds: a mistake above is told before
 
     train(

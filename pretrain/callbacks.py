@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -38,10 +39,10 @@ class Budget(L.Callback):
         self._config = config
         self._limit_s = _seconds(config.max_minutes)
         self._call_limit_s = _seconds(max_minutes)
-        self._started = self._last = 0.0
+        self._call_s = self._last = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = self._last = time.monotonic()
+        self._call_s, self._last = 0.0, time.monotonic()
         self.out_of_time = self.elapsed_s >= self._limit_s
         if self.out_of_time:
             trainer.should_stop = True
@@ -62,19 +63,17 @@ class Budget(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._tick()
         ends_epoch = batch_idx + 1 == trainer.num_training_batches  # and with it a step
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not ends_epoch:
             return  # in the middle of a step, whose gradients would be lost
+        self._tick(trainer)
         self.out_of_time = self.elapsed_s >= self._limit_s
-        self.cut_off = self._last - self._started >= self._call_limit_s
-        stop = self.out_of_time or self.cut_off
-        # All ranks have to leave the epoch together.
-        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+        self.cut_off = self._call_s >= self._call_limit_s
+        if self.out_of_time or self.cut_off:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tick()
+        self._tick(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed_s": self.elapsed_s}
@@ -82,10 +81,18 @@ class Budget(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.elapsed_s = float(state_dict["elapsed_s"])
 
-    def _tick(self) -> None:
+    def _tick(self, trainer: L.Trainer) -> None:
+        """Count the time since the last tick, the same on all ranks.
+
+        They have to leave an epoch together and to learn at the same rate, and their clocks differ.
+        """
         now = time.monotonic()
-        self.elapsed_s += now - self._last
-        self._last = now
+        passed, self._last = now - self._last, now
+        if trainer.world_size > 1:
+            longest = torch.tensor(passed, device=trainer.strategy.root_device)
+            passed = float(trainer.strategy.reduce(longest, reduce_op="max"))
+        self.elapsed_s += passed
+        self._call_s += passed
 
     def _factor(self, trainer: L.Trainer) -> float:
         """Learning rate over its highest value."""
@@ -98,10 +105,22 @@ class Budget(L.Callback):
 
 
 class RandomState(L.Callback):
-    """Continues torch's random numbers, so that a continued run draws what one call would have."""
+    """Continues torch's random numbers, so that a continued run draws what one call would have.
 
-    def __init__(self) -> None:
+    The checkpoint has those of the first rank. The others draw their own, from seeds by epoch.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._loaded: torch.Tensor | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_rank > 0:
+            parts = [self._seed, trainer.global_rank, trainer.current_epoch]
+            torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._loaded is not None:

@@ -52,9 +52,11 @@ class StageConfig(StrictModel):
         0.0, ge=0.0, description="loss units: what counts as a better validation loss"
     )
 
-    batch_size: int = Field(4096, ge=1, description="frames per optimiser step")
+    batch_size: int = Field(4096, ge=1, description="frames per optimiser step, of all devices")
     micro_batch_size: int = Field(
-        1024, ge=1, description="frames per pass; their gradients are summed up to batch_size"
+        1024,
+        ge=1,
+        description="frames per pass of a device; their gradients are summed up to batch_size",
     )
     lr: float = Field(1e-3, gt=0.0, description="learning rate at its highest, > 0")
     lr_schedule: Literal["cosine", "constant"] = Field(
@@ -71,7 +73,11 @@ class StageConfig(StrictModel):
         None, ge=1, description="threads on the CPU; null: the faster of one and all, tried first"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto | cpu | gpu")
-    devices: int = Field(1, ge=1, description="devices to train on, one process each")
+    devices: int = Field(1, ge=1, description="devices of each node, one process each")
+    num_nodes: int = Field(1, ge=1, description="machines that train together")
+    strategy: Literal["auto", "ddp"] = Field(
+        "auto", description="ddp: each process learns from its share; auto takes it where needed"
+    )
 
     @property
     def run_folder(self) -> Path:
@@ -79,14 +85,19 @@ class StageConfig(StrictModel):
         return self.output_dir / self.run_name
 
     @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.num_nodes
+
+    @property
     def frames_per_pass(self) -> int:
-        """Frames of one forward and backward pass."""
-        return min(self.micro_batch_size, self.batch_size)
+        """Frames of one forward and backward pass of one process."""
+        return max(min(self.micro_batch_size, self.batch_size // self.world_size), 1)
 
     @property
     def passes_per_step(self) -> int:
-        """Passes whose gradients make one optimiser step."""
-        return self.batch_size // self.frames_per_pass
+        """Passes of each process whose gradients make one optimiser step."""
+        return self.batch_size // (self.frames_per_pass * self.world_size)
 
     @field_validator("n_stack")
     @classmethod
@@ -97,10 +108,11 @@ class StageConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
-        if self.batch_size % self.frames_per_pass:
+        if self.batch_size % (self.frames_per_pass * self.world_size):
+            processes = f" times {self.world_size} processes" if self.world_size > 1 else ""
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of "
-                f"micro_batch_size {self.micro_batch_size}"
+                f"micro_batch_size {self.micro_batch_size}{processes}"
             )
         return self
 

@@ -51,7 +51,7 @@ def choose_threads(config: StageConfig, module: StageModule, data: FramesModule)
     if threads is None and _on_gpu(config):
         return torch.get_num_threads()
     if threads is None:
-        alone = cores == 1 or config.devices > 1
+        alone = cores == 1 or config.world_size > 1
         threads = 1 if alone else _faster_threads(config, module, data, cores)
     torch.set_num_threads(threads)
     return threads

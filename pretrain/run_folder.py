@@ -25,6 +25,7 @@ from datasets.contract.config import changed_keys, dump_config
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
 from pretrain.config import StageConfig
+from pretrain.ranks import process_rank
 from rl.run_folder import RunFolder, run_lock
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ FREE_KEYS = BUDGET_KEYS | {
     "num_threads",
     "accelerator",
     "devices",
+    "num_nodes",
+    "strategy",
 }
 """May differ between the calls that make one run: they do not decide what is learnt."""
 
@@ -76,6 +79,9 @@ class OpenedRun:
 def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedRun]:
     """Start a run, or find the one of this name, and keep other processes out of it.
 
+    Of several processes that train it together the first one holds and writes it. The others only
+    look, and are quiet about it.
+
     Args:
         config: of the stage.
         inputs: identities of the data and of the weights that the run starts from, plain types.
@@ -85,6 +91,10 @@ def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedR
             the folder holds something that is no run.
     """
     folder = StageFolder(config.run_folder)
+    if process_rank(config) > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+        yield _seen(folder, config)
+        return
     _check_is_run(folder)
     with run_lock(RunFolder(folder.root)):
         if config.overwrite:
@@ -92,15 +102,23 @@ def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedR
         previous = _previous_config(folder)
         if previous is not None:
             _check_same(folder, previous, config, inputs)
+        opened = _seen(folder, config)
+        if not opened.is_finished:  # before the new budget is written, which others compare with
+            folder.finished.unlink(missing_ok=True)
         write_json(folder.inputs, dict(inputs))
         dump_config(config, folder.config)
-        checkpoint = folder.last if folder.last.exists() else None
-        budget = {} if previous is None else _values(config)
-        raised = any(budget[key] != (previous or {}).get(key) for key in BUDGET_KEYS & set(budget))
-        finished = folder.finished.exists() and not raised
-        if folder.finished.exists() and raised:
-            folder.finished.unlink()
-        yield OpenedRun(folder, checkpoint, finished)
+        yield opened
+
+
+def _seen(folder: StageFolder, config: StageConfig) -> OpenedRun:
+    """How the run's folder stands to a call with this configuration."""
+    if config.overwrite:
+        return OpenedRun(folder, None, is_finished=False)
+    previous = _previous_config(folder)
+    checkpoint = folder.last if folder.last.exists() else None
+    budget = {} if previous is None else _values(config)
+    raised = any(budget[key] != (previous or {}).get(key) for key in BUDGET_KEYS & set(budget))
+    return OpenedRun(folder, checkpoint, folder.finished.exists() and not raised)
 
 
 def mark_finished(folder: StageFolder, reason: str) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
+from pretrain.agreement import SameOnAllRanks
 from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile, RandomState
 from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
@@ -69,7 +70,7 @@ def fit(
     data: FramesModule,
     *,
     max_minutes: float | None,
-) -> FitResult:
+) -> FitResult | None:
     """Train until the budget is used up, and load the best weights into `module`.
 
     Args:
@@ -78,6 +79,9 @@ def fit(
         module: on the CPU; logs `train_loss`, and `val_loss` when there is validation data.
         data: of the stage.
         max_minutes: limit of this call; the run can be continued after it.
+
+    Returns:
+        None in all processes but the first of a distributed run: nothing is left to do there.
 
     Raises:
         UserError: the checkpoint to continue from is damaged, the loss is not finite, or the disk
@@ -92,13 +96,22 @@ def fit(
     )
     threads = choose_threads(config, module, data)
     logger.info("%s: %d threads, %s", run.folder.root, threads, resolve_precision(config))
+    same = SameOnAllRanks(
+        {
+            "dataset": data.file.identity(),
+            "checkpoint to continue": run.checkpoint is not None,
+            "precision": resolve_precision(config),
+        }
+    )
     with _quiet_lightning():
-        trainer = _build_trainer(config, run, budget, early, monitor)
+        trainer = _build_trainer(config, run, budget, early, monitor, same)
         _run_trainer(trainer, module, data, run)
     if early.stopping_reason_message and "not finite" in early.stopping_reason_message:
         raise UserError(f"{run.folder.root}: the loss is no longer finite; lower lr and try again")
-    result = _result(trainer, budget, early, run, module, monitor)
-    if result.is_finished and trainer.is_global_zero:
+    if not trainer.is_global_zero:
+        return None
+    result = _result(trainer, budget, early, run, module)
+    if result.is_finished:
         mark_finished(run.folder, result.reason)
     return result
 
@@ -129,13 +142,19 @@ def load_state(path: Any) -> dict[str, Any]:
 
 
 def _build_trainer(
-    config: StageConfig, run: OpenedRun, budget: Budget, early: EarlyStopping, monitor: str
+    config: StageConfig,
+    run: OpenedRun,
+    budget: Budget,
+    early: EarlyStopping,
+    monitor: str,
+    same: SameOnAllRanks,
 ) -> L.Trainer:
     folder = run.folder
     bar = sys.stderr.isatty() and sys.stdout.isatty()
     callbacks: list[L.Callback] = [
+        same,
         budget,
-        RandomState(),
+        RandomState(config.seed),
         MetricsFile(folder.metrics, budget),
         *([early] if config.early_stopping else []),
         _checkpoint(folder.checkpoints, "best", monitor=monitor, mode="min"),
@@ -145,6 +164,8 @@ def _build_trainer(
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
         precision=resolve_precision(config),
         max_epochs=config.epochs,
         accumulate_grad_batches=config.passes_per_step,
@@ -194,7 +215,6 @@ def _result(
     early: EarlyStopping,
     run: OpenedRun,
     module: L.LightningModule,
-    monitor: str,
 ) -> FitResult:
     if trainer.current_epoch >= (trainer.max_epochs or 0):
         reason = "epochs"

@@ -49,6 +49,8 @@ class CollectorPlan:
     seed: int
     first_entry: int = 0
     """Where in the cycle this collector starts, so that several do not all evaluate at once."""
+    built: dict[str, Track] | None = None
+    """The maps of the cycle, for machines that may lack their files; None: built where needed."""
 
     @classmethod
     def from_config(
@@ -69,6 +71,8 @@ class CollectorPlan:
 
     def tracks(self) -> dict[str, Track]:
         """The maps of the cycle by short name."""
+        if self.built is not None:
+            return self.built
         return load_tracks(self.cycle)
 
 

@@ -1,11 +1,13 @@
 """How a run is driven, transferred, evaluated, limited and saved: sections of the RL YAML."""
 
+import importlib.util
 import os
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from datasets.contract.config import StrictModel
+from datasets.contract.errors import UserError
 from rl.network.config import LegacyInput
 
 
@@ -142,8 +144,18 @@ class PerformanceConfig(StrictModel):
     serial: bool = Field(
         False, description="true | false: collect and learn in turn in one process, deterministic"
     )
+    collector_backend: Literal["local", "ray"] = Field(
+        "local", description="local: processes of this machine | ray: also on other machines"
+    )
+    ray_address: str | None = Field(
+        None,
+        min_length=1,
+        description="auto | host:port of a running Ray cluster; null: Ray is started here",
+    )
     collectors_count: int | None = Field(
-        None, ge=1, description="collector processes; null: the cores minus one"
+        None,
+        ge=1,
+        description="collector processes; null: the cores minus one, or what a Ray cluster holds",
     )
     cars_per_collector: int = Field(16, ge=1, description="cars that a collector drives at once")
     max_rollout_queue_size: int = Field(4, ge=1, description="rollouts waiting per collector")
@@ -162,6 +174,26 @@ class PerformanceConfig(StrictModel):
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = Field(
         "auto", description="compiled update; auto: on a GPU"
     )
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> Self:
+        if self.collector_backend == "ray" and self.serial:
+            raise ValueError("serial: true drives in this process: collector_backend must be local")
+        if self.collector_backend == "local" and self.ray_address is not None:
+            raise ValueError("ray_address needs collector_backend: ray")
+        return self
+
+    def check_backend_installed(self) -> None:
+        """Find out whether the collectors' backend is there, without loading it.
+
+        Raises:
+            UserError: Ray is asked for, and is not installed.
+        """
+        if self.collector_backend == "ray" and importlib.util.find_spec("ray") is None:
+            raise UserError(
+                "performance.collector_backend: Ray is not installed; "
+                "install with: uv sync --extra ray"
+            )
 
     @property
     def resolved_collectors_count(self) -> int:

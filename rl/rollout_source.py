@@ -10,8 +10,9 @@ from rl.rollout import Rollout
 class RolloutSource(Protocol):
     """What the training loop needs to know of collectors."""
 
-    replaced: int
-    """Collectors that died or hung and were started again."""
+    @property
+    def replaced(self) -> int:
+        """Collectors that died or hung and were started again."""
 
     def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
         """Rollouts that are ready, after a wait of at most `timeout_s` for the first."""

@@ -1,7 +1,9 @@
 """What happens before the first update: pretrained parts, calibration, the guide, collectors."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -141,12 +143,21 @@ def build_source(run: Run) -> RolloutSource:
     averaged = learner.averaged if use_averaged else None
     if cfg.performance.serial:
         return _serial_source(run, averaged, guide)
+    cfg.performance.check_backend_installed()
+    pool: Callable[..., RolloutSource] = CollectorPool
     count = cfg.performance.resolved_collectors_count
+    if cfg.performance.collector_backend == "ray":
+        from rl.ray_session import RaySession
+
+        session = RaySession(cfg.performance)
+        from rl.ray_pool import RayCollectorPool  # only now: the session has settings for Ray
+
+        pool, count = partial(RayCollectorPool, session), session.collectors_count
     # A resumed run must not drive its first starts again, so its progress is part of the seed.
     plans = [
         CollectorPlan.from_config(cfg, index, count, progress=run.frames) for index in range(count)
     ]
-    return CollectorPool(
+    return pool(
         plans,
         cfg.performance,
         learner.online,

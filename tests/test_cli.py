@@ -39,6 +39,15 @@ def refused(capture: Capture, *arguments: str | Path) -> str:
     return lines[0]
 
 
+def test_missing_ray_is_named_with_its_command_before_a_run_is_made(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    backend = ("--set", "performance.collector_backend=ray", "--set", f"output_dir={tmp_path}")
+    assert "install with: uv sync --extra ray" in refused(capsys, "rl", *backend)
+    assert not any(tmp_path.iterdir())
+
+
 def saved_alone(folder: Path, network: NetworkConfig) -> Path:
     """A whole policy that accelerates, written without metadata."""
     policy = IQN(network)

@@ -15,7 +15,8 @@ from datasets.contract.actions import ACTION_MS
 from datasets.contract.floats import CLOCK
 from rl import collector_pool
 from rl.collector import Collector, CollectorPlan
-from rl.collector_pool import CollectorError, CollectorPool
+from rl.collector_pool import CollectorPool
+from rl.collector_setup import DEATHS_IN_A_ROW, CollectorError, Restarts
 from rl.config_run import GuideConfig
 from rl.envs.sim.batch import RaceBatch
 from rl.guide import Guide
@@ -161,6 +162,21 @@ def test_weights_travel_whole() -> None:
         from_flat(flat, target)
     with pytest.raises(ValueError, match=r"broadcast|assign"):
         to_flat(source, flat)
+
+
+def test_lost_collectors_are_counted_and_get_new_seeds_until_it_is_in_vain(
+    tmp_path: Path,
+) -> None:
+    plans = [replace(make_plan(tmp_path), seed=seed) for seed in (5, 6)]
+    restarts = Restarts(plans)
+    seeds = {restarts.next_plan(index, "gone").seed for index in (0, 1, 0, 0)}
+    assert len(seeds | {5, 6}) == 6
+    assert restarts.replaced == 4
+    restarts.note_rollout()
+    for _ in range(DEATHS_IN_A_ROW):
+        assert replace(restarts.next_plan(1, "gone"), seed=6) == plans[1]
+    with pytest.raises(CollectorError, match=r"without driving a run \(last: no light"):
+        restarts.next_plan(0, "no light")
 
 
 def make_pool(folder: Path, count: int) -> CollectorPool:

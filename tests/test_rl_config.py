@@ -47,6 +47,8 @@ def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ),
         ("nn.n_stack=4", "n_stack"),
         ("nn.floats.enabled=false", "mini_race needs"),
+        ("performance={serial: true, collector_backend: ray}", "must be local"),
+        ("performance.ray_address=auto", "needs collector_backend: ray"),
         ("keep_optimizer=true", "keep_optimizer needs init_from"),
         ("plateau_breaker={hold_frames: 0, decay_frames: 0}", "a phase has no length"),
     ],

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.batches import FrameBatches
 from datasets.contract.errors import UserError
 from datasets.contract.files import sha256_of
 from datasets.labels import copy_previous_action_accuracy
@@ -49,7 +48,8 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
         if opened.checkpoint is None:
             _load_encoder(config, module)
         result = fit(config, opened, module, data, max_minutes=max_minutes)
-        _save(config, opened, module, data, result)
+        if result is not None:
+            _save(config, opened, module, data, result)
         return opened.folder.root
 
 
@@ -170,8 +170,6 @@ def count_held_out(module: BCModule, data: ReplayModule) -> Tensor:
     counts = torch.zeros_like(module.confusion)
     module.eval()
     with torch.inference_mode():
-        batches = data.val_dataloader()
-        assert isinstance(batches, FrameBatches)
-        for batch in batches:
+        for batch in data.held_out():
             counts += module.count(batch)
     return counts

@@ -55,7 +55,8 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
         if opened.checkpoint is None:
             module.start_from(_some_frames(data, "train", BACKGROUND_FRAMES))
         result = fit(config, opened, module, data, max_minutes=max_minutes)
-        _save(config, opened, module, data, result)
+        if result is not None:
+            _save(config, opened, module, data, result)
         return opened.folder.root
 
 

@@ -1,0 +1,58 @@
+"""Whether the processes of a distributed run start from the same things and end with the same."""
+
+import hashlib
+import logging
+from typing import Any
+
+import lightning as L
+
+from datasets.contract.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class SameOnAllRanks(L.Callback):
+    """Compares the ranks before the first update, where a difference would end in a deadlock, and
+    their weights after the last.
+
+    Args:
+        facts: what must be equal, by a name that the user understands; plain types.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Compare with the first rank.
+
+        Raises:
+            UserError: on all ranks, if any of them differs.
+        """
+        if trainer.world_size == 1:
+            return
+        first = trainer.strategy.broadcast(self._facts)
+        differ = [name for name, value in self._facts.items() if value != first[name]]
+        if trainer.strategy.reduce_boolean_decision(bool(differ), all=False):
+            here = f": {', '.join(differ)}" if differ else ""
+            raise UserError(
+                f"rank {trainer.global_rank}: the processes start from different things{here}; "
+                f"all nodes need the same dataset and the same folder of the run"
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare the weights."""
+        if trainer.world_size == 1:
+            return
+        digest = _digest(pl_module)
+        equal = digest == trainer.strategy.broadcast(digest)
+        if trainer.strategy.reduce_boolean_decision(equal, all=True):
+            logger.info("%d ranks hold equal weights (%s)", trainer.world_size, digest[:12])
+        else:
+            logger.warning("the ranks' weights have drifted apart; those of the first are kept")
+
+
+def _digest(module: L.LightningModule) -> str:
+    found = hashlib.sha256()
+    for parameter in module.parameters():
+        found.update(parameter.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
