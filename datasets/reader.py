@@ -7,10 +7,9 @@ and never cross a process boundary, so a reader can be sent to a worker.
 
 import functools
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Self
 
 import h5py
 import numpy as np
@@ -18,105 +17,25 @@ import numpy.typing as npt
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
-from datasets.contract.files import read_json
 from datasets.contract.floats import N_FLOATS
 from datasets.format import (
     ROW_DTYPES,
-    DatasetSpec,
     ReplayRecord,
     identity_of,
-    read_replay_table,
-    read_spec,
     row_shapes,
 )
-
-FOLDER_INDEX: Final = "dataset.json"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One HDF5 file of a dataset.
-
-    Attributes:
-        offsets: byte offset of each row dataset that is stored contiguously in the file, so that it
-            can be read past the library, without its overhead and its global lock.
-    """
-
-    path: Path
-    spec: DatasetSpec
-    replays: npt.NDArray[np.void]
-    n_frames: int
-    n_actions: int
-    offsets: dict[str, int]
-
-
-def open_part(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        UserError: it is missing, not HDF5, or truncated.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if not h5py.is_hdf5(path):
-        raise UserError(f"{path}: not an HDF5 file, or its head is damaged")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        short = "truncated" if "truncated" in str(error) else "damaged"
-        raise UserError(f"{path}: {short} HDF5 file; copy or record it again") from error
-
-
-def _load_part(path: Path) -> _Part:
-    with open_part(path) as handle:
-        spec = read_spec(handle, path)
-        try:
-            replays = read_replay_table(handle, path)
-            rows = {name: handle.get(name) for name in ROW_DTYPES}
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged HDF5 file ({error})") from error
-        missing = [name for name, rows_of in rows.items() if not isinstance(rows_of, h5py.Dataset)]
-        if missing:
-            raise UserError(f"{path}: no dataset {missing[0]!r}; the file is damaged or foreign")
-        n_frames, n_actions = len(rows["frames"]), len(rows["actions"])
-        for name, shape in row_shapes(n_frames, n_actions, spec.image_size).items():
-            if rows[name].shape != shape or rows[name].dtype != ROW_DTYPES[name]:
-                raise UserError(
-                    f"{path}: {name} is {rows[name].dtype} {rows[name].shape}, "
-                    f"expected {np.dtype(ROW_DTYPES[name])} {shape}"
-                )
-        offsets = {name: rows[name].id.get_offset() for name in ROW_DTYPES}
-        _check_ranges(path, replays, n_frames, n_actions)
-    size = path.stat().st_size
-    for name, offset in offsets.items():
-        if offset is not None and offset + rows_bytes(name, spec, n_frames, n_actions) > size:
-            raise UserError(f"{path}: truncated HDF5 file; copy or record it again")
-    known = {name: offset for name, offset in offsets.items() if offset is not None}
-    return _Part(path, spec, replays, n_frames, n_actions, known)
-
-
-def rows_bytes(name: str, spec: DatasetSpec, n_frames: int, n_actions: int) -> int:
-    """Bytes of one row dataset."""
-    shape = row_shapes(n_frames, n_actions, spec.image_size)[name]
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(ROW_DTYPES[name]).itemsize
-
-
-def _check_ranges(path: Path, replays: npt.NDArray[np.void], n_frames: int, n_actions: int) -> None:
-    """The replays cover the rows one after another, without gap or overlap."""
-    for kind, total in (("frame", n_frames), ("action", n_actions)):
-        ends = replays[f"first_{kind}"] + replays[f"{kind}_count"]
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        if not np.array_equal(starts, replays[f"first_{kind}"]) or (ends[-1:] != total).any():
-            raise UserError(f"{path}: the table of replays does not cover its {total} {kind}s")
-        if (replays[f"{kind}_count"] < 0).any():
-            raise UserError(f"{path}: a replay has a negative number of {kind}s")
+from datasets.shards import load_parts, open_part
 
 
 class ReplayFile:
     """A dataset opened for reading.
 
+    Args:
+        skip_bad: leave out bad shards of a folder instead of refusing it.
+
     Attributes:
         path: the file or the folder.
+        skipped: one line for each shard that was left out, with its path.
         spec: what all its replays share.
         replays: (R,) of `REPLAY_DTYPE`; first frames and actions count over the whole dataset.
 
@@ -124,18 +43,10 @@ class ReplayFile:
         UserError: a missing, foreign, truncated or inconsistent file, named with its path.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, skip_bad: bool = False) -> None:
         self.path = Path(path)
-        self._parts = [_load_part(part) for part in _part_paths(self.path)]
-        first = self._parts[0]
-        for part in self._parts[1:]:
-            for what in ("image_size", "frame_interval_ms", "key_ms"):
-                if getattr(part.spec, what) != getattr(first.spec, what):
-                    found, expected = getattr(part.spec, what), getattr(first.spec, what)
-                    raise UserError(
-                        f"{part.path}: {what} is {found}, but {expected} in {first.path.name}"
-                    )
-        self.spec = first.spec
+        self._parts, self.skipped = load_parts(self.path, skip_bad=skip_bad)
+        self.spec = self._parts[0].spec
         self._frame_starts = np.cumsum([0, *(part.n_frames for part in self._parts)])
         self._action_starts = np.cumsum([0, *(part.n_actions for part in self._parts)])
         tables = [part.replays.copy() for part in self._parts]
@@ -304,19 +215,3 @@ class ReplayFile:
         state = dict(self.__dict__)
         state.update(_raw={}, _h5={}, _process=-1)
         return state
-
-
-def _part_paths(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    shards = sorted(path.glob("*.h5"))
-    index = path / FOLDER_INDEX
-    if index.exists():
-        listed = [path / str(name) for name in read_json(index).get("shards", [])]
-        missing = [shard for shard in listed if not shard.is_file()]
-        if missing:
-            raise UserError(f"{missing[0]}: this shard of the dataset is missing; copy it again")
-        shards = listed
-    if not shards:
-        raise UserError(f"{path}: a folder without .h5 shards")
-    return shards

@@ -38,16 +38,18 @@ class ReturnTable:
         finished: npt.NDArray[np.bool_],
         finish_meters: npt.NDArray[np.floating],
     ) -> None:
-        self._times = times.astype(np.int64)
-        self._meters = meters.astype(np.float64)
-        self._replay = replay_of_frame.astype(np.int64)
+        # Held as they are: a dataset may have millions of frames.
+        self._times, self._meters, self._replay = times, meters, replay_of_frame
         self._race_time = race_time_ms.astype(np.int64)
         self._finished = finished
         ends = np.flatnonzero(finished)  # the finish of a run is one more known place
         keys = np.concatenate(
-            [self._replay * _KEY_STRIDE + self._times, ends * _KEY_STRIDE + self._race_time[ends]]
+            [
+                replay_of_frame.astype(np.int64) * _KEY_STRIDE + times,
+                ends * _KEY_STRIDE + self._race_time[ends],
+            ]
         )
-        values = np.concatenate([self._meters, finish_meters[ends].astype(np.float64)])
+        values = np.concatenate([meters.astype(np.float64), finish_meters[ends].astype(np.float64)])
         order = np.argsort(keys, kind="stable")
         self._keys, self._values = keys[order], values[order]
 
@@ -76,7 +78,8 @@ class ReturnTable:
         Returns:
             (B,) float32 in reward units; NaN where the record ends before the mini-race does.
         """
-        replay, start = self._replay[frames], self._times[frames]
+        replay = self._replay[frames].astype(np.int64)
+        start = self._times[frames].astype(np.int64)
         end = start + (MINI_RACE_ACTIONS - np.asarray(clock, dtype=np.int64)) * ACTION_MS
         finished = self._finished[replay]
         end = np.where(finished, np.minimum(end, self._race_time[replay]), end)

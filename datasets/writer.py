@@ -29,7 +29,8 @@ from datasets.format import (
 )
 from datasets.locking import ProcessLock
 from datasets.names import natural_key
-from datasets.reader import FOLDER_INDEX, ReplayFile
+from datasets.reader import ReplayFile
+from datasets.shards import FOLDER_INDEX, SHARD_NAME
 
 SHARD_BYTES: Final = 32 * 2**20
 """Bytes of replays held in memory before a shard is written."""
@@ -126,7 +127,7 @@ class DatasetWriter:
         if not self._held:
             return
         numbers = [int(shard.stem.rpartition("_")[2]) for shard in self.parts.glob("shard_*.h5")]
-        shard = self.parts / f"shard_{max(numbers, default=-1) + 1:05d}.h5"
+        shard = self.parts / SHARD_NAME.format(max(numbers, default=-1) + 1)
         with disk_errors(shard, self.parts), atomic_path(shard) as temporary:
             temporary.write_bytes(_shard_image(self.spec, self._held))
         self._held, self._held_bytes = [], 0

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.errors import UserError
-from pipeline import capture_command, import_command
+from pipeline import capture_command, import_command, validate_command
 from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
-    from datasets.checks import Check
     from datasets.reader import ReplayFile
 
 logger = logging.getLogger(__name__)
-_STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -34,10 +31,9 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     info = subcommands.add_parser("info", help="print what is in a dataset")
     info.add_argument("file", type=Path, help="dataset file, or folder of shards")
     info.add_argument("--json", action="store_true", help="print one JSON object instead")
+    info.add_argument("--skip-bad", action="store_true", help="leave out bad shards, and say so")
     info.set_defaults(run=run_info)
-    validate = subcommands.add_parser("validate", help="check a dataset; exit code 1 on errors")
-    validate.add_argument("file", type=Path, help="dataset file, or folder of shards")
-    validate.set_defaults(run=run_validate)
+    validate_command.add_parser(subcommands)
     _add_line(subcommands)
     import_command.add_parser(subcommands)
     capture_command.add_parsers(subcommands)
@@ -158,7 +154,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     """Print what is in a dataset."""
     from datasets.reader import ReplayFile
 
-    with ReplayFile(arguments.file) as file:
+    with ReplayFile(arguments.file, skip_bad=arguments.skip_bad) as file:
         facts = describe(file)
     if arguments.json:
         print(json.dumps(facts, indent=2, allow_nan=False))
@@ -174,6 +170,7 @@ def describe(file: "ReplayFile") -> dict[str, Any]:
     return {
         "path": str(file.path),
         "identity": file.identity(),
+        "skipped_shards": file.skipped,
         "source": file.spec.source,
         "replays": file.n_replays,
         "frames": file.n_frames,
@@ -231,31 +228,5 @@ def _print_info(facts: dict[str, Any]) -> None:
         table.add_row(name, f"{share:.1%}", "#" * round(share * 40))
     console.print(table)
     console.print(f"identity {facts['identity']}")
-
-
-def run_validate(arguments: argparse.Namespace) -> int:
-    """Check a dataset; 1 when there are errors."""
-    from datasets.checks import validate
-    from datasets.reader import ReplayFile
-
-    with (
-        ReplayFile(arguments.file) as file,
-        Progress(console=Console(stderr=True), transient=True) as bar,
-    ):
-        task = bar.add_task("checking", total=file.n_replays)
-        checks = validate(file, on_replay=lambda: bar.advance(task))
-    _print_checks(arguments.file, checks)
-    return 1 if any(check.level == "error" for check in checks) else 0
-
-
-def _print_checks(path: Path, checks: "list[Check]") -> None:
-    console = Console()
-    table = Table("check", "result", "count", "detail", title=str(path))
-    for check in checks:
-        style = _STYLES[check.level]
-        result = f"[{style}]{check.level}[/{style}]"
-        table.add_row(check.name, result, f"{check.count:,}", check.detail)
-    console.print(table)
-    errors = sum(check.level == "error" for check in checks)
-    warnings = sum(check.level == "warning" for check in checks)
-    console.print(f"{errors} errors, {warnings} warnings")
+    if facts["skipped_shards"]:
+        console.print(f"[yellow]{len(facts['skipped_shards'])} bad shards skipped[/yellow]")

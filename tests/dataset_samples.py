@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.contract.floats import CLOCK, N_FLOATS, PREVIOUS_ACTIONS, previous_actions
+from datasets.contract.floats import (
+    CLOCK,
+    N_FLOATS,
+    PREVIOUS_ACTIONS,
+    UP,
+    VELOCITY,
+    previous_actions,
+)
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
 
@@ -28,7 +35,10 @@ def make_replay(
     floats = rng.normal(size=(n_frames, N_FLOATS)).astype(np.float32)
     floats[:, CLOCK] = 0
     floats[:, PREVIOUS_ACTIONS] = previous_actions(actions, times)
-    meters = np.cumsum(rng.uniform(0.5, 3.0, n_frames)).astype(np.float32) + 7
+    advance = rng.uniform(0.5, 3.0, n_frames)
+    meters = np.cumsum(advance).astype(np.float32) + 7
+    floats[:, VELOCITY] = np.stack([0 * advance, 0 * advance, 1000 * advance / interval_ms], axis=1)
+    floats[:, UP] = [0.0, 0.6, 0.8]
     return ReplayRecord(
         track=track,
         name=f"{track}_{number:05d}",

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.checks import validate
 from datasets.contract.errors import UserError
+from datasets.doctor.checks import diagnose
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
 from pipeline import capture
@@ -34,7 +34,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_driven_dataset_is_sound(driven: Path) -> None:
     with ReplayFile(driven) as file:
-        assert [c.name for c in validate(file) if c.level == "error"] == []
+        assert [c for c in diagnose(file).checks if c.level != "ok"] == []
         assert file.tracks == ["short"]
         assert file.n_replays == 3
         rows = file.replays
@@ -70,7 +70,7 @@ def test_cars_beside_a_car_and_frame_rate_do_not_change_its_replay(
     drive_dataset(tmp_path / "fast.h5", replace(REQUEST, fps=100, replays=1))
     with ReplayFile(driven) as slow, ReplayFile(tmp_path / "fast.h5") as fast:
         often, rarely = fast.replay(0), slow.replay(0)
-        assert [c.name for c in validate(fast) if c.level == "error"] == []
+        assert [c for c in diagnose(fast).checks if c.level != "ok"] == []
     np.testing.assert_array_equal(often.actions, rarely.actions)
     np.testing.assert_array_equal(often.frames[::5], rarely.frames)
     np.testing.assert_array_equal(often.floats[::5], rarely.floats)
@@ -122,7 +122,7 @@ def test_runs_that_do_not_finish_are_counted_and_driven_again(driven: Path, tmp_
     assert (kept.recorded, kept.unfinished) == (3, slow)
     with ReplayFile(tmp_path / "kept.h5") as file:
         assert file.replays["finished"].sum() == 3 - slow
-        assert [c.name for c in validate(file) if c.level == "error"] == []
+        assert [c for c in diagnose(file).checks if c.level != "ok"] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The dataset file: what is written is read, and damaged or foreign files are refused."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -157,23 +158,95 @@ def test_bad_files_are_refused_by_path_and_reason(
     assert "data.h5" in str(caught.value)
 
 
-def test_a_folder_with_a_missing_shard_is_refused(tmp_path: Path) -> None:
-    path = write_dataset(tmp_path / "folder", sample_records())
-    (path / "shard_00001.h5").unlink()
-    with pytest.raises(UserError, match=r"shard_00001.h5.*missing"):
-        ReplayFile(path)
+def lose(folder: Path) -> Path:
+    (folder / "shard_00001.h5").unlink()
+    return folder / "shard_00001.h5"
 
 
-def test_shards_of_different_image_sizes_are_refused(tmp_path: Path) -> None:
-    path = write_dataset(tmp_path / "folder", sample_records())
+def lose_unlisted(folder: Path) -> Path:
+    (folder / "dataset.json").unlink()
+    return lose(folder)
+
+
+def make_newer(folder: Path) -> Path:
+    change_version(folder / "shard_00002.h5")
+    return folder / "shard_00002.h5"
+
+
+def damage(folder: Path) -> Path:
+    cut(folder / "shard_00000.h5")
+    return folder / "shard_00000.h5"
+
+
+def replace_by(folder: Path, record: ReplayRecord, spec: DatasetSpec) -> Path:
+    other = write_dataset(folder.with_name("other.h5"), [record], spec)
+    return other.replace(folder / "shard_00000.h5")
+
+
+def make_smaller(folder: Path) -> Path:
     small = make_replay(50)
     small = ReplayRecord(**{**vars(small), "frames": small.frames[:, :4, :6]})
-    spec = DatasetSpec((4, 6), 50, 50, "test")
-    write_dataset(tmp_path / "small.h5", [small], spec)
-    (tmp_path / "small.h5").rename(path / "shard_90000.h5")
-    (path / "dataset.json").unlink()
-    with pytest.raises(UserError, match=r"shard_90000.h5: image_size"):
-        ReplayFile(path)
+    return replace_by(folder, small, DatasetSpec((4, 6), 50, 50, "test"))
+
+
+def make_rarer(folder: Path) -> Path:
+    spec = DatasetSpec((HEIGHT, WIDTH), 100, 50, "test")
+    return replace_by(folder, make_replay(50, interval_ms=100), spec)
+
+
+def add_foreign(folder: Path) -> Path:
+    return write_dataset(folder.with_name("more.h5"), [make_replay(50)]).replace(folder / "more.h5")
+
+
+BAD_SHARDS = {
+    lose: "missing",
+    lose_unlisted: "missing",
+    make_newer: "version 7",
+    damage: "truncated",
+    make_smaller: r"image_size is \(4, 6\), but \(10, 12\) in most",
+    make_rarer: "frame_interval_ms is 100, but 50 in most",
+    add_foreign: "not among the shards",
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_SHARDS.items())
+def test_a_bad_shard_is_refused_by_path_or_skipped_and_counted(
+    spoil: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
+    folder = write_dataset(tmp_path / "folder", sample_records())
+    shards = len(list(folder.glob("*.h5")))
+    bad = spoil(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        ReplayFile(folder)
+    assert str(caught.value).startswith(f"{bad}: ")
+    with ReplayFile(folder, skip_bad=True) as file:
+        assert len(file.skipped) == 1
+        assert file.skipped[0].startswith(f"{bad}: ")
+        assert file.image_size == (HEIGHT, WIDTH)
+        parts = {record.name for record in sample_records()} & set(file.replays["name"])
+        assert 0 < len(parts) == file.n_replays
+        assert len(parts) < 11 or spoil is add_foreign
+    assert shards > 3
+
+
+def test_files_of_other_names_make_a_dataset_without_a_list(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i, record in enumerate(sample_records()[:3]):
+        write_dataset(folder / f"driver {i}.h5", [record])
+    assert ReplayFile(folder).n_replays == 3
+
+
+def test_a_folder_without_a_good_shard_and_a_bad_file_are_never_skipped(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "folder", sample_records()[:2])
+    for shard in folder.glob("*.h5"):
+        change_version(shard)
+    with pytest.raises(UserError, match=r"none of its \d+ shards can be used"):
+        ReplayFile(folder, skip_bad=True)
+    path = write_dataset(tmp_path / "data.h5", sample_records())
+    change_version(path)
+    with pytest.raises(UserError, match="version 7"):
+        ReplayFile(path, skip_bad=True)
 
 
 def test_a_record_that_does_not_fit_is_refused(tmp_path: Path) -> None:

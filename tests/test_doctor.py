@@ -1,0 +1,396 @@
+"""The doctor finds each defect that is planted into a sound recording, and cleans it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from datasets.contract.actions import ACTION_KEYS
+from datasets.contract.errors import UserError
+from datasets.contract.floats import (
+    CLOCK,
+    FREEWHEELING,
+    PREVIOUS_ACTIONS,
+    UP,
+    VELOCITY,
+    previous_actions,
+)
+from datasets.doctor.checks import Diagnosis, Training, diagnose
+from datasets.doctor.repair import Changes, clean
+from datasets.format import DatasetSpec, ReplayRecord
+from datasets.reader import ReplayFile
+from datasets.writer import DatasetWriter
+from pipeline.capture import drive_dataset
+from pipeline.cli import main
+from pipeline.drive_request import DriveRequest
+from tests.dataset_samples import sample_records, write_dataset
+
+SIDE, REPLAYS = 32, 6
+Records = list[ReplayRecord]
+Plant = Callable[[Records], None]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `data drive` records of mixed drivers with keys of 10 ms."""
+    path = tmp_path_factory.mktemp("doctor") / "sound.h5"
+    request = DriveRequest(("short",), REPLAYS, key_ms=10, image_size=(SIDE, SIDE), seed=6)
+    drive_dataset(path, request)
+    return path
+
+
+def planted(sound: Path, path: Path, plant: Plant) -> Path:
+    with ReplayFile(sound) as file:
+        records = [file.replay(i) for i in range(file.n_replays)]
+        spec = file.spec
+    plant(records)
+    with DatasetWriter(path, spec) as writer:
+        for record in records:
+            writer.add(record)
+    return path
+
+
+def examine(path: Path, training: Training | None = None) -> Diagnosis:
+    with ReplayFile(path) as file:
+        return diagnose(file, training)
+
+
+def found(path: Path, training: Training | None = None) -> dict[str, str]:
+    """Level of each check that is not ok."""
+    checks = examine(path, training).checks
+    return {check.name: check.level for check in checks if check.level != "ok"}
+
+
+def cleaned(path: Path, out: Path) -> Changes:
+    with ReplayFile(path) as file:
+        return clean(file, diagnose(file), out)
+
+
+def late_keys(record: ReplayRecord, ticks: int) -> ReplayRecord:
+    """The timeline `ticks` late, with the previous actions as they were."""
+    before = np.zeros(ticks, dtype=np.uint8)
+    return replace(record, actions=np.concatenate([before, record.actions[:-ticks]]))
+
+
+def with_history(record: ReplayRecord, shift_ms: int = 0) -> ReplayRecord:
+    """Previous actions of the record's own timeline, `shift_ms` too new."""
+    floats = record.floats.copy()
+    times = np.minimum(record.frame_time_ms + shift_ms, len(record.actions) * 10)
+    floats[:, PREVIOUS_ACTIONS] = previous_actions(record.actions, times)
+    return replace(record, floats=floats)
+
+
+def with_floats(record: ReplayRecord, frame: Any, place: Any, value: Any) -> ReplayRecord:
+    floats = record.floats.copy()
+    floats[frame, place] = value
+    return replace(record, floats=floats)
+
+
+def without_frames(record: ReplayRecord, first: int, end: int) -> ReplayRecord:
+    rows = np.delete(np.arange(len(record.meters)), np.s_[first:end])
+    names = ("frames", "floats", "frame_time_ms", "meters")
+    return replace(record, **{name: getattr(record, name)[rows] for name in names})
+
+
+def late_everywhere(records: Records) -> None:
+    records[:] = [with_history(late_keys(record, 6)) for record in records]
+
+
+def late_in_one(records: Records) -> None:
+    records[2] = with_history(late_keys(records[2], 12))
+
+
+def early_in_one(records: Records) -> None:
+    actions = np.concatenate([records[2].actions[9:], records[2].actions[-9:]])
+    records[2] = with_history(replace(records[2], actions=actions))
+
+
+def late_with_true_history(records: Records) -> None:
+    records[2] = late_keys(records[2], 10)
+
+
+def history_too_new(records: Records) -> None:
+    records[:] = [with_history(record, 50) for record in records]
+
+
+def history_too_old(records: Records) -> None:
+    records[:] = [with_history(record, -50) for record in records]
+
+
+def pictures_late(records: Records) -> None:
+    for i, record in enumerate(records):
+        records[i] = replace(record, frames=np.roll(record.frames, 2, axis=0))
+
+
+def pictures_late_in_one(records: Records) -> None:
+    records[4] = replace(records[4], frames=np.roll(records[4].frames, -4, axis=0))
+
+
+def one_repeated(records: Records) -> None:
+    records[1].frames[61] = records[1].frames[60]
+
+
+def many_repeated(records: Records) -> None:
+    records[1].frames[61:161:2] = records[1].frames[60:160:2]
+
+
+def one_black(records: Records) -> None:
+    records[0].frames[70] = 0
+
+
+def many_constant(records: Records) -> None:
+    records[0].frames[70:120] = 37
+
+
+def gap(records: Records) -> None:
+    records[3] = without_frames(records[3], 100, 107)
+
+
+def not_a_number(records: Records) -> None:
+    records[5] = with_floats(records[5], 80, 100, np.nan)
+
+
+def clock_written(records: Records) -> None:
+    records[5] = with_floats(records[5], 80, CLOCK, 3)
+
+
+def too_fast(records: Records) -> None:
+    records[5] = with_floats(records[5], 80, VELOCITY, (0, 0, 900))
+
+
+def bent_up(records: Records) -> None:
+    records[5] = with_floats(records[5], 80, UP, (0.3, 0.5, 0.2))
+
+
+def leap(records: Records) -> None:
+    records[5].meters[80] += 400
+
+
+def kilometres_per_hour(records: Records) -> None:
+    fast = records[5].floats[:, VELOCITY] * 3.6
+    records[5] = with_floats(records[5], slice(None), VELOCITY, fast)
+
+
+def world_frame(records: Records) -> None:
+    left, up, ahead = records[5].floats[:, VELOCITY].T
+    turned = np.stack([ahead, up, -left], axis=1)
+    records[5] = with_floats(records[5], slice(None), VELOCITY, turned)
+
+
+def actions_after_the_race(records: Records) -> None:
+    longer = np.concatenate([records[1].actions, np.zeros(20, dtype=np.uint8)])
+    records[1] = replace(records[1], actions=longer)
+
+
+def actions_end_early(records: Records) -> None:
+    short = without_frames(records[1], len(records[1].meters) - 5, len(records[1].meters))
+    records[1] = replace(short, actions=short.actions[: int(short.frame_time_ms[-1]) // 10 + 1])
+
+
+def key_in_a_float(records: Records) -> None:
+    for i, record in enumerate(records):
+        held = ACTION_KEYS[record.actions[record.frame_time_ms // 10], 3]
+        records[i] = with_floats(record, slice(None), FREEWHEELING, held)
+
+
+def twin_elsewhere(records: Records) -> None:
+    records.append(replace(records[4], track="random:7", name="copy", driver="somebody"))
+
+
+def shortened_twin(records: Records) -> None:
+    twin = replace(records[4], name="copy")
+    records.append(without_frames(twin, len(twin.meters) - 30, len(twin.meters)))
+
+
+def always_forward(records: Records) -> None:
+    records[:] = [
+        with_history(replace(record, actions=np.zeros_like(record.actions))) for record in records
+    ]
+
+
+ERRORS: dict[Plant, set[str]] = {
+    late_everywhere: {"keys and motion"},
+    late_in_one: {"keys and motion"},
+    early_in_one: {"keys and motion"},
+    late_with_true_history: {"keys and motion", "previous actions", "label leaks"},
+    history_too_new: {"previous actions", "label leaks"},
+    history_too_old: {"previous actions"},
+    pictures_late: {"pictures and floats"},
+    pictures_late_in_one: {"pictures and floats"},
+    many_repeated: {"duplicate frames"},
+    many_constant: {"black frames"},
+    gap: {"times"},
+    not_a_number: {"floats"},
+    clock_written: {"clock"},
+    too_fast: {"speed"},
+    bent_up: {"directions"},
+    leap: {"metres"},
+    kilometres_per_hour: {"units"},
+    world_frame: {"units"},
+    actions_after_the_race: {"race time"},
+    key_in_a_float: {"label leaks"},
+    twin_elsewhere: {"split", "repeated replays"},
+}
+WARNINGS: dict[Plant, str] = {
+    one_repeated: "duplicate frames",
+    one_black: "black frames",
+    actions_end_early: "short timelines",
+    shortened_twin: "repeated replays",
+    always_forward: "balance",
+}
+INCURABLE = {late_everywhere, pictures_late, key_in_a_float, always_forward, actions_end_early}
+
+
+def test_a_sound_recording_has_no_findings(sound: Path) -> None:
+    assert found(sound) == {}
+
+
+def test_the_answer_of_the_car_is_told_in_ms(sound: Path) -> None:
+    checks = {check.name: check.detail for check in examine(sound).checks}
+    assert "30 ms after its keys" in checks["keys and motion"]
+
+
+@pytest.mark.parametrize("plant", [*ERRORS, *WARNINGS], ids=lambda plant: plant.__name__)
+def test_each_defect_is_found_and_nothing_else(sound: Path, plant: Plant, tmp_path: Path) -> None:
+    path = planted(sound, tmp_path / "data.h5", plant)
+    levels = found(path)
+    assert set(levels) == ERRORS.get(plant, {WARNINGS.get(plant, "")})
+    assert ("error" in levels.values()) == (plant in ERRORS)
+    if plant not in INCURABLE:
+        before = path.read_bytes()
+        changes = cleaned(path, tmp_path / "cleaned.h5")
+        assert sum(changes.counts.values()) > 0
+        assert "error" not in found(tmp_path / "cleaned.h5").values()
+        assert path.read_bytes() == before
+
+
+def test_a_late_timeline_is_moved_where_the_floats_prove_it(sound: Path, tmp_path: Path) -> None:
+    path = planted(sound, tmp_path / "data.h5", late_with_true_history)
+    changes = cleaned(path, tmp_path / "cleaned.h5")
+    assert changes.counts["timelines moved"] == 1
+    with ReplayFile(sound) as expected, ReplayFile(tmp_path / "cleaned.h5") as file:
+        assert file.n_replays == REPLAYS
+        moved, true = file.replay(2), expected.replay(2)
+    np.testing.assert_array_equal(moved.actions, true.actions[: len(moved.actions)])
+    np.testing.assert_array_equal(moved.floats, true.floats[: len(moved.floats)])
+    assert len(true.floats) - len(moved.floats) <= 3
+
+
+def test_a_timeline_whose_error_is_not_exactly_known_is_left_out(
+    sound: Path, tmp_path: Path
+) -> None:
+    path = planted(sound, tmp_path / "data.h5", late_in_one)
+    changes = cleaned(path, tmp_path / "cleaned.h5")
+    assert len(changes.dropped) == 1
+    assert "short_00002: keys and motion are out of step" in changes.dropped[0]
+    path = planted(sound, tmp_path / "all.h5", late_everywhere)
+    with pytest.raises(UserError, match="nothing sound is left"):
+        cleaned(path, tmp_path / "none.h5")
+    assert not (tmp_path / "none.h5").exists()
+
+
+def test_a_replay_with_a_gap_becomes_two(sound: Path, tmp_path: Path) -> None:
+    path = planted(sound, tmp_path / "data.h5", gap)
+    cleaned(path, tmp_path / "cleaned.h5")
+    with ReplayFile(sound) as expected, ReplayFile(tmp_path / "cleaned.h5") as file:
+        names = [str(name) for name in file.replays["name"]]
+        first, second = (file.replay(names.index(f"short_00003_part{i}")) for i in (0, 1))
+        whole = expected.replay(3)
+    assert (first.finished, second.finished) == (False, True)
+    assert first.race_time_ms == 100 * 50
+    np.testing.assert_array_equal(first.frames, whole.frames[:100])
+    np.testing.assert_array_equal(second.frames, whole.frames[107:])
+    np.testing.assert_array_equal(second.floats, whole.floats[107:])
+    np.testing.assert_array_equal(second.actions, whole.actions)
+
+
+def test_previous_actions_are_written_anew(sound: Path, tmp_path: Path) -> None:
+    path = planted(sound, tmp_path / "data.h5", history_too_new)
+    cleaned(path, tmp_path / "cleaned.h5")
+    with ReplayFile(sound) as expected, ReplayFile(tmp_path / "cleaned.h5") as file:
+        np.testing.assert_array_equal(
+            file.read("floats", 0, file.n_frames), expected.read("floats", 0, expected.n_frames)
+        )
+
+
+def test_the_offsets_of_the_training_decide_what_leaks(sound: Path, tmp_path: Path) -> None:
+    """The newest action is then of the frame itself, which offset 100 does not ask for."""
+    path = planted(sound, tmp_path / "data.h5", history_too_new)
+    assert "label leaks" not in found(path, Training(offsets_ms=(100,)))
+
+
+def test_a_change_after_the_recording_is_found_and_placed(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    path.write_bytes(sound.read_bytes())
+    with h5py.File(path, "a") as handle:
+        first = int(handle["replays/first_action"][1])
+        handle["actions"][first + 33] = 12
+    checks = {check.name: check for check in examine(path).checks}
+    assert (checks["content"].level, checks["actions"].level) == ("error", "error")
+    assert "short/short_00001" in checks["actions"].detail
+    assert cleaned(path, tmp_path / "cleaned.h5").counts["replays left out"] == 1
+    assert found(tmp_path / "cleaned.h5") == {}
+
+
+def test_a_varying_interval_is_sound_without_gaps(sound: Path, tmp_path: Path) -> None:
+    with ReplayFile(sound) as file:
+        records = [file.replay(i) for i in range(3)]
+        spec = DatasetSpec(**{**vars(file.spec), "frame_interval_ms": 0})
+    for name, end, expected in (("thin", 64, set()), ("gap", 80, {"times"})):
+        with DatasetWriter(tmp_path / f"{name}.h5", spec) as writer:
+            for record in records:
+                writer.add(without_frames(record, 62, end))
+        assert set(found(tmp_path / f"{name}.h5")) == expected
+
+
+def test_made_up_replays_have_no_findings(tmp_path: Path) -> None:
+    assert found(write_dataset(tmp_path / "data.h5", sample_records())) == {}
+    assert found(write_dataset(tmp_path / "folder", sample_records())) == {}
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit code and what `data validate` prints."""
+    capsys.readouterr()
+    code = main(["data", "validate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_the_command_cleans_and_judges_the_copy(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = planted(sound, tmp_path / "data.h5", gap), tmp_path / "cleaned"
+    code, text = command(capsys, path, "--fix", out)
+    assert code == 0
+    assert "cuts, each making one more replay" in text
+    assert "data.h5: 1 errors" in text
+    assert "cleaned: 0 errors, 0 warnings" in text
+    assert command(capsys, path)[0] == 1
+
+
+@pytest.mark.parametrize("out", ["data", "data/inside.h5", "other.h5"])
+def test_the_command_never_writes_over_anything(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_dataset(tmp_path / "data", sample_records())
+    (tmp_path / "other.h5").write_text("mine")
+    code, text = command(capsys, path, "--fix", tmp_path / out)
+    assert code == 2
+    assert "cleaned copy" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_the_command_takes_the_offsets_of_a_configuration(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, config = planted(sound, tmp_path / "data.h5", history_too_new), tmp_path / "bc.yaml"
+    config.write_text(
+        "bc_mode: backbone\nuse_actions_head: false\nuse_full_iqn: false\n"
+        "bc_time_offsets_ms: [100]\n"
+    )
+    assert "2 errors" in command(capsys, path)[1]
+    assert "1 errors" in command(capsys, path, "--config", config)[1]
