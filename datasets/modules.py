@@ -24,6 +24,7 @@ class FramesModule(L.LightningDataModule):
         val_fraction: share of the frames to validate on, held out as in `split_replays`.
         seed: of the split and of the order.
         split_by: "auto", "track" or "replay".
+        skip_bad_shards: leave out bad shards of a folder instead of refusing it.
         cache_bytes: RAM for holding the training frames, and again for the validation frames.
 
     Raises:
@@ -41,6 +42,7 @@ class FramesModule(L.LightningDataModule):
         val_fraction: float = 0.1,
         seed: int = 0,
         split_by: SplitBy = "auto",
+        skip_bad_shards: bool = False,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class FramesModule(L.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.val_fraction, self.split_by = val_fraction, split_by
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.cache_bytes = cache_bytes
+        self.skip_bad_shards, self.cache_bytes = skip_bad_shards, cache_bytes
         self._file: ReplayFile | None = None
         self._split: Split | None = None
         self._train: FrameBatches | None = None
@@ -73,7 +75,7 @@ class FramesModule(L.LightningDataModule):
         """Open the file and split it; the same on every rank."""
         if self._file is not None:
             return
-        file = ReplayFile(self.path)
+        file = ReplayFile(self.path, skip_bad=self.skip_bad_shards)
         if self.image_size is not None and file.image_size != tuple(self.image_size):
             height, width = file.image_size
             raise UserError(
@@ -142,6 +144,7 @@ class FramesModule(L.LightningDataModule):
             "path": self.path.as_posix(),
             "identity": self.file.identity(),
             "source": self.file.spec.source,
+            "skipped_shards": len(self.file.skipped),
             "n_frames": self.file.n_frames,
             "n_replays": self.file.n_replays,
             "tracks": self.file.tracks,

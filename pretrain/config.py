@@ -25,6 +25,9 @@ class StageConfig(StrictModel):
     dataset: Path = Field(
         Path("output/datasets/default.h5"), description="path: dataset file or folder of shards"
     )
+    skip_bad_shards: bool = Field(
+        False, description="true | false: leave out bad shards of a folder instead of refusing it"
+    )
     val_fraction: float = Field(
         0.1, ge=0.0, lt=1.0, description="0 to 1: share of the frames held out, by whole replays"
     )

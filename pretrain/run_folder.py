@@ -35,6 +35,7 @@ BUDGET_KEYS = frozenset({"epochs", "max_minutes", "early_stopping", "patience_ep
 FREE_KEYS = BUDGET_KEYS | {
     "output_dir",
     "overwrite",
+    "skip_bad_shards",  # the identity of the data tells which were read
     "precision",
     "num_threads",
     "accelerator",

@@ -64,6 +64,7 @@ def _build_data(config: BCConfig) -> ReplayModule:
         previous_action_fill=config.previous_action_fill,
         image_size=config.image_size if config.nn.use_image_head else None,
         val_fraction=config.val_fraction,
+        skip_bad_shards=config.skip_bad_shards,
         split_by=config.split_by,
         seed=config.seed,
     )

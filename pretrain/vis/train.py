@@ -42,6 +42,7 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
         batch_size=config.frames_per_pass,
         image_size=config.image_size,
         val_fraction=config.val_fraction,
+        skip_bad_shards=config.skip_bad_shards,
         split_by=config.split_by,
         seed=config.seed,
     )
