@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.checks import validate
+from datasets.doctor.checks import diagnose
 from datasets.inputs import Inputs, format_inputs, read_inputs
 from datasets.reader import ReplayFile
 from pipeline.capture_inputs import CaptureRequest, capture_inputs, find_inputs, key_time
@@ -31,7 +31,7 @@ def test_a_best_run_is_driven_again_exactly(best: DrivenRun, tmp_path: Path) -> 
     saved = save_best_run(tmp_path / "best_runs", best, {})
     assert capture(tmp_path / "best_runs", tmp_path / "x.h5") == 0
     with ReplayFile(tmp_path / "x.h5") as file:
-        assert [c.name for c in validate(file) if c.level == "error"] == []
+        assert [c.name for c in diagnose(file).checks if c.level == "error"] == []
         assert file.n_replays == 1
         replay = file.replay(0)
         assert file.spec.key_ms == 10

@@ -79,6 +79,8 @@ def diagnose(
         findings.add("shards", 1, problem)
     sample = _sample(file)
     motion, repeats = MotionCheck(file.spec.source), RepeatCheck()
+    if not file.spec.has_floats:
+        findings.report("floats", "ok", "not checked: imported without floats")
     pictures = PictureCheck(sample, file.image_size, _interval_ms(file))
     report_leaks(sample, training.offsets_ms, findings)
     del sample

@@ -140,6 +140,8 @@ def _clean_replay(
     records = [
         _part_of(original, part, i if len(long) > 1 else None) for i, part in enumerate(long)
     ]
+    if not file.spec.has_floats:
+        return records
     return [_with_right_floats(record, changes) for record in records]
 
 
@@ -155,7 +157,7 @@ def _hopeless(file: ReplayFile, rows: ReplayRows, diagnosis: Diagnosis) -> str:
         return "has actions that do not exist"
     if diagnosis.all_displaced or rows.name in diagnosis.displaced:
         return "pictures and floats are out of step"
-    return unit_problem(rows)
+    return unit_problem(rows) if file.spec.has_floats else ""
 
 
 def _provable_shift_ms(rows: ReplayRows, off_ms: int) -> int:

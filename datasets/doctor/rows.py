@@ -24,6 +24,8 @@ MOVED_M: Final = 0.5
 UP_TOLERANCE: Final = 0.02
 GAP_STEPS: Final = 4
 """Where the interval varies, a step this many times the usual one is a gap."""
+START_MS: Final = 2000
+FLOAT_CHECKS: Final = ("floats", "clock", "speed", "directions", "metres", "previous actions")
 GRID: Final = 8
 HASHED: Final = 8
 """One frame in so many is remembered, chosen by its own content, so that copies are found."""
@@ -119,6 +121,16 @@ def _marks(frames: npt.NDArray[np.uint8], blank: Mask) -> list[int]:
 
 
 def _bad_frames(file: ReplayFile, rows: ReplayRows, blank: Mask, same: Mask) -> dict[str, Mask]:
+    bad = {"times": bad_times(rows.times, file.frame_interval_ms), "black frames": blank}
+    if file.spec.has_floats:
+        return bad | _bad_floats(file, rows, same & ~blank)
+    # Without floats nobody knows whether the car moves; at the start it does not.
+    nothing = np.zeros(len(blank), dtype=np.bool_)
+    known = {"duplicate frames": same & ~blank & (rows.times > START_MS)}
+    return dict.fromkeys(FLOAT_CHECKS, nothing) | bad | known
+
+
+def _bad_floats(file: ReplayFile, rows: ReplayRows, same: Mask) -> dict[str, Mask]:
     floats = rows.floats
     finite = np.isfinite(floats).all(axis=1)
     moved_m = MOVED_M * max(1.0, 64 / min(file.image_size))
@@ -126,9 +138,7 @@ def _bad_frames(file: ReplayFile, rows: ReplayRows, blank: Mask, same: Mask) -> 
         speed = np.linalg.norm(floats[:, VELOCITY].astype(np.float64), axis=1)
         length = np.linalg.norm(floats[:, UP].astype(np.float64), axis=1)
         return {
-            "times": bad_times(rows.times, file.frame_interval_ms),
-            "black frames": blank,
-            "duplicate frames": same & ~blank & (_moved(rows.times, speed, same) > moved_m),
+            "duplicate frames": same & (_moved(rows.times, speed, same) > moved_m),
             "floats": ~finite,
             "clock": floats[:, CLOCK] != 0,
             "speed": speed > MAX_SPEED_MPS,
@@ -191,7 +201,8 @@ def check_rows(file: ReplayFile, rows: ReplayRows, findings: Findings) -> None:
     for check, wrong in rows.bad.items():
         place = int(np.argmax(wrong)) if len(wrong) else 0
         findings.add(check, int(wrong.sum()), f"{name}, frame {place}")
-    findings.add("units", int(bool(unit_problem(rows))), f"{name} ({unit_problem(rows)})")
+    if file.spec.has_floats:
+        findings.add("units", int(bool(unit_problem(rows))), f"{name} ({unit_problem(rows)})")
 
 
 def unit_problem(rows: ReplayRows) -> str:
