@@ -180,7 +180,8 @@ class RayCollectorPool:
         """End all collectors, and the connection to Ray."""
         for worker in self._workers:
             ray.kill(worker.actor)
-        logger.info("rollouts received by node: %s", dict(self.rollouts_by_node))
+        for node, count in self.rollouts_by_node.items():
+            logger.info("%d rollouts received from node %s", count, node[:8])
         self._session.close()
 
     def _take(self, worker: _Worker) -> Rollout | None:
