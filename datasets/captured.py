@@ -7,8 +7,10 @@
 Everything wrong with it is one `UserError` that names the file.
 """
 
+import fnmatch
+import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 import numpy as np
@@ -72,11 +74,18 @@ def find_captured(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    found = {path.parent for name in (MANIFEST, METADATA) for path in root.rglob(name)}
-    found |= {path.parent for path in root.rglob(FRAME_PATTERN)}
+    found = [Path(folder) for folder, _, names in os.walk(root) if _belongs_to_replay(names)]
     if not found:
         raise UserError(f"{root}: no captured replays; expected <track>/<replay>/{MANIFEST}")
     return sorted(found, key=lambda folder: [natural_key(part) for part in folder.parts])
+
+
+def _belongs_to_replay(names: list[str]) -> bool:
+    return (
+        MANIFEST in names
+        or METADATA in names
+        or any(fnmatch.fnmatch(name, FRAME_PATTERN) for name in names)
+    )
 
 
 def read_captured(folder: Path) -> CapturedReplay:
@@ -109,12 +118,12 @@ def read_captured(folder: Path) -> CapturedReplay:
     return CapturedReplay(
         folder=folder,
         track=track,
-        name=replay if replay.startswith(track) else f"{track}_{replay}",
+        name=replay if replay.startswith(f"{track}_") else f"{track}_{replay}",
         driver=leaderboard.driver if leaderboard else UNKNOWN_DRIVER,
         race_time_ms=_race_time(facts, folder / METADATA),
         finished=bool(facts.get("race_finished")),
         source_size=_size(facts),
-        files=tuple(Path(str(entry["file"])).name for entry in entries),
+        files=tuple(PureWindowsPath(str(entry["file"])).name for entry in entries),
         times_ms=times,
         actions=_held_actions(entries, times, path) if recorded is None else recorded,
         held_actions=recorded is None,

@@ -35,6 +35,7 @@ _OF_THE_LINE: Final = tuple(_WIDTHS)[6:]
 WHEELS: Final = slice(layout.WHEEL_SLIDING.start, layout.CONTACT_GROUPS.stop)
 """Floats 21 to 52, the 32 numbers of `gear_and_wheels`."""
 _NOT_A_ROTATION: Final = 0.02
+_SAME_PLACE_M: Final = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,13 @@ class CarStates:
         with np.errstate(invalid="ignore"):
             error = np.abs(product - np.eye(3)).max(axis=(1, 2), initial=0.0)
             turns = (error < _NOT_A_ROTATION) & (np.linalg.det(self.rotation) > 0)
+        if needs_line:
+            ahead = np.diff(
+                self.columns["zone_centers_in_car_frame"][:, :6].reshape(-1, 2, 3), axis=1
+            )
+            known &= (
+                np.linalg.norm(ahead[:, 0], axis=1) > _SAME_PLACE_M
+            )  # else it is only filled up
         return np.asarray(known & turns)
 
     def at(self, rows: I64) -> "CarStates":

@@ -80,6 +80,7 @@ class Outline:
     size: tuple[int, int]
     interval_ms: int
     has_gaps: bool
+    has_held_actions: bool
 
 
 def outline(folder: Path, selection: Selection) -> Outline:
@@ -97,6 +98,7 @@ def outline(folder: Path, selection: Selection) -> Outline:
         source_size(replay),
         chosen.interval_ms,
         chosen.has_gaps,
+        replay.actions is not None and replay.held_actions,
     )
 
 

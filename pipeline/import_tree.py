@@ -236,12 +236,9 @@ class _Import:
         size: tuple[int, int],
     ) -> DatasetSpec:
         uneven = [each.folder for each in outlines if each.has_gaps]
-        if uneven:
-            logger.warning(
-                "%s%s: frames are missing between others, so the dataset's interval is varying",
-                uneven[0],
-                f" and {len(uneven) - 1} more" if len(uneven) > 1 else "",
-            )
+        _warn(uneven, "frames are missing between others, so the dataset's interval is varying")
+        held = [each.folder for each in outlines if each.has_held_actions]
+        _warn(held, "no actions in the manifest; each frame's inputs are held until the next one")
         interval = max(each.interval_ms for each in outlines)
         return DatasetSpec(
             image_size=size,
@@ -284,6 +281,12 @@ class _Import:
         self._summary.bad.append(problem)
         if len(self._summary.bad) <= SHOWN_BAD:
             logger.warning("left out: %s", problem)
+
+
+def _warn(folders: Sequence[Path], message: str) -> None:
+    if folders:
+        more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+        logger.warning("%s%s: %s", folders[0], more, message)
 
 
 def _log_summary(summary: ImportSummary) -> None:
