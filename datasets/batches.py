@@ -47,6 +47,7 @@ class BatchSettings:
         cache_bytes: RAM for holding the whole selection; 0 always streams from the disk.
         share: this rank and the number of ranks; their frames are disjoint. Ranks that train meet
             after each batch, so what one has more than others is left out, differently each epoch.
+        n_stack: consecutive frames of a replay in an observation.
     """
 
     batch_size: int
@@ -59,12 +60,14 @@ class BatchSettings:
     previous_action_fill: Literal["forward", "zeros"] = "forward"
     cache_bytes: int = CACHE_BYTES
     share: tuple[int, int] = (0, 1)
+    n_stack: int = 1
 
 
 class FrameBatches:
     """Iterates over the batches of an epoch; each iteration is the next epoch.
 
-    A batch is a dict of CPU tensors: frames (B, 1, H, W) uint8; floats (B, 184) float32, raw, with
+    A batch is a dict of CPU tensors: frames (B, n_stack, H, W) uint8, oldest first, the replay's
+    first frame repeated where it has no older ones; floats (B, 184) float32, raw, with
     a clock drawn for each sample in float 0; labels (B, K) int64, -1 where masked; returns (B,)
     float32 mini-race returns at that clock, NaN where the record ends too early; frame_index (B,)
     int64 place in the dataset.
@@ -103,7 +106,9 @@ class FrameBatches:
         )
         self._returns = ReturnTable.of(file) if "returns" in settings.fields else None
         self._rows = tuple(name for name in ROW_FIELDS if name in settings.fields)
-        self._source = WindowSource(file, self._order, self._rows, settings.cache_bytes)
+        self._source = WindowSource(
+            file, self._order, self._rows, settings.cache_bytes, settings.n_stack
+        )
         self._first_epoch = first_epoch
         self._next: tuple[int, int] | None = None
         self._position = (0, 0)
@@ -150,7 +155,7 @@ class FrameBatches:
 
     def _epoch_batches(self, epoch: int, first: int) -> Iterator[Batch]:
         number, skip = first, first * self.settings.batch_size
-        batch = _Rows(self._rows, self.file, self._size_of(number))
+        batch = self._empty_rows(number)
         for window in self._order.windows(epoch):
             n = len(window.order)
             if skip >= n:  # delivered before a restart, not read again
@@ -164,11 +169,12 @@ class FrameBatches:
                     number += 1
                     self._position = (epoch, number)
                     yield self._finish(batch, epoch, number - 1)
-                    batch = _Rows(self._rows, self.file, self._size_of(number))
+                    batch = self._empty_rows(number)
 
-    def _size_of(self, number: int) -> int:
+    def _empty_rows(self, number: int) -> "_Rows":
         size = self.settings.batch_size
-        return max(min(size, self.n_frames - number * size), 0)
+        left = max(min(size, self.n_frames - number * size), 0)
+        return _Rows(self._rows, self.file, left, self.settings.n_stack)
 
     def _finish(self, rows: "_Rows", epoch: int, number: int) -> Batch:
         """Turn gathered rows into tensors, with everything that is drawn or derived per sample."""
@@ -176,7 +182,7 @@ class FrameBatches:
         batch: Batch = {"frame_index": torch.from_numpy(rows.index)}
         draw = (settings.seed, settings.share[0], epoch if settings.shuffle else 0, number)
         if "frames" in rows.arrays:
-            batch["frames"] = torch.from_numpy(rows.arrays["frames"]).unsqueeze(1)
+            batch["frames"] = torch.from_numpy(rows.arrays["frames"])
         clock = draw_clock(np.random.default_rng([_STREAM_CLOCK, *draw]), len(rows.index))
         if "floats" in rows.arrays:
             floats = rows.arrays["floats"]
@@ -203,8 +209,9 @@ class FrameBatches:
 class _Rows:
     """The arrays of one batch while they are filled."""
 
-    def __init__(self, names: tuple[str, ...], file: ReplayFile, size: int) -> None:
+    def __init__(self, names: tuple[str, ...], file: ReplayFile, size: int, n_stack: int) -> None:
         shapes = row_shapes(size, 0, file.image_size)
+        shapes["frames"] = (size, n_stack, *file.image_size)
         self.arrays: dict[str, npt.NDArray[Any]] = {
             name: np.empty(shapes[name], dtype=ROW_DTYPES[name]) for name in names
         }
@@ -220,9 +227,11 @@ class _Rows:
         count = min(len(window.rows) - at, len(self.index) - self._filled)
         place = slice(self._filled, self._filled + count)
         rows = window.rows[at : at + count]
+        stacks = rows[:, None] - window.back[at : at + count]
         for name, array in self.arrays.items():
+            wanted = stacks if name == "frames" else rows
             # "clip" lets numpy write into the output without a copy; the rows are in range
-            np.take(window.arrays[name], rows, axis=0, out=array[place], mode="clip")
+            np.take(window.arrays[name], wanted, axis=0, out=array[place], mode="clip")
         self.index[place] = window.frames[at : at + count]
         self._filled += count
         return count

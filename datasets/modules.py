@@ -15,7 +15,7 @@ from datasets.split import Split, SplitBy, split_replays
 
 
 class FramesModule(L.LightningDataModule):
-    """Batches of frames alone: {frames (B, 1, H, W) uint8, frame_index (B,) int64}.
+    """Batches of frames alone: {frames (B, n_stack, H, W) uint8, frame_index (B,) int64}.
 
     Args:
         path: dataset file or folder.
@@ -26,6 +26,7 @@ class FramesModule(L.LightningDataModule):
         split_by: "auto", "track" or "replay".
         skip_bad_shards: leave out bad shards of a folder instead of refusing it.
         cache_bytes: RAM for holding the training frames, and again for the validation frames.
+        n_stack: consecutive frames of a replay in an observation.
 
     Raises:
         UserError: from `setup`, when the file does not fit what is asked.
@@ -44,8 +45,10 @@ class FramesModule(L.LightningDataModule):
         split_by: SplitBy = "auto",
         skip_bad_shards: bool = False,
         cache_bytes: int = CACHE_BYTES,
+        n_stack: int = 1,
     ) -> None:
         super().__init__()
+        self.n_stack = n_stack
         self.path = Path(path)
         self.batch_size, self.seed = batch_size, seed
         self.val_fraction, self.split_by = val_fraction, split_by
@@ -93,6 +96,7 @@ class FramesModule(L.LightningDataModule):
             fields=self.fields,
             seed=self.seed,
             cache_bytes=self.cache_bytes,
+            n_stack=self.n_stack,
             **{"share": share, **changes},
         )
 
