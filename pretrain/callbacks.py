@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datasets.contract.csv_log import CsvLog
@@ -31,11 +32,19 @@ class Budget(L.Callback):
         elapsed_s: seconds of training, earlier calls included.
         out_of_time: the run's own minutes are used up.
         cut_off: this call's minutes are used up; the run can be continued.
+        cut_inside: they were in the middle of an epoch, and `last` was saved there: a continued
+            run goes on with the batches that were next.
+
+    Args:
+        config: of the stage.
+        max_minutes: limit of this call.
+        last: the checkpoint to continue from.
     """
 
-    def __init__(self, config: StageConfig, max_minutes: float | None) -> None:
+    def __init__(self, config: StageConfig, max_minutes: float | None, last: Path) -> None:
         self.elapsed_s = 0.0
-        self.out_of_time = self.cut_off = False
+        self.out_of_time = self.cut_off = self.cut_inside = False
+        self._last_checkpoint = last
         self._config = config
         self._limit_s = _seconds(config.max_minutes)
         self._call_limit_s = _seconds(max_minutes)
@@ -71,6 +80,10 @@ class Budget(L.Callback):
         self.cut_off = self._call_s >= self._call_limit_s
         if self.out_of_time or self.cut_off:
             trainer.should_stop = True
+        if self.cut_off and not self.out_of_time and not ends_epoch:
+            # Lightning counts the epoch that it leaves as whole, so its state is kept from before.
+            trainer.save_checkpoint(self._last_checkpoint)
+            self.cut_inside = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick(trainer)
@@ -102,6 +115,36 @@ class Budget(L.Callback):
             return warmup
         progress = max(steps / trainer.estimated_stepping_batches, self.elapsed_s / self._limit_s)
         return warmup * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class EpochCheckpoint(ModelCheckpoint):
+    """Saves after each whole epoch.
+
+    An epoch that is cut in two leaves no trace in what a continued run starts from: its first part
+    is saved only where the run has no weights yet that could be exported.
+
+    Args:
+        folder: of the checkpoints.
+        name: of the file, without `.ckpt`.
+        budget: knows whether an epoch was cut.
+        **options: those of Lightning's class.
+    """
+
+    def __init__(self, folder: Path, name: str, budget: Budget, **options: Any) -> None:
+        super().__init__(
+            folder,
+            filename=name,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+            **options,
+        )
+        self._budget = budget
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._budget.cut_inside and (self.monitor is None or self.best_model_path):
+            return
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class RandomState(L.Callback):

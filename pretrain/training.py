@@ -12,14 +12,20 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from pretrain.agreement import SameOnAllRanks
-from pretrain.callbacks import AtomicCheckpointIO, Budget, MetricsFile, RandomState
+from pretrain.callbacks import (
+    AtomicCheckpointIO,
+    Budget,
+    EpochCheckpoint,
+    MetricsFile,
+    RandomState,
+)
 from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
 from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
@@ -90,7 +96,7 @@ def fit(
     """
     data.setup("fit")
     monitor = "val_loss" if config.val_fraction > 0 else "train_loss"
-    budget = Budget(config, max_minutes)
+    budget = Budget(config, max_minutes, run.folder.last)
     early = EarlyStopping(
         monitor, patience=config.patience_epochs, min_delta=config.min_delta, check_finite=True
     )
@@ -157,8 +163,8 @@ def _build_trainer(
         RandomState(config.seed),
         MetricsFile(folder.metrics, budget),
         *([early] if config.early_stopping else []),
-        _checkpoint(folder.checkpoints, "best", monitor=monitor, mode="min"),
-        _checkpoint(folder.checkpoints, "last"),
+        EpochCheckpoint(folder.checkpoints, "best", budget, monitor=monitor, mode="min"),
+        EpochCheckpoint(folder.checkpoints, "last", budget),
         *([RichProgressBar(leave=False)] if bar else []),
     ]
     return L.Trainer(
@@ -181,24 +187,12 @@ def _build_trainer(
     )
 
 
-def _checkpoint(folder: Any, name: str, **options: Any) -> ModelCheckpoint:
-    checkpoint = ModelCheckpoint(
-        folder,
-        filename=name,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-        **options,
-    )
-    return checkpoint
-
-
 def _run_trainer(
     trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, run: OpenedRun
 ) -> None:
     if run.checkpoint is not None:
-        epoch = load_state(run.checkpoint)["epoch"] + 1
-        logger.info("%s: continued after epoch %d", run.folder.root, epoch - 1)
+        steps = load_state(run.checkpoint)["global_step"]
+        logger.info("%s: continued after %d steps", run.folder.root, steps)
     handler = signal.getsignal(signal.SIGINT) if _in_main_thread() else None
     try:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
@@ -216,7 +210,9 @@ def _result(
     run: OpenedRun,
     module: L.LightningModule,
 ) -> FitResult:
-    if trainer.current_epoch >= (trainer.max_epochs or 0):
+    if budget.cut_inside:
+        reason = "cut off"
+    elif trainer.current_epoch >= (trainer.max_epochs or 0):
         reason = "epochs"
     elif early.stopped_epoch:
         reason = "early stopping"

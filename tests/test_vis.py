@@ -109,6 +109,24 @@ def test_a_call_that_runs_out_of_time_can_be_continued(dataset: Path, tmp_path: 
     assert len(read_csv(folder / "metrics.csv")) == 2
 
 
+def test_a_call_that_is_cut_off_inside_an_epoch_goes_on_with_the_batches_that_were_next(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = {"lr_schedule": "constant", "epochs": 2, "task": "vae", "batch_size": 128}
+    whole = run(vis_config(dataset, tmp_path / "whole", **options))
+    config = vis_config(dataset, tmp_path / "part", **options)
+    for steps in (1, 2, 3):
+        run(config, max_minutes=1e-9)
+        assert torch.load(tmp_path / "part/eyes/checkpoints/last.ckpt")["global_step"] == steps
+    part = run(config)
+    expected, got = (load_artifact(folder / ENCODER_FILE).tensors for folder in (whole, part))
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+    rows = [read_csv(folder / "metrics.csv") for folder in (whole, part)]
+    for key in ("epoch", "step", "val_loss"):
+        assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+
+
 def test_time_also_runs_out_in_an_epoch_shorter_than_a_step(dataset: Path, tmp_path: Path) -> None:
     folder = run(vis_config(dataset, tmp_path, batch_size=128 * 1000), max_minutes=1e-9)
     assert len(read_csv(folder / "metrics.csv")) == 1
