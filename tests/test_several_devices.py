@@ -49,7 +49,7 @@ def test_trainer_gets_devices_nodes_and_strategy(tmp_path: Path) -> None:
     trainer = _build_trainer(
         config,
         run,
-        Budget(config, None),
+        Budget(config, None, run.folder.last),
         EarlyStopping("val_loss"),
         "val_loss",
         SameOnAllRanks({}),
