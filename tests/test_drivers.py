@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.line import ReferenceLine
 from datasets.contract.surfaces import DIRT, GRASS
 from rl.envs.registry import find_track
@@ -25,6 +27,7 @@ from tests.sim_helpers import figure_eight
 
 REAL_LINE = Path(__file__).parents[2] / "shared" / "maps" / "ESL-Hockolicious_0.5m_cl2.npy"
 RUNS = 16
+LEFT = ACTION_NAMES.index("left")
 F64 = npt.NDArray[np.float64]
 
 
@@ -218,3 +221,45 @@ def test_a_profile_keeps_within_grip_brake_and_engine() -> None:
     no_boost = course.boost[made.start : -1] == 0.0
     assert gain[level & no_boost].max() < CAR.engine_accel + CAR.turbo_accel
     assert (course.speed <= course.limit + 1e-9).all()
+
+
+def _advice(
+    key_ms: int, held: Callable[[int, npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """(T, B) actions of attentive drivers, and what others like them advise who see `held`."""
+    seeds, skill = np.array([3, 14, 15, 92, 65]), np.linspace(0.0, 1.0, 5)
+    batch = RaceBatch([find_track("short")], np.zeros(5, np.int64), render=False)
+    batch.reset(np.arange(5), seeds)
+    drivers, advisers = (
+        DriverPool(batch, skill, seeds, key_ms=key_ms, attentive=True) for _ in range(2)
+    )
+    driven, advised = [], []
+    before = np.zeros(5, np.uint8)
+    for tick in range(600):
+        advised.append(advisers.advise(held(tick, before)))
+        driven.append(drivers.act())
+        before = driven[-1]
+        batch.tick(before)
+    return np.array(driven), np.array(advised)
+
+
+@pytest.mark.parametrize("key_ms", [10, 50])
+def test_an_adviser_who_sees_its_own_actions_agrees_with_the_driver(key_ms: int) -> None:
+    driven, advised = _advice(key_ms, lambda _, before: before)
+    np.testing.assert_array_equal(advised, driven)
+
+
+@pytest.mark.parametrize("key_ms", [10, 50])
+def test_an_adviser_takes_over_the_keys_that_are_held(key_ms: int) -> None:
+    """Misled about the held keys now and then, it agrees again as soon as it sees them."""
+    misled = range(200, 240)
+
+    def held(tick: int, before: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.full(5, LEFT, np.uint8) if tick in misled else before
+
+    driven, advised = _advice(key_ms, held)
+    different = (advised != driven).any(axis=1)
+    assert different[misled.start : misled.stop].any()
+    # What is held is seen again at once; how long it has been held, after the next change.
+    assert not different[: misled.start].any()
+    assert not different[misled.stop + 30 :].any()

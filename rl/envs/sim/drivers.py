@@ -13,12 +13,16 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import ACTION_FORWARD, TICK_MS
+from datasets.contract.actions import ACTION_FORWARD, ACTION_KEYS, TICK_MS
 from rl.envs.jit import compiled
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.pilot import (
+    HELD_BRAKE,
+    HELD_GAS,
+    HELD_STEER,
     MAX_DELAY,
     MEMORY_SIZE,
+    STEER_AGE,
     WAITING,
     Traits,
     decide,
@@ -141,7 +145,15 @@ def _decide_cars(
 class DriverPool:
     """One scripted driver for each car of a batch."""
 
-    def __init__(self, batch: RaceBatch, skill: F64, seed: I64, *, key_ms: int = 10) -> None:
+    def __init__(
+        self,
+        batch: RaceBatch,
+        skill: F64,
+        seed: I64,
+        *,
+        key_ms: int = 10,
+        attentive: bool = False,
+    ) -> None:
         """Prepares every car's driver.
 
         Args:
@@ -149,9 +161,11 @@ class DriverPool:
             skill: (B,) 0 (novice) to 1 (expert).
             seed: (B,) of each run.
             key_ms: keys change only at multiples of this, 10 or 50.
+            attentive: drivers press what they decide at once and never slip to a wrong key.
         """
         self.batch = batch
         self.key_ticks = key_ms // TICK_MS
+        self._attentive = attentive
         n, most = batch.num_cars, max(len(track.road.center) for track in batch.tracks)
         self._courses = Course(np.zeros((n, most, 3)), *(np.zeros((n, most)) for _ in range(9)))
         self._traits: F64 = np.zeros((n, len(Traits._fields) - 1))
@@ -159,6 +173,8 @@ class DriverPool:
         self._rows: I64 = np.zeros(n, np.int64)
         self._memory: I64 = np.zeros((n, MEMORY_SIZE), np.int64)
         self._actions: U8 = np.full(n, ACTION_FORWARD, np.uint8)
+        self._held_steer: I64 = np.zeros(n, np.int64)
+        self._held_ticks: I64 = np.zeros(n, np.int64)
         self.reset(np.arange(n), seed, skill)
 
     def reset(self, cars: npt.ArrayLike, seeds: npt.ArrayLike, skill: npt.ArrayLike) -> None:
@@ -183,11 +199,41 @@ class DriverPool:
         )
         return self._actions.copy()
 
+    def advise(self, held: U8) -> U8:
+        """What each driver would press now in a car that somebody else drives.
+
+        Drivers remember their keys: one that is held is kept longer, and steering is not changed
+        again at once. Here they take over those that are really pressed, so that they say what
+        they would do from now on, not what they would do had they driven all the time.
+
+        Args:
+            held: (B,) uint8 actions pressed until now; at the start "accelerate".
+
+        Returns: (B,) uint8 actions to press for the next 10 ms.
+        """
+        deciding = np.flatnonzero(self.batch.race_time_ms // TICK_MS % self.key_ticks == 0)
+        gas, brake, left, right = ACTION_KEYS[held[deciding]].T.astype(np.int64)
+        steer = left - right
+        kept = steer == self._held_steer[deciding]
+        self._held_ticks[deciding] += self.key_ticks
+        self._held_ticks[deciding[~kept]] = 0
+        self._held_steer[deciding] = steer
+        # A driver whose advice was followed remembers it already, with what it is about to do.
+        other = held[deciding] != self._actions[deciding]
+        cars = deciding[other]
+        self._memory[cars, HELD_STEER] = steer[other]
+        self._memory[cars, STEER_AGE] = self._held_ticks[cars]
+        self._memory[cars, HELD_GAS] = gas[other]
+        self._memory[cars, HELD_BRAKE] = brake[other]
+        return self.act()
+
     def _prepare(self, car: int, seed: int, skill: float) -> None:
         track = self.batch.tracks[self.batch.track_of_car[car]]
         made = plan(track)
         rng = np.random.default_rng([seed, 5])
         manner = draw_manner(skill, rng)
+        if self._attentive:
+            manner = manner._replace(traits=manner.traits._replace(delay_ticks=0, slip_rate=0.0))
         offset = path_of(track, made, manner, rng)
         n = len(offset)
         course = Course(*(array[car, :n] for array in self._courses))
@@ -198,3 +244,5 @@ class DriverPool:
         self._memory[car] = 0
         self._memory[car, WAITING:] = ACTION_FORWARD
         self._actions[car] = ACTION_FORWARD
+        self._held_steer[car] = 0
+        self._held_ticks[car] = -self.key_ticks  # so that the first decision finds it at 0
