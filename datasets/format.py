@@ -9,6 +9,7 @@ block of frames with one read from the disk.
     frame_time_ms   (N,) int32          race time of each frame, from the start of its replay
     meters_advanced (N,) float32        metres along the reference line
     actions         (M,) uint8          one per 10 ms; actions[i] is held over [10i, 10i + 10) ms
+    label_actions   (M,) uint8          optional: what to imitate there, where it is not `actions`
     replays/*       (R,)                one row per replay, see `REPLAY_DTYPE`
 """
 
@@ -48,6 +49,8 @@ ROW_DTYPES: Final[dict[str, type[np.generic]]] = {
     "meters_advanced": np.float32,
     "actions": np.uint8,
 }
+LABEL_ACTIONS: Final = "label_actions"
+"""Optional row dataset: for each tick the action that a labeller would have pressed."""
 TEXT_COLUMNS: Final = {"track": 128, "name": 192, "driver": 64, "digest": 64}
 REPLAY_DTYPE: Final = np.dtype(
     [
@@ -104,7 +107,10 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class ReplayRecord:
-    """One replay: its frames, its floats and its 10 ms action timeline."""
+    """One replay: its frames, its floats and its 10 ms action timeline.
+
+    `label_actions` is what to imitate, where somebody else than the one who drove says it.
+    """
 
     track: str
     name: str
@@ -119,6 +125,7 @@ class ReplayRecord:
     meters: npt.NDArray[np.float32]
     actions: npt.NDArray[np.uint8]
     attempt: int = 1
+    label_actions: npt.NDArray[np.uint8] | None = None
 
     def check(self, image_size: tuple[int, int]) -> None:
         """Raise ValueError when a shape or a value cannot be stored."""
@@ -133,13 +140,26 @@ class ReplayRecord:
                 raise ValueError(f"{self.name}: {name} has shape {array.shape}, expected {shape}")
         if self.actions.ndim != 1 or (self.actions.size and self.actions.max() >= N_ACTIONS):
             raise ValueError(f"{self.name}: actions must be (m,) indices below {N_ACTIONS}")
+        labels = self.actions if self.label_actions is None else self.label_actions
+        if labels.shape != self.actions.shape or (labels.size and labels.max() >= N_ACTIONS):
+            raise ValueError(f"{self.name}: label_actions must be like actions")
         for column in ("track", "name", "driver"):
             text = getattr(self, column)
             if not text or len(text) > TEXT_COLUMNS[column]:
                 raise ValueError(f"{column} {text!r} must have 1 to {TEXT_COLUMNS[column]} letters")
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is anything else to imitate than what was driven."""
+        return self.label_actions is not None and not np.array_equal(
+            self.label_actions, self.actions
+        )
+
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The rows of this replay by the name of their dataset, in the stored types."""
+        """The rows of this replay by the name of their dataset, in the stored types.
+
+        Label actions are among them where they are not the actions.
+        """
         rows = {
             "frames": self.frames,
             "floats": self.floats,
@@ -147,7 +167,10 @@ class ReplayRecord:
             "meters_advanced": self.meters,
             "actions": self.actions,
         }
-        return {name: np.ascontiguousarray(a, dtype=ROW_DTYPES[name]) for name, a in rows.items()}
+        arrays = {n: np.ascontiguousarray(a, dtype=ROW_DTYPES[n]) for n, a in rows.items()}
+        if self.has_labels:
+            arrays[LABEL_ACTIONS] = np.ascontiguousarray(self.label_actions, dtype=np.uint8)
+        return arrays
 
     def digest(self) -> str:
         """SHA-256 over the rows and the facts of this replay, in hexadecimal."""
@@ -167,14 +190,22 @@ class ReplayRecord:
 
 
 def content_hash(track: str, race_time_ms: int, finished: bool) -> "hashlib._Hash":
-    """The hash of a replay, before its rows: frames, floats, times, metres, actions, in order."""
+    """The hash of a replay, before its rows.
+
+    These follow in order: frames, floats, times, metres, actions, and label actions where they are
+    not the actions.
+    """
     return hashlib.sha256(json.dumps([track, race_time_ms, finished]).encode())
 
 
 def create_layout(
-    handle: h5py.File, spec: DatasetSpec, n_frames: int, n_actions: int
+    handle: h5py.File, spec: DatasetSpec, n_frames: int, n_actions: int, *, labelled: bool = False
 ) -> dict[str, h5py.Dataset]:
-    """Attributes and empty row datasets of a new file; the replay table is written separately."""
+    """Attributes and empty row datasets of a new file; the replay table is written separately.
+
+    Args:
+        labelled: whether there are label actions too.
+    """
     attributes: dict[str, Any] = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -192,10 +223,13 @@ def create_layout(
     }
     handle.attrs.update(attributes)
     shapes = row_shapes(n_frames, n_actions, spec.image_size)
-    return {
+    layout = {
         name: handle.create_dataset(name, shape=shapes[name], dtype=dtype)
         for name, dtype in ROW_DTYPES.items()
     }
+    if labelled:
+        layout[LABEL_ACTIONS] = handle.create_dataset(LABEL_ACTIONS, (n_actions,), np.uint8)
+    return layout
 
 
 def row_shapes(

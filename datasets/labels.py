@@ -3,6 +3,9 @@
 The label of offset d at a frame of time t is `actions[(t + d) / 10]`, the action held at t + d. The
 floats of that frame hold the actions of t - 50 ms and before. So for d >= 0 they never contain the
 action being predicted; for d < 0 they may (see `leaking_offsets`).
+
+Replays that a policy drove may have `label_actions`: what a labeller would have pressed there. The
+labels are then taken from these, while the floats show what was driven.
 """
 
 from collections.abc import Sequence
@@ -50,9 +53,19 @@ def frame_labels(
     Returns:
         (B, K) int64 action indices, `MASKED` outside the frame's replay.
     """
+    return _frame_actions(file, file.label_actions, frames, offsets_ms)
+
+
+def _frame_actions(
+    file: ReplayFile,
+    timeline: npt.NDArray[np.uint8],
+    frames: npt.NDArray[np.integer],
+    offsets_ms: Sequence[int],
+) -> npt.NDArray[np.int64]:
+    """(B, K) actions of one of the dataset's timelines (M,)."""
     replays = file.replay_of_frame[frames]
     return _labels(
-        file.actions,
+        timeline,
         file.replays["first_action"][replays],
         file.replays["action_count"][replays],
         file.frame_time_ms[frames],
@@ -126,7 +139,7 @@ def _reaches(file: ReplayFile, rows: npt.NDArray[np.void], offset_ms: int) -> bo
 def copy_previous_action_accuracy(
     file: ReplayFile, frames: npt.NDArray[np.integer], offsets_ms: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """Accuracy of predicting, at each offset, the action held 50 ms before the frame.
+    """Accuracy of predicting, at each offset, the action that was held 50 ms before the frame.
 
     A model below it has learnt nothing but to hold the keys.
 
@@ -136,7 +149,7 @@ def copy_previous_action_accuracy(
     Returns:
         (K,) share of the frames that have a label; NaN for an offset without any.
     """
-    previous = frame_labels(file, frames, [-ACTION_MS])
+    previous = _frame_actions(file, file.actions, frames, [-ACTION_MS])
     previous[previous == MASKED] = ACTION_FORWARD
     wanted = frame_labels(file, frames, offsets_ms)
     valid = wanted != MASKED

@@ -19,6 +19,7 @@ from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
 from datasets.format import (
+    LABEL_ACTIONS,
     ROW_DTYPES,
     ReplayRecord,
     identity_of,
@@ -110,6 +111,31 @@ class ReplayFile:
         """(M,) actions of all replays, one per 10 ms."""
         return self.read("actions", 0, self.n_actions)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether a part of the dataset says what to imitate apart from what was driven."""
+        return any(part.labelled for part in self._parts)
+
+    @functools.cached_property
+    def label_actions(self) -> npt.NDArray[np.uint8]:
+        """(M,) actions to imitate, one per 10 ms: the driven ones where there are no others.
+
+        Raises:
+            UserError: a file that cannot be read.
+        """
+        if not self.has_labels:
+            return self.actions
+        wanted = self.actions.copy()
+        for part, first in zip(self._parts, self._action_starts, strict=False):
+            if part.labelled and part.n_actions:
+                rows = wanted[first : first + part.n_actions]
+                with open_part(part.path) as handle:
+                    try:
+                        handle[LABEL_ACTIONS].read_direct(rows)
+                    except (OSError, RuntimeError) as error:
+                        raise UserError(f"{part.path}: cannot be read ({error})") from error
+        return wanted
+
     @functools.cached_property
     def replay_of_frame(self) -> npt.NDArray[np.int32]:
         """(N,) index of the replay that each frame belongs to."""
@@ -177,6 +203,8 @@ class ReplayFile:
         row = self.replays[index]
         first, count = int(row["first_frame"]), int(row["frame_count"])
         first_action, n_actions = int(row["first_action"]), int(row["action_count"])
+        actions = self.read("actions", first_action, n_actions)
+        labels = self.label_actions[first_action : first_action + n_actions]
         return ReplayRecord(
             track=str(row["track"]),
             name=str(row["name"]),
@@ -189,8 +217,9 @@ class ReplayFile:
             floats=self.read("floats", first, count),
             frame_time_ms=self.read("frame_time_ms", first, count),
             meters=self.read("meters_advanced", first, count),
-            actions=self.read("actions", first_action, n_actions),
+            actions=actions,
             attempt=int(row["attempt"]),
+            label_actions=None if np.array_equal(labels, actions) else labels.copy(),
         )
 
     def close(self) -> None:

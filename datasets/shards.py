@@ -18,6 +18,7 @@ import numpy.typing as npt
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
 from datasets.format import (
+    LABEL_ACTIONS,
     ROW_DTYPES,
     DatasetSpec,
     read_replay_table,
@@ -40,6 +41,7 @@ class Part:
     Attributes:
         offsets: byte offset of each row dataset that is stored contiguously in the file, so that it
             can be read past the library, without its overhead and its global lock.
+        labelled: whether it has label actions.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Part:
     n_frames: int
     n_actions: int
     offsets: dict[str, int]
+    labelled: bool = False
 
 
 def open_part(path: Path) -> h5py.File:
@@ -85,6 +88,7 @@ def _load_part(path: Path) -> Part:
                     f"{path}: {name} is {rows[name].dtype} {rows[name].shape}, "
                     f"expected {np.dtype(ROW_DTYPES[name])} {shape}"
                 )
+        labelled = _has_labels(path, handle.get(LABEL_ACTIONS), n_actions)
         offsets = {name: rows[name].id.get_offset() for name in ROW_DTYPES}
         _check_ranges(path, replays, n_frames, n_actions)
     size = path.stat().st_size
@@ -92,7 +96,15 @@ def _load_part(path: Path) -> Part:
         if offset is not None and offset + rows_bytes(name, spec, n_frames, n_actions) > size:
             raise UserError(f"{path}: truncated HDF5 file; copy or record it again")
     known = {name: offset for name, offset in offsets.items() if offset is not None}
-    return Part(path, spec, replays, n_frames, n_actions, known)
+    return Part(path, spec, replays, n_frames, n_actions, known, labelled)
+
+
+def _has_labels(path: Path, rows: object, n_actions: int) -> bool:
+    if rows is None:
+        return False
+    if not isinstance(rows, h5py.Dataset) or rows.shape != (n_actions,) or rows.dtype != np.uint8:
+        raise UserError(f"{path}: {LABEL_ACTIONS} is not uint8 ({n_actions},) like actions")
+    return True
 
 
 def rows_bytes(name: str, spec: DatasetSpec, n_frames: int, n_actions: int) -> int:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json
 from datasets.format import (
+    LABEL_ACTIONS,
     ROW_DTYPES,
     DatasetSpec,
     ReplayRecord,
@@ -37,6 +38,7 @@ SHARD_BYTES: Final = 32 * 2**20
 SPEC_FILE: Final = "spec.json"
 LOCK_FILE: Final = ".lock"
 COPY_ROWS: Final = 2048
+TICK_ROWS: Final = ("actions", LABEL_ACTIONS)
 
 
 class DatasetWriter:
@@ -214,12 +216,16 @@ def _shard_image(spec: DatasetSpec, records: list[ReplayRecord]) -> bytes:
     n_actions = sum(len(record.actions) for record in records)
     rows = []
     with h5py.File("shard.h5", "w", driver="core", backing_store=False) as handle:
-        datasets = create_layout(handle, spec, n_frames, n_actions)
+        labelled = any(record.has_labels for record in records)
+        datasets = create_layout(handle, spec, n_frames, n_actions, labelled=labelled)
         frame = action = 0
         for record in records:
             rows.append(record.row(frame, action))
-            for name, array in record.arrays().items():
-                first = action if name == "actions" else frame
+            arrays = record.arrays()
+            if labelled:
+                arrays.setdefault(LABEL_ACTIONS, arrays["actions"])
+            for name, array in arrays.items():
+                first = action if name in TICK_ROWS else frame
                 datasets[name][first : first + len(array)] = array
             frame += len(record.frame_time_ms)
             action += len(record.actions)
@@ -239,7 +245,8 @@ def _assemble(parts: Path, path: Path) -> None:
         with atomic_path(path) as temporary:
             _reserve(temporary, source.n_frames * source.bytes_per_frame)
             with h5py.File(temporary, "w") as handle:
-                datasets = create_layout(handle, source.spec, source.n_frames, source.n_actions)
+                sizes = (source.n_frames, source.n_actions)
+                datasets = create_layout(handle, source.spec, *sizes, labelled=source.has_labels)
                 for old, new in zip(table[order], placed, strict=True):
                     _copy_replay(source, datasets, old, new)
                 write_replay_table(handle, placed)
@@ -274,6 +281,10 @@ def _copy_replay(
             rows = min(COPY_ROWS, count - start)
             block = source.read(name, int(first + start), int(rows))
             datasets[name][target + start : target + start + rows] = block
+    if LABEL_ACTIONS in datasets:
+        first, count, target = old["first_action"], old["action_count"], new["first_action"]
+        labels = source.label_actions[first : first + count]
+        datasets[LABEL_ACTIONS][target : target + count] = labels
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -1,13 +1,14 @@
-"""Driving and recording: scripted drivers race on the simulator and become a dataset.
+"""Driving and recording: scripted drivers, or a policy, race on the simulator and become a dataset.
 
 Each replay depends on the seed, its track, its number and nothing else: neither on the cars that
-drive beside it nor on an interruption.
+drive beside it nor on an interruption. (A policy's values may differ in their last bits with the
+number of cars that it is asked for at once, and so rarely an action.)
 """
 
 import logging
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,10 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
+from pipeline.correction import CorrectedPolicy, Corrector
 from pipeline.drive_request import DriveRequest
-from pipeline.recording import record_until_done
+from pipeline.recording import Tape, record_until_done
 
 if TYPE_CHECKING:
+    from rl.envs.sim.batch import RaceBatch
     from rl.envs.sim.road import Track
 
 logger = logging.getLogger(__name__)
@@ -40,11 +43,12 @@ class ReplayJob:
     track: int
     track_name: str
     number: int
+    tag: str = ""
     attempt: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.track_name}_{self.number:05d}"
+        return f"{self.track_name}_{self.tag}{self.number:05d}"
 
     def draws(self, request: DriveRequest) -> tuple[int, int, float]:
         """Seed of the start, seed of the driver, skill."""
@@ -91,10 +95,13 @@ def drive_dataset(
     """
     request.check()
     tracks, counts = _tracks_of(request)
+    corrector = None if request.policy is None else Corrector.load(request)
+    tag = "" if corrector is None else corrector.tag(request)
     summary = DriveSummary(Path(out))
-    with DatasetWriter(Path(out), _spec(request, tracks, counts), overwrite=overwrite) as writer:
+    spec = _spec(request, tracks, counts, corrector)
+    with DatasetWriter(Path(out), spec, overwrite=overwrite) as writer:
         jobs = [
-            ReplayJob(i, track.name, number)
+            ReplayJob(i, track.name, number, tag)
             for i, (track, count) in enumerate(zip(tracks, counts, strict=True))
             for number in range(count)
         ]
@@ -105,13 +112,14 @@ def drive_dataset(
                 "continuing: %d of %d replays are there", len(jobs) - len(waiting), len(jobs)
             )
         cars = cars or max(4, min(CARS, CARS_FRAMES_PER_S // request.fps))
-        _drive_jobs(tracks, waiting, request, writer, summary, cars)
+        races = _Races(tracks, request, corrector)
+        _drive_jobs(races, waiting, writer, summary, cars)
     _log_summary(summary, request)
     return summary
 
 
 def _log_summary(summary: DriveSummary, request: DriveRequest) -> None:
-    outcome = "are recorded too" if request.keep_unfinished else "were left out and driven again"
+    outcome = "are recorded too" if request.keeps_unfinished else "were left out and driven again"
     logger.info(
         "%s: %d replays recorded; %d runs did not finish%s%s",
         summary.path,
@@ -136,7 +144,12 @@ def _tracks_of(request: DriveRequest) -> tuple[list["Track"], list[int]]:
     return [track for track, _ in found.values()], [count for _, count in found.values()]
 
 
-def _spec(request: DriveRequest, tracks: Sequence["Track"], counts: Sequence[int]) -> DatasetSpec:
+def _spec(
+    request: DriveRequest,
+    tracks: Sequence["Track"],
+    counts: Sequence[int],
+    corrector: Corrector | None,
+) -> DatasetSpec:
     return DatasetSpec(
         image_size=request.image_size,
         frame_interval_ms=request.frame_interval_ms,
@@ -150,38 +163,47 @@ def _spec(request: DriveRequest, tracks: Sequence["Track"], counts: Sequence[int
             "skills": list(request.skill_range()),
             "seed": request.seed,
             "max_race_ms": request.max_race_ms,
-            "keep_unfinished": request.keep_unfinished,
+            "keep_unfinished": request.keeps_unfinished,
+            **({} if corrector is None else corrector.parameters(request)),
         },
     )
 
 
+@dataclass(frozen=True)
+class _Races:
+    """Where and how all jobs of a recording are driven."""
+
+    tracks: Sequence["Track"]
+    request: DriveRequest
+    corrector: Corrector | None
+
+
 def _drive_jobs(
-    tracks: Sequence["Track"],
+    races: _Races,
     waiting: list[ReplayJob],
-    request: DriveRequest,
     writer: DatasetWriter,
     summary: DriveSummary,
     cars: int,
 ) -> None:
+    request = races.request
     columns = ("driving", BarColumn(), MofNCompleteColumn(), "replays", TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[frames]:,} frames"), console=_CONSOLE) as bar:
         task = bar.add_task("drive", total=len(waiting), frames=0)
         frames = 0
         while waiting:
             group, waiting = waiting[:cars], waiting[cars:]
-            for job, record in _race(tracks, group, request):
-                if record.finished or request.keep_unfinished:
+            for job, record in _race(races, group):
+                if record.finished or request.keeps_unfinished:
                     writer.add(record)
                     summary.recorded += 1
                     frames += len(record.frames)
                     bar.update(task, advance=1, frames=frames)
                 if not record.finished:
                     summary.unfinished += 1
-                    if request.keep_unfinished:
+                    if request.keeps_unfinished:
                         continue
                     if job.attempt < MAX_ATTEMPTS:
-                        again = ReplayJob(job.track, job.track_name, job.number, job.attempt + 1)
-                        waiting.append(again)
+                        waiting.append(replace(job, attempt=job.attempt + 1))
                     else:
                         summary.given_up += 1
                         bar.update(task, advance=1)
@@ -190,13 +212,11 @@ def _drive_jobs(
 _CONSOLE = Console(stderr=True)
 
 
-def _race(
-    tracks: Sequence["Track"], group: Sequence[ReplayJob], request: DriveRequest
-) -> list[tuple[ReplayJob, ReplayRecord]]:
+def _race(races: _Races, group: Sequence[ReplayJob]) -> list[tuple[ReplayJob, ReplayRecord]]:
     """Drive some jobs side by side until each has finished or was cut off."""
     from rl.envs.sim.batch import RaceBatch
-    from rl.envs.sim.drivers import DriverPool
 
+    tracks, request = races.tracks, races.request
     used = sorted({job.track for job in group})
     draws = [job.draws(request) for job in group]
     batch = RaceBatch(
@@ -205,11 +225,8 @@ def _race(
         image_size=request.image_size,
         max_race_ms=request.max_race_ms,
     )
-    seeds = np.array([driver for _, driver, _ in draws])
-    skills = np.array([skill for _, _, skill in draws])
     batch.reset(np.arange(len(group)), np.array([start for start, _, _ in draws]))
-    pool = DriverPool(batch, skills, seeds, key_ms=request.key_ms)
-    tapes = record_until_done(batch, pool, request.frame_interval_ms)
+    tapes = _record(batch, races, draws)
     return [
         (
             job,
@@ -218,13 +235,42 @@ def _race(
                 car,
                 track=job.track_name,
                 name=job.name,
-                driver=request.driver if request.skills is None else "scripted",
-                skill=skills[car],
+                driver=_driver_name(request),
+                skill=draws[car][2] if request.policy is None else np.nan,
                 attempt=job.attempt,
             ),
         )
         for car, (job, tape) in enumerate(zip(group, tapes, strict=True))
     ]
+
+
+def _driver_name(request: DriveRequest) -> str:
+    if request.policy is not None:
+        return f"policy, labelled by {request.label_by}"
+    return request.driver if request.skills is None else "scripted"
+
+
+def _record(
+    batch: "RaceBatch", races: _Races, draws: Sequence[tuple[int, int, float]]
+) -> list[Tape]:
+    """Let scripted drivers drive, or the policy with them as its labellers."""
+    from rl.envs.sim.drivers import DriverPool
+
+    request, corrector = races.request, races.corrector
+    seeds = [driver for _, driver, _ in draws]
+    skills = np.array([skill for _, _, skill in draws])
+    pool = DriverPool(
+        batch, skills, np.array(seeds), key_ms=request.key_ms, attentive=corrector is not None
+    )
+    interval = request.frame_interval_ms
+    if corrector is None:
+        return record_until_done(batch, pool, interval)
+    policy = CorrectedPolicy(
+        *(batch, corrector.network, pool, seeds),
+        policy_share=request.policy_share,
+        observed_ms=interval,
+    )
+    return record_until_done(batch, policy, interval, lambda: policy.labels)
 
 
 @dataclass(frozen=True)

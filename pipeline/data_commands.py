@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
-from datasets.contract.errors import UserError
-from pipeline import capture_command, import_command, validate_command
+from pipeline import capture_command, drive_command, import_command, validate_command
 from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
         "data", help="record, describe and check datasets of replays; make lines"
     )
     subcommands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    _add_drive(subcommands)
+    drive_command.add_parser(subcommands)
     info = subcommands.add_parser("info", help="print what is in a dataset")
     info.add_argument("file", type=Path, help="dataset file, or folder of shards")
     info.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -37,54 +36,6 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     _add_line(subcommands)
     import_command.add_parser(subcommands)
     capture_command.add_parsers(subcommands)
-
-
-def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:
-    drive = subcommands.add_parser("drive", help="let scripted drivers drive, and record them")
-    drive.add_argument(
-        "--tracks",
-        nargs="+",
-        required=True,
-        metavar="TRACK",
-        help="names, random:N for N generated tracks, or paths of .npy reference lines",
-    )
-    drive.add_argument(
-        "--replays", type=int, default=200, metavar="N", help="per track; default: %(default)s"
-    )
-    drive.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="NAME.h5 for one file, a name without .h5 for a folder of shards",
-    )
-    drive.add_argument(
-        "--driver",
-        default="mixed",
-        help="novice, amateur, good, expert, or mixed: skills from novice to good (default)",
-    )
-    drive.add_argument(
-        "--skills", metavar="LO:HI", help="range of skill instead of a driver, within 0:1"
-    )
-    drive.add_argument("--fps", type=int, default=20, help="frames per second; default: 20")
-    drive.add_argument(
-        "--key-ms",
-        type=int,
-        default=50,
-        help="ms for which a driver holds its keys, 10 or 50. An agent holds its action for 50 ms: "
-        "with 50 it can repeat every recorded one, with 10 inputs change within its step as a "
-        "person's do. default: 50",
-    )
-    drive.add_argument(
-        "--image-size", type=int, default=64, metavar="PX", help="pixels of a side; default: 64"
-    )
-    drive.add_argument("--seed", type=int, default=0, help="of drivers and starts; default: 0")
-    drive.add_argument(
-        "--keep-unfinished",
-        action="store_true",
-        help="record runs that did not finish too; without it they are counted and driven again",
-    )
-    drive.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    drive.set_defaults(run=run_drive)
 
 
 def _add_line(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -118,36 +69,6 @@ def run_line(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
-
-
-def run_drive(arguments: argparse.Namespace) -> int:
-    """Drive and record; the same command continues after an interruption."""
-    from pipeline.capture import drive_dataset
-    from pipeline.drive_request import DriveRequest
-
-    request = DriveRequest(
-        tracks=tuple(arguments.tracks),
-        replays=arguments.replays,
-        driver=arguments.driver,
-        skills=_parse_skills(arguments.skills),
-        fps=arguments.fps,
-        key_ms=arguments.key_ms,
-        seed=arguments.seed,
-        image_size=(arguments.image_size, arguments.image_size),
-        keep_unfinished=arguments.keep_unfinished,
-    )
-    drive_dataset(arguments.out, request, overwrite=arguments.overwrite)
-    return 0
-
-
-def _parse_skills(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(":"))
-    except ValueError as error:
-        raise UserError(f"--skills {text}: expected two numbers, such as 0.2:0.8") from error
-    return low, high
 
 
 def run_info(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from datasets.contract.actions import ACTION_MS, TICK_MS
@@ -47,6 +48,9 @@ class DriveRequest:
         image_size: pixels (height, width).
         max_race_ms: race time at which a run is cut off.
         keep_unfinished: record runs that did not finish, instead of driving them again.
+        policy: artifact or run whose policy drives instead, while `driver` or `skills` say who
+            labels what it should have done; its runs are kept, finished or not.
+        policy_share: share of the 50 ms steps that the policy drives; the labeller drives the rest.
     """
 
     tracks: tuple[str, ...]
@@ -59,6 +63,19 @@ class DriveRequest:
     image_size: tuple[int, int] = (64, 64)
     max_race_ms: int = 300_000
     keep_unfinished: bool = False
+    policy: Path | None = None
+    policy_share: float = 1.0
+
+    @property
+    def keeps_unfinished(self) -> bool:
+        """Whether runs that did not finish are recorded."""
+        return self.keep_unfinished or self.policy is not None
+
+    @property
+    def label_by(self) -> str:
+        """Who labels the states that a policy reaches, in words."""
+        low, high = self.skill_range()
+        return self.driver if self.skills is None else f"skill {low:g} to {high:g}"
 
     @property
     def frame_interval_ms(self) -> int:
@@ -86,6 +103,7 @@ class DriveRequest:
             "replays must be at least 1 per track": min(counts, default=1) < 1,
             f"unknown driver {self.driver!r}; known: {', '.join(known)}": self.driver not in known,
             f"skills {low}:{high} must be a range within 0:1": not 0 <= low <= high <= 1,
+            f"policy-share {self.policy_share}: must be 0 to 1": not 0 <= self.policy_share <= 1,
             f"key-ms {self.key_ms}: choose {TICK_MS} or {ACTION_MS}": self.key_ms
             not in (TICK_MS, ACTION_MS),
         }

@@ -1,5 +1,6 @@
 """Recording what cars on the simulator see and do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +31,7 @@ class Tape:
     times: list[int] = field(default_factory=list)
     meters: list[float] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
 
     def observe(self, batch: "RaceBatch", car: int, time_ms: int) -> None:
         self.frames.append(batch.frames[car].copy())
@@ -47,12 +49,23 @@ class Tape:
             frame_time_ms=np.array(self.times, dtype=np.int32),
             meters=np.array(self.meters, dtype=np.float32),
             actions=np.array(self.actions, dtype=np.uint8),
+            label_actions=np.array(self.labels, dtype=np.uint8) if self.labels else None,
             **facts,  # type: ignore[arg-type]
         )
 
 
-def record_until_done(batch: "RaceBatch", pilots: Pilots, frame_interval_ms: int) -> list[Tape]:
-    """Tick until no car races any more; a frame at 0 ms and every interval after it."""
+def record_until_done(
+    batch: "RaceBatch",
+    pilots: Pilots,
+    frame_interval_ms: int,
+    labels: Callable[[], npt.NDArray[np.uint8]] | None = None,
+) -> list[Tape]:
+    """Tick until no car races any more; a frame at 0 ms and every interval after it.
+
+    Args:
+        labels: (B,) actions to imitate in the tick that `pilots` have just decided, if others than
+            those that it drives.
+    """
     tapes = [Tape() for _ in range(batch.num_cars)]
     racing = list(range(batch.num_cars))
     time_ms = 0
@@ -62,8 +75,11 @@ def record_until_done(batch: "RaceBatch", pilots: Pilots, frame_interval_ms: int
             for car in racing:
                 tapes[car].observe(batch, car, time_ms)
         actions = pilots.act()
+        wanted = None if labels is None else labels()
         for car in racing:
             tapes[car].actions.append(int(actions[car]))
+            if wanted is not None:
+                tapes[car].labels.append(int(wanted[car]))
         batch.tick(actions)
         time_ms += TICK_MS
         racing = [car for car in racing if not (batch.finished[car] or batch.truncated[car])]

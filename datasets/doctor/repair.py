@@ -136,7 +136,8 @@ def _clean_replay(
         changes.drop(rows.name, f"no {MIN_PART_FRAMES} sound frames in a row")
         return []
     changes.counts["cuts, each making one more replay"] += len(long) - 1
-    original = replace(file.replay(index), actions=actions)
+    labels = rows.labels[moved // TICK_MS :][: len(actions)]
+    original = replace(file.replay(index), actions=actions, label_actions=labels)
     records = [
         _part_of(original, part, i if len(long) > 1 else None) for i, part in enumerate(long)
     ]
@@ -153,7 +154,7 @@ def _hopeless(file: ReplayFile, rows: ReplayRows, diagnosis: Diagnosis) -> str:
         return f"repeats {row['track']}/{row['name']}"
     if len(rows.times) == 0:
         return "has no frames"
-    if (rows.actions >= N_ACTIONS).any():
+    if max(rows.actions.max(initial=0), rows.labels.max(initial=0)) >= N_ACTIONS:
         return "has actions that do not exist"
     if diagnosis.all_displaced or rows.name in diagnosis.displaced:
         return "pictures and floats are out of step"
@@ -213,6 +214,9 @@ def _part_of(record: ReplayRecord, rows: npt.NDArray[np.int64], number: int | No
             "finished": False,
             "finish_meters": float(values["meters"][-1]),
             "actions": record.actions[: -(-end // TICK_MS)],
+            "label_actions": None
+            if record.label_actions is None
+            else record.label_actions[: -(-end // TICK_MS)],
         }
     return replace(record, **values)
 

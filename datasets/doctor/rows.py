@@ -39,6 +39,7 @@ class ReplayRows:
     Attributes:
         index, name: of the replay; the name says the track too.
         times, meters, actions, floats: as stored.
+        labels: (m,) label actions; those driven where there are no others.
         bad: (n,) wrong frames by check, for the checks of single frames.
         thumbnails: (n, GRID²) mean gray level of the squares of each frame.
         digest: of the whole replay, as the writer computes it.
@@ -57,6 +58,7 @@ class ReplayRows:
     digest: str
     pictures: str
     marks: npt.NDArray[np.uint64]
+    labels: npt.NDArray[np.uint8]
 
 
 def scan_replay(file: ReplayFile, index: int) -> ReplayRows:
@@ -86,13 +88,20 @@ def scan_replay(file: ReplayFile, index: int) -> ReplayRows:
         thumbnails[place] = shrink(frames)
         marks += _marks(frames, blank[place])
     same[:1] = False
-    for rest in (floats, times, meters, actions):
+    labels = file.label_actions[int(row["first_action"]) :][: len(actions)]
+    own = [] if np.array_equal(labels, actions) else [labels]
+    for rest in (floats, times, meters, actions, *own):
         content.update(rest.data)
     pictures.update(actions.data)
     name = f"{row['track']}/{row['name']}"
     rows = ReplayRows(
         *(index, name, times, meters, actions, floats, {}, thumbnails),
-        *(content.hexdigest(), pictures.hexdigest(), np.unique(np.array(marks, dtype=np.uint64))),
+        *(
+            content.hexdigest(),
+            pictures.hexdigest(),
+            np.unique(np.array(marks, dtype=np.uint64)),
+            labels,
+        ),
     )
     rows.bad.update(_bad_frames(file, rows, blank, same))
     return rows
@@ -192,7 +201,8 @@ def check_rows(file: ReplayFile, rows: ReplayRows, findings: Findings) -> None:
     """Report what is wrong with a replay by itself."""
     row, name = file.replays[rows.index], rows.name
     findings.add("empty replays", int(len(rows.times) == 0), name)
-    findings.add("actions", int((rows.actions >= N_ACTIONS).sum()), name)
+    wrong = (rows.actions >= N_ACTIONS) | (rows.labels >= N_ACTIONS)
+    findings.add("actions", int(wrong.sum()), name)
     findings.add("content", int(rows.digest != row["digest"]), name)
     race, end = int(row["race_time_ms"]), len(rows.actions) * TICK_MS
     late = int(rows.times.max(initial=0)) > min(end, race) or end > race + END_SLACK_MS
