@@ -75,7 +75,9 @@ class DriveRequest:
     def label_by(self) -> str:
         """Who labels the states that a policy reaches, in words."""
         low, high = self.skill_range()
-        return self.driver if self.skills is None else f"skill {low:g} to {high:g}"
+        if self.skills is None:
+            return self.driver
+        return f"skill {low:g}" if low == high else f"skill {low:g} to {high:g}"
 
     @property
     def frame_interval_ms(self) -> int:
