@@ -2,11 +2,14 @@
 
 A file of noise is written, read once to warm it, and then delivered as uint8 batches by one
 process: streamed block by block, from RAM, and by a plain HDF5 dataset behind torch's `DataLoader`.
-The last line is one JSON object.
+Then a pass of each pretraining stage, forward and backward, is timed on such batches: the loader's
+share of a stage is the time that a batch takes to be delivered, over that time and the pass
+together. The last line is one JSON object.
 """
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,14 +20,27 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.batches import ALL_FIELDS, CACHE_BYTES, BatchSettings, Field, FrameBatches
+from datasets.batches import (
+    ALL_FIELDS,
+    CACHE_BYTES,
+    Batch,
+    BatchSettings,
+    Field,
+    FrameBatches,
+)
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
+from pretrain.bc.config import BCConfig
+from pretrain.bc.module import BCModule
+from pretrain.hardware import StageModule
+from pretrain.vis.config import VisConfig
+from pretrain.vis.module import VisModule
 
 REPLAY_FRAMES = 500
 TARGET_FRAMES_PER_S = 150_000
+TARGET_LOADER_SHARE = 0.05
 
 
 class PlainDataset(Dataset[torch.Tensor]):
@@ -111,6 +127,42 @@ def measure(path: Path, batch_size: int, seconds: float) -> dict[str, float]:
     return rates
 
 
+def loader_shares(path: Path, frames: int, seconds: float) -> dict[str, float]:
+    """Share of the training time that each stage waits for its batches, streamed from the file.
+
+    Args:
+        frames: of a pass.
+        seconds: for the passes of a stage, and again for its batches.
+    """
+    with ReplayFile(path) as file:
+        size = file.image_size
+        bc = BCConfig.model_validate({"image_size": size})
+        stages: dict[str, tuple[StageModule, tuple[Field, ...], tuple[int, ...]]] = {
+            "vis": (VisModule(VisConfig.model_validate({"image_size": size})), ("frames",), (0,)),
+            "bc": (BCModule(bc), ALL_FIELDS, bc.bc_time_offsets_ms),
+        }
+        shares = {}
+        for stage, (module, fields, offsets) in stages.items():
+            settings = BatchSettings(frames, fields, offsets, cache_bytes=0, drop_last=True)
+            batches = FrameBatches(file, settings)
+            batch = next(iter(batches))
+            loading = frames / frames_per_second(batches, count_batch, seconds)
+            shares[stage] = loading / (loading + pass_seconds(module, batch, seconds))
+    return shares
+
+
+def pass_seconds(module: StageModule, batch: Batch, seconds: float) -> float:
+    """The fastest forward and backward pass of those that fit into `seconds`."""
+    best, end = math.inf, time.perf_counter() + seconds
+    module.train()
+    module.batch_loss(batch).backward()  # type: ignore[no-untyped-call]
+    while time.perf_counter() < end or math.isinf(best):
+        start = time.perf_counter()
+        module.batch_loss(batch).backward()  # type: ignore[no-untyped-call]
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
 def main() -> None:
     """Run the benchmark and print its result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,12 +170,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=3.0, help="per way of reading")
+    parser.add_argument("--pass-frames", type=int, default=1024, help="frames of a training pass")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.h5"
         write_noise(path, arguments.frames, arguments.size)
         rates = measure(path, arguments.batch_size, arguments.seconds)
+        shares = loader_shares(path, arguments.pass_frames, arguments.seconds)
+    for stage, share in shares.items():
+        print(f"{'loader_share_of_' + stage:24} {share:12.2%}")
     for name, rate in rates.items():
         print(f"{name:24} {rate:12,.0f} frames/s")
     streamed = rates["streamed_frames"]
@@ -134,7 +190,10 @@ def main() -> None:
         "image_size": arguments.size,
         "batch_size": arguments.batch_size,
         "target_frames_per_s": TARGET_FRAMES_PER_S,
-        "reached": min(streamed, rates["streamed_all"]) >= TARGET_FRAMES_PER_S,
+        "loader_share": {stage: round(share, 4) for stage, share in shares.items()},
+        "target_loader_share": TARGET_LOADER_SHARE,
+        "reached": min(streamed, rates["streamed_all"]) >= TARGET_FRAMES_PER_S
+        and max(shares.values()) <= TARGET_LOADER_SHARE,
     }
     print(json.dumps(result))
 

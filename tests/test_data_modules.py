@@ -108,3 +108,10 @@ def test_the_benchmark_measures_every_way_of_reading(tmp_path: Path) -> None:
     rates = benchmark.measure(tmp_path / "noise.h5", batch_size=128, seconds=0.05)
     assert len(rates) == 5
     assert all(rate > 0 for rate in rates.values())
+
+
+def test_the_benchmark_tells_the_loaders_share_of_both_stages(tmp_path: Path) -> None:
+    benchmark.write_noise(tmp_path / "noise.h5", 500, 36)
+    shares = benchmark.loader_shares(tmp_path / "noise.h5", frames=32, seconds=0.05)
+    assert set(shares) == {"vis", "bc"}
+    assert all(0 < share < 1 for share in shares.values())
