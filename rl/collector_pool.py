@@ -81,8 +81,7 @@ def _end_with_parent() -> None:
 def _drive(
     collector: DrivingCollector, channel: _Channel, connection: Connection, beat: Any
 ) -> None:
-    parent = multiprocessing.parent_process()
-    while not channel.stop.value and (parent is None or parent.is_alive()):
+    while not channel.stop.value:
         rollouts = collector.step(channel.frames_played.value)
         for rollout in rollouts:
             beat.value = -time.time()  # negative: waiting for the learner is not hanging

@@ -5,6 +5,7 @@ and how one that is gone is replaced.
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -27,7 +28,7 @@ HANG_S: Final = 120.0
 START_S: Final = 900.0
 """Seconds until the first step: the first start on a machine compiles the simulator."""
 DEATHS_IN_A_ROW: Final = 5
-"""Deaths of collectors without a rollout between them after which the run gives up."""
+"""Deaths in one collector's place, without a rollout of any between, that a run puts up with."""
 
 
 class CollectorError(RuntimeError):
@@ -116,28 +117,32 @@ class Restarts:
     def __init__(self, plans: list[CollectorPlan]) -> None:
         """Start with the collectors of `plans`, none of them lost."""
         self._plans = plans
-        self._deaths = 0
+        self._deaths: Counter[int] = Counter()
         self.replaced = 0
 
     def note_rollout(self) -> None:
         """A rollout came, so starting collectors is not in vain."""
-        self._deaths = 0
+        self._deaths.clear()
 
     def next_plan(self, index: int, reason: str) -> CollectorPlan:
         """The plan of a collector that takes the place of `index`: the same with a new seed.
+
+        Many may be lost at once, with a machine, so the deaths in each place count by themselves.
 
         Args:
             index: of the one that is lost.
             reason: how it was lost, for the log.
 
         Raises:
-            CollectorError: they were lost again and again, without a rollout between.
+            CollectorError: those in this place were lost again and again, without a rollout
+                between.
         """
         self.replaced += 1
-        self._deaths += 1
-        if self._deaths > DEATHS_IN_A_ROW:
+        self._deaths[index] += 1
+        if self._deaths[index] > DEATHS_IN_A_ROW:
+            deaths = self._deaths.total()
             raise CollectorError(
-                f"collectors died {self._deaths} times without driving a run (last: {reason}); "
+                f"collectors died {deaths} times without driving a run (last: {reason}); "
                 f"is there enough memory? performance.cars_per_collector lowers the need"
             )
         logger.warning("collector %d died (%s); starting another", index, reason)
