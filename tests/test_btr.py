@@ -123,7 +123,7 @@ def test_noisy_layers_draw_new_noise_for_each_update_and_learn_its_scale() -> No
     learner = learner_of("noisy")
     first = learner.online.A_head.first
     assert isinstance(first, NoisyLinear)
-    assert float(first.weight_sigma[0, 0]) == pytest.approx(0.7 / first.in_features**0.5)
+    assert first.weight_sigma[0, 0].item() == pytest.approx(0.7 / first.in_features**0.5)
     noise = first.noise_in.clone()
     sigma = first.weight_sigma.detach().clone()
     learner.step(make_batch(), learning_rate=1e-2)
