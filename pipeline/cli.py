@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from datasets.contract.errors import UserError
-from pipeline import data_commands, demo_command, evaluate_command, stage_commands
+from pipeline import (
+    data_commands,
+    demo_command,
+    evaluate_command,
+    probe_command,
+    stage_commands,
+)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -33,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     data_commands.add_parser(commands)
     stage_commands.add_parsers(commands)
     evaluate_command.add_parser(commands)
+    probe_command.add_parser(commands)
     return parser
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from datasets.contract.config import StrictModel
 from rl.network.config import NetworkConfig, PartConfig
@@ -39,7 +39,7 @@ class StageConfig(StrictModel):
     image_size: int | tuple[int, int] = Field(
         64, description="pixels: one side of a square, or [height, width]"
     )
-    n_stack: int = Field(1, ge=1, description="frames per observation")
+    n_stack: int = Field(1, ge=1, le=16, description="consecutive frames per observation")
 
     epochs: int = Field(50, ge=1, description="passes over the data, at most")
     max_minutes: float | None = Field(
@@ -102,13 +102,6 @@ class StageConfig(StrictModel):
         """Passes of each process whose gradients make one optimiser step."""
         return self.batch_size // (self.frames_per_pass * self.world_size)
 
-    @field_validator("n_stack")
-    @classmethod
-    def _check_stack(cls, n_stack: int) -> int:
-        if n_stack != 1:
-            raise ValueError("only 1 frame per observation is supported")
-        return n_stack
-
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
         if self.batch_size % (self.frames_per_pass * self.world_size):
@@ -121,21 +114,27 @@ class StageConfig(StrictModel):
 
 
 def network_of(stage: StageConfig, network: NetworkConfig) -> NetworkConfig:
-    """The `nn` section with the stage's image size and number of frames."""
-    values = network.model_dump() | {"image_size": stage.image_size, "n_stack": stage.n_stack}
+    """The `nn` section with the stage's image size."""
+    values = network.model_dump() | {"image_size": stage.image_size}
     return NetworkConfig.model_validate(values)
 
 
 def check_image_size(stage: StageConfig, network: NetworkConfig) -> None:
-    """Refuse an `nn` section that says another image size than the stage.
+    """Refuse an `nn` section that says another image size than the stage, or several frames.
 
     Raises:
         ValueError: it does.
     """
-    for key in ("image_size", "n_stack"):
-        here, there = getattr(stage, key), getattr(network, key)
-        if key in network.model_fields_set and here != there:
-            raise ValueError(f"{key} is {here}, but nn.{key} is {there}; set {key} alone")
+    here, there = stage.image_size, network.image_size
+    if "image_size" in network.model_fields_set and here != there:
+        raise ValueError(
+            f"image_size is {here}, but nn.image_size is {there}; set image_size alone"
+        )
+    if network.n_stack != 1:
+        raise ValueError(
+            f"nn.n_stack is {network.n_stack}, but stage 3 shows its network one frame; "
+            "set n_stack alone"
+        )
 
 
 _PART_KEYS = {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from datasets.contract.config import changed_keys, dump_config
 from datasets.contract.errors import UserError
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 BUDGET_KEYS = frozenset({"epochs", "max_minutes", "early_stopping", "patience_epochs", "min_delta"})
 """A finished run goes on when one of these is changed."""
 FREE_KEYS = BUDGET_KEYS | {
+    "probe",
     "output_dir",
     "overwrite",
     "skip_bad_shards",  # the identity of the data tells which were read
@@ -182,7 +184,7 @@ def _check_same(
     config: StageConfig,
     inputs: Mapping[str, Any],
 ) -> None:
-    current = _values(config)
+    current, previous = _values(config), _with_defaults(config, previous)
     differences = [
         f"{key}: {_lookup(previous, key)!r} there, {_lookup(current, key)!r} now"
         for key in changed_keys(previous, current)
@@ -198,6 +200,19 @@ def _check_same(
             f"{folder.root}: the run there was made otherwise ({'; '.join(differences)}); choose "
             f"another name with --set run_name=NAME, or start it again with --set overwrite=true"
         )
+
+
+def _with_defaults(config: BaseModel, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the keys that are newer than the run, at their defaults."""
+    filled, model = dict(previous), type(config)
+    for key, field in model.model_fields.items():
+        section = getattr(config, key)
+        if key not in filled and not field.is_required():
+            default = model.model_construct(**{key: field.get_default(call_default_factory=True)})
+            filled |= default.model_dump(mode="json", include={key})
+        elif isinstance(section, BaseModel) and isinstance(filled.get(key), Mapping):
+            filled[key] = _with_defaults(section, filled[key])
+    return filled
 
 
 def _lookup(values: Mapping[str, Any], dotted: str) -> Any:

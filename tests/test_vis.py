@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from datasets.contract.config import load_config
 from datasets.contract.csv_log import read_csv
@@ -32,8 +33,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shipped_configs_build(path: Path) -> None:
     config = load_config(VisConfig, path)
     module = VisModule(config)
-    frames = torch.zeros(2, 1, *config.network.image_hw, dtype=torch.uint8)
-    assert module.reconstruct(frames).shape == frames.shape
+    frames = torch.randint(0, 256, (2, 1, *config.network.image_hw), dtype=torch.uint8)
+    assert torch.isfinite(module.batch_loss({"frames": frames}))
 
 
 def test_a_run_writes_everything_and_learns(dataset: Path, tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ def test_a_run_writes_everything_and_learns(dataset: Path, tmp_path: Path) -> No
     for name in ("encoder.pt", "pretrain_meta.json", "metrics.csv", "config_snapshot.yaml"):
         assert (folder / name).is_file()
     assert (folder / "reconstructions.png").is_file()
+    assert (folder / "neighbours.png").is_file()
     assert list((folder / "tensorboard").glob("events*"))
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
@@ -216,3 +218,39 @@ def test_thin_lines_weigh_more_than_flat_ground() -> None:
     error[..., 4] = 0.5
     plain = weighted_mse(frames + error, frames, torch.ones_like(frames))
     assert weighted_mse(frames + error, frames, weights) > 1.9 * plain
+
+
+def test_a_variational_run_shows_what_its_code_means(dataset: Path, tmp_path: Path) -> None:
+    folder = run(vis_config(dataset, tmp_path, task="vae", latent_dimension=5, epochs=1))
+    assert {path.name for path in folder.glob("*.png")} == {
+        "reconstructions.png",
+        "traversals.png",
+        "neighbours.png",
+    }
+
+
+def test_a_code_is_painted_as_its_frame_is(dataset: Path, tmp_path: Path) -> None:
+    module = VisModule(vis_config(dataset, tmp_path, task="vae", latent_dimension=5)).eval()
+    assert module.code is not None
+    frames = torch.randint(0, 256, (3, 1, SIDE, SIDE), dtype=torch.uint8)
+    mean, _ = module.code.encode(module.features(frames))
+    assert mean.shape == (3, 5)
+    assert torch.equal(module.decode(mean), module.reconstruct(frames))
+
+
+def test_a_run_that_is_older_than_a_key_is_found_as_finished(dataset: Path, tmp_path: Path) -> None:
+    config = vis_config(dataset, tmp_path, epochs=1)
+    snapshot = run(config) / "config_snapshot.yaml"
+    values = yaml.safe_load(snapshot.read_text())
+    del values["simclr"], values["stack_mode"]
+    snapshot.write_text(yaml.safe_dump(values))
+    run(config)
+    with pytest.raises(UserError, match="stack_mode: 'concat' there, 'channel' now"):
+        run(config.model_copy(update={"stack_mode": "channel"}))
+
+
+def test_a_run_without_a_probe_measures_none(dataset: Path, tmp_path: Path) -> None:
+    folder = run(vis_config(dataset, tmp_path, epochs=1, probe=False))
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert not [name for name in meta.metrics if "probe" in name]

@@ -100,6 +100,8 @@ class BCConfig(StageConfig):
         check_image_size(self, self.nn)
         problems = [*self._mode_problems(), *self._offset_problems()]
         problems += part_problems(self.nn, "; here freeze_encoder keeps the encoder as it starts")
+        if self.n_stack != 1:
+            problems.append(f"n_stack is {self.n_stack}: bc and rl see one frame; only vis stacks")
         if self.n_actions != N_ACTIONS:
             problems.append(f"n_actions is {self.n_actions}; the network has {N_ACTIONS} actions")
         if not self.nn.use_image_head and (self.encoder_init_path or self.bc_mode == "backbone"):

@@ -61,12 +61,20 @@ class GaussianCode(nn.Module):
         Returns: (B, D) features for the decoder, and the (B,) divergence from the standard normal
             in nats (arXiv:1312.6114, appendix B).
         """
-        mean, log_variance = self.mean_and_log_variance(features).float().chunk(2, dim=1)
-        log_variance = log_variance.clamp(-10.0, 10.0)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1)
+        mean, log_variance = self.encode(features)
         noise = torch.randn_like(mean) if self.training else torch.zeros_like(mean)
         code = mean + noise * (0.5 * log_variance).exp()
-        return self.expand(code), divergence
+        return self.expand(code), divergences(mean, log_variance).sum(dim=1)
+
+    def encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, D) features to the code's (B, L) mean and logarithm of its variance, float32."""
+        mean, log_variance = self.mean_and_log_variance(features).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(-10.0, 10.0)
+
+
+def divergences(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Divergence of each number of a code from the standard normal, (B, L), in nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
 
 
 def contrast_weights(frames: Tensor, edge_weight: float) -> Tensor:

@@ -9,6 +9,8 @@ from datasets.batches import Batch
 from pretrain.hardware import StageModule
 from pretrain.vis.autoencoder import Decoder, GaussianCode, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
+from pretrain.vis.simclr import Projection, Views, nt_xent, partner_accuracy
+from pretrain.vis.stacking import merge_stack
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.transfer.artifacts import Tensors, fold_unit_range, module_tensors
 
@@ -19,7 +21,9 @@ GRAY_SPAN_01 = 0.5
 
 
 class VisModule(StageModule):
-    """Trains the network's image encoder by reconstruction.
+    """Trains the network's image encoder by reconstruction, or by telling frames apart.
+
+    Observations have C = n_stack frames.
 
     Args:
         config: of the stage.
@@ -30,13 +34,23 @@ class VisModule(StageModule):
         self.save_hyperparameters({"config": config.model_dump(mode="json")})
         self.config = config
         network = config.network
-        self.img_head = ImageHead(network.vis.cnn, network.image_hw, network.n_stack)
+        self.img_head = ImageHead(network.vis.cnn, network.image_hw, config.input_channels)
         if config.image_normalization == "01":
             _start_on_unit_range(self.img_head)
-        self.decoder = Decoder(self.img_head.out_features, network.image_hw, network.n_stack)
+        n_features = self.img_head.out_features * (config.n_stack // config.input_channels)
+        self.decoder: Decoder | None = None
         self.code: GaussianCode | None = None
+        self.projection: Projection | None = None
+        if config.task == "simclr":
+            views = config.simclr
+            self.projection = Projection(
+                n_features, views.projection_hidden, views.projection_dimension
+            )
+            self.views = Views(views, network.image_hw)
+        else:
+            self.decoder = Decoder(n_features, network.image_hw, config.n_stack)
         if config.task == "vae":
-            self.code = GaussianCode(self.img_head.out_features, config.latent_dimension)
+            self.code = GaussianCode(n_features, config.latent_dimension)
 
     def scaled(self, frames: Tensor) -> Tensor:
         """Scale (B, C, H, W) uint8 frames to what this run's encoder sees."""
@@ -46,16 +60,31 @@ class VisModule(StageModule):
 
     @torch.no_grad()
     def start_from(self, frames: Tensor) -> None:
-        """Let the decoder start with the mean of (B, C, H, W) uint8 frames as its background."""
-        self.decoder.background.copy_(self.scaled(frames).mean(dim=0))
+        """Let a decoder start with the mean of (B, C, H, W) uint8 frames as its background."""
+        if self.decoder is not None:
+            self.decoder.background.copy_(self.scaled(frames).mean(dim=0))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Encode (B, C, H, W) uint8 frames: (B, D), those of each frame one after another."""
+        scaled = self.scaled(frames)
+        batch, channels = len(scaled), self.config.input_channels
+        encoded: Tensor = self.img_head(scaled.reshape(-1, channels, *scaled.shape[-2:]))
+        return encoded.reshape(batch, -1)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Paint (B, C, H, W) uint8 frames again, as uint8."""
-        painted = self._paint(self.scaled(frames))[0]
-        if self.config.image_normalization == "01":
-            gray = painted * 255.0
-        else:
-            gray = painted * 128.0 + 128.0
+        return self.to_gray(self._paint(self.features(frames))[0])
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Paint the frames of (B, L) codes of a variational autoencoder, (B, C, H, W) uint8."""
+        assert self.code is not None
+        assert self.decoder is not None
+        return self.to_gray(self.decoder(self.code.expand(code)).float())
+
+    def to_gray(self, painted: Tensor) -> Tensor:
+        """Bring frames on this run's scale back to uint8."""
+        unit = self.config.image_normalization == "01"
+        gray = painted * 255.0 if unit else painted * 128.0 + 128.0
         return gray.round().clamp(0, 255).to(torch.uint8)
 
     def batch_loss(self, batch: Batch) -> Tensor:
@@ -69,8 +98,12 @@ class VisModule(StageModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the losses of one held-out batch."""
-        self._log("val", self._losses(batch["frames"])[1], len(batch["frames"]))
+        """Log the losses of one held-out batch, on the same views in every epoch."""
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(batch_idx)
+            parts = self._losses(batch["frames"])[1]
+        self._log("val", parts, len(batch["frames"]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over everything; the rate is set by the run's budget."""
@@ -82,12 +115,14 @@ class VisModule(StageModule):
         )
 
     def encoder_tensors(self) -> Tensors:
-        """The encoder for frames as (x - 128) / 128, under the network's names."""
+        """The encoder of one frame as (x - 128) / 128, under the network's names."""
         tensors = module_tensors(self.img_head, "img_head")
-        return fold_unit_range(tensors) if self.config.image_normalization == "01" else tensors
+        if self.config.image_normalization == "01":
+            tensors = fold_unit_range(tensors)
+        return merge_stack(tensors) if self.config.input_channels > 1 else tensors
 
-    def _paint(self, scaled: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = self.img_head(scaled)
+    def _paint(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        assert self.decoder is not None
         divergence = None
         if self.code is not None:
             features, divergence = self.code(features)
@@ -95,8 +130,10 @@ class VisModule(StageModule):
         return painted, divergence
 
     def _losses(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.projection is not None:
+            return self._contrastive_losses(frames, self.projection)
         scaled = self.scaled(frames)
-        painted, divergence = self._paint(scaled)
+        painted, divergence = self._paint(self.features(frames))
         # Errors are taken in units of (x - 128) / 128, whatever the encoder sees.
         unit = GRAY_SPAN_01 if self.config.image_normalization == "01" else 1.0
         scaled, painted = scaled / unit, painted / unit
@@ -109,6 +146,15 @@ class VisModule(StageModule):
             parts["kl"] = divergence.mean()
             loss = loss + self.config.kl_weight * divergence.mean()
         return loss, {"loss": loss.detach(), **parts}
+
+    def _contrastive_losses(
+        self, frames: Tensor, projection: Projection
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        views = torch.cat([self.views(frames), self.views(frames)])
+        first, second = projection(self.features(views)).chunk(2)
+        loss = nt_xent(first, second, self.config.simclr.temperature)
+        found = partner_accuracy(first.detach(), second.detach())
+        return loss, {"loss": loss.detach(), "partner_acc": found}
 
     def _log(self, part: str, values: dict[str, Any], size: int) -> None:
         self.log_dict(

@@ -1,12 +1,9 @@
 """Stage 1: train the visual encoder and write it for the stages that follow."""
 
+import dataclasses
 import logging
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
 from datasets.modules import FramesModule
 from pretrain.hardware import seed_everything
@@ -14,13 +11,15 @@ from pretrain.run_folder import OpenedRun, open_run
 from pretrain.training import FitResult, fit, report_finished
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
-from pretrain.vis.pictures import save_reconstructions
-from rl.transfer.artifacts import ENCODER_FILE, save_artifacts
+from pretrain.vis.probe import ProbeFrames, Scores, encoder_of, probe_encoders
+from pretrain.vis.showing import observations, save_pictures, some_frames
+from rl.devices import resolve_device
+from rl.transfer.artifacts import ENCODER_FILE, Tensors, save_artifacts
 
 logger = logging.getLogger(__name__)
 
-PICTURED_FRAMES = 16
 BACKGROUND_FRAMES = 512
+OWN = "this encoder"
 
 
 def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
@@ -45,6 +44,7 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
         skip_bad_shards=config.skip_bad_shards,
         split_by=config.split_by,
         seed=config.seed,
+        n_stack=config.n_stack,
     )
     data.setup()
     inputs = {"dataset": data.file.identity()}
@@ -54,7 +54,8 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
             return opened.folder.root
         module = VisModule(config)
         if opened.checkpoint is None:
-            module.start_from(_some_frames(data, "train", BACKGROUND_FRAMES))
+            chosen = some_frames(data, BACKGROUND_FRAMES, held_out=False)
+            module.start_from(observations(data, chosen))
         result = fit(config, opened, module, data, max_minutes=max_minutes)
         if result is not None:
             _save(config, opened, module, data, result)
@@ -69,32 +70,37 @@ def _save(
     result: FitResult,
 ) -> None:
     root = opened.folder.root
+    notes: dict[str, Any] = {"task": config.task, **result.notes()}
+    if config.n_stack > 1:
+        notes |= {"n_stack": config.n_stack, "stack_mode": config.stack_mode}
+    tensors = module.encoder_tensors()
+    metrics = dict(result.metrics)
+    if config.probe:
+        scores = _probe(config, tensors, data)
+        metrics |= {f"val_probe_{name}_r2": r2 for name, r2 in scores.pop(OWN, {}).items()}
+        notes["probe_baselines"] = scores
     save_artifacts(
         root,
-        {ENCODER_FILE: module.encoder_tensors()},
+        {ENCODER_FILE: tensors},
         stage="vis",
         run_name=config.run_name,
         network=config.network,
         dataset=data.describe(),
-        metrics=result.metrics,
+        metrics=metrics,
         seconds=result.seconds,
-        extra={"task": config.task, **result.notes()},
+        extra=notes,
     )
-    _save_picture(root / "reconstructions.png", module, data)
-    logger.info("%s: %s", root / ENCODER_FILE, result.summary("val_mse"))
+    save_pictures(root, module, data)
+    shown = ("val_mse", "val_partner_acc", *(name for name in metrics if "probe" in name))
+    result = dataclasses.replace(result, metrics=metrics)
+    logger.info("%s: %s", root / ENCODER_FILE, result.summary(*shown))
 
 
-def _save_picture(path: Path, module: VisModule, data: FramesModule) -> None:
-    originals = _some_frames(data, "val" if len(data.split.val) else "train", PICTURED_FRAMES)
-    module.eval()
-    with torch.no_grad():
-        painted = module.reconstruct(originals)
-    save_reconstructions(path, originals.squeeze(1).numpy(), painted.squeeze(1).numpy())
-
-
-def _some_frames(data: FramesModule, part: Literal["train", "val"], count: int) -> Tensor:
-    """Frames of a part, (count, 1, H, W) uint8, evenly spaced."""
-    frames = data.frames_of(part)
-    chosen = frames[np.linspace(0, len(frames) - 1, count).astype(np.int64)]
-    found = np.concatenate([data.file.read("frames", int(index), 1) for index in chosen])
-    return torch.from_numpy(found).unsqueeze(1)
+def _probe(config: VisConfig, tensors: Tensors, data: FramesModule) -> dict[str, Scores]:
+    """Scores of the written encoder and of what it is compared with; none without held-out data."""
+    if len(data.split.val) == 0 or len(data.split.train) < 2:
+        return {}
+    device = resolve_device("cpu" if config.accelerator == "cpu" else "auto")
+    head = encoder_of(config.network, tensors)
+    frames = ProbeFrames.of(data.file, data.split)
+    return probe_encoders({OWN: (config.network, head)}, frames, device)

@@ -1,0 +1,225 @@
+"""What a linear map finds in an encoder's features: speed, and how the road bends ahead.
+
+Encoders can be ranked by it in seconds, before a policy is trained on them.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from rich.progress import Progress
+from torch import Tensor
+
+from datasets.contract.errors import UserError
+from datasets.contract.floats import N_FLOATS, N_WAYPOINTS, VELOCITY, WAYPOINTS
+from datasets.reader import ReplayFile
+from datasets.split import Split
+from datasets.windows import read_stacks
+from pretrain.vis.ridge import Moments, held_out_r2
+from rl.network.config import NetworkConfig
+from rl.network.encoders import ImageHead, normalise_frames
+
+TARGETS: Final = ("speed", "curvature_40m", "curvature_80m")
+WAYPOINT_SPACING_M: Final = 10.0
+TRAIN_FRAMES: Final = 10_000
+VAL_FRAMES: Final = 5_000
+PASS_FRAMES: Final = 512
+CHOOSING_SHARE: Final = 5
+"""Every fifth training replay chooses the penalty."""
+PIXELS_SIDE: Final = 16
+RANDOM_ENCODER: Final = "random encoder"
+PIXELS: Final = f"pixels {PIXELS_SIDE}x{PIXELS_SIDE}"
+
+Featuriser = Callable[[Tensor], Tensor]
+"""Maps (B, 1, H, W) uint8 frames to (B, D) features."""
+Scores = dict[str, float]
+"""R2 on held-out frames by target; NaN where the target does not vary."""
+
+
+def probe_targets(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """What is to be found, from raw float features.
+
+    Args:
+        floats: (n, 184).
+
+    Returns:
+        (n, 3): speed forward in m/s; then the mean signed curvature of the line over the next 40 m
+        and 80 m in rad/m, positive to the left: how its direction changes in the car's plane.
+    """
+    points = floats[:, WAYPOINTS].reshape(-1, N_WAYPOINTS, 3).astype(np.float64)
+    steps = np.diff(points, axis=1)
+    direction = np.unwrap(np.arctan2(steps[..., 0], steps[..., 2]), axis=1)
+    curvatures = [
+        (direction[:, last] - direction[:, 0]) / (last * WAYPOINT_SPACING_M) for last in (3, 7)
+    ]
+    speed = floats[:, VELOCITY.stop - 1].astype(np.float64)
+    return np.stack([speed, *curvatures], axis=1)
+
+
+@dataclass(frozen=True)
+class ProbeFrames:
+    """Which frames a probe is fitted to, chosen and judged by: whole replays each.
+
+    Attributes:
+        file: the dataset.
+        parts: indices of the frames, ascending, under "fit", "choose" and "val".
+    """
+
+    file: ReplayFile
+    parts: Mapping[str, npt.NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, file: ReplayFile, split: Split) -> "ProbeFrames":
+        """Evenly spaced frames of a split's training and validation replays.
+
+        Raises:
+            UserError: too few replays.
+        """
+        if len(split.train) < 2 or len(split.val) == 0:
+            raise UserError(
+                f"{file.path}: a probe needs two replays to train on and one held out; "
+                "record more or raise val_fraction"
+            )
+        share = min(CHOOSING_SHARE, len(split.train))
+        choosing = np.arange(len(split.train)) % share == share - 1
+        return cls(
+            file,
+            {
+                "fit": _frames_of(file, split.train[~choosing], TRAIN_FRAMES),
+                "choose": _frames_of(file, split.train[choosing], TRAIN_FRAMES // share),
+                "val": _frames_of(file, split.val, VAL_FRAMES),
+            },
+        )
+
+    @property
+    def count(self) -> int:
+        """Frames in all."""
+        return sum(len(frames) for frames in self.parts.values())
+
+    def batches(self) -> Iterator[tuple[str, Tensor, npt.NDArray[np.float64]]]:
+        """The part, (B, 1, H, W) uint8 frames and (B, T) targets of one pass after another."""
+        for part, frames in self.parts.items():
+            for start in range(0, len(frames), PASS_FRAMES):
+                chosen = frames[start : start + PASS_FRAMES]
+                floats = np.empty((len(chosen), N_FLOATS), dtype=np.float32)
+                for row, frame in enumerate(chosen.tolist()):
+                    self.file.read_into("floats", frame, floats[row : row + 1])
+                pictures = torch.from_numpy(read_stacks(self.file, chosen, 1))
+                yield part, pictures, probe_targets(floats)
+
+
+def probe(
+    featuriser: Featuriser, frames: ProbeFrames, on_frames: Callable[[int], object] = lambda _: None
+) -> Scores:
+    """R2 of ridge regression from frozen features, on held-out replays.
+
+    Args:
+        featuriser: gives the features.
+        frames: to fit, choose and judge by.
+        on_frames: called with the number of frames of each pass, for a progress bar.
+    """
+    moments: dict[str, Moments] = {}
+    with torch.inference_mode():
+        for part, pictures, targets in frames.batches():
+            features = featuriser(pictures).float().cpu().numpy()
+            if part not in moments:
+                moments[part] = Moments.empty(features.shape[1], len(TARGETS))
+            moments[part].add(features, targets)
+            on_frames(len(pictures))
+    scores = held_out_r2(moments["fit"], moments["choose"], moments["val"])
+    return dict(zip(TARGETS, scores.tolist(), strict=True))
+
+
+def probe_encoders(
+    encoders: Mapping[str, tuple[NetworkConfig, ImageHead]],
+    frames: ProbeFrames,
+    device: torch.device,
+) -> dict[str, Scores]:
+    """Probe encoders, an untrained one of each architecture, and the pixels themselves.
+
+    Args:
+        encoders: name -> the network that it belongs to, and the encoder.
+        frames: to fit, choose and judge by.
+        device: to encode on.
+
+    Raises:
+        UserError: an encoder is for frames of another size.
+    """
+    for name, (network, _) in encoders.items():
+        if network.image_hw != frames.file.image_size:
+            raise UserError(
+                f"{name}: is for frames of {_by(network.image_hw)} pixels, {frames.file.path} has "
+                f"{_by(frames.file.image_size)}"
+            )
+    featurisers = {name: _features(head, device) for name, (_, head) in encoders.items()}
+    featurisers |= _random_encoders([network for network, _ in encoders.values()], device)
+    featurisers[PIXELS] = _small_pixels
+    shown = sys.stderr.isatty()
+    with Progress(disable=not shown, transient=True) as progress:
+        bar = progress.add_task("probing", total=len(featurisers) * frames.count)
+        return {
+            name: probe(featuriser, frames, lambda count: progress.advance(bar, count))
+            for name, featuriser in featurisers.items()
+        }
+
+
+def encoder_of(network: NetworkConfig, tensors: Mapping[str, Tensor]) -> ImageHead:
+    """The image encoder that tensors, by full name, are of.
+
+    Raises:
+        UserError: they are not those of this network's encoder.
+    """
+    head = ImageHead(network.vis.cnn, network.image_hw)
+    prefix = "img_head."
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if not own:
+        raise UserError("it holds no image encoder (no img_head)")
+    try:
+        head.load_state_dict(own)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"its img_head is not that of its network: {first}") from error
+    return head
+
+
+def _features(head: ImageHead, device: torch.device) -> Featuriser:
+    head = head.to(device).eval()
+    return lambda frames: head(normalise_frames(frames.to(device)))
+
+
+def _random_encoders(networks: list[NetworkConfig], device: torch.device) -> dict[str, Featuriser]:
+    """An untrained encoder of each architecture, the same one in every call."""
+    distinct = {str(network.architecture()["cnn"]): network for network in networks}
+    found: dict[str, Featuriser] = {}
+    for network in distinct.values():
+        cnn = network.vis.cnn
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            head = ImageHead(cnn, network.image_hw)
+        shape = f" {cnn.arch} {'-'.join(map(str, cnn.resolved_channels))}"
+        found[RANDOM_ENCODER + (shape if len(distinct) > 1 else "")] = _features(head, device)
+    return found
+
+
+def _small_pixels(frames: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(frames.float() / 255.0, PIXELS_SIDE).flatten(1)
+
+
+def _frames_of(
+    file: ReplayFile, replays: npt.NDArray[np.int64], at_most: int
+) -> npt.NDArray[np.int64]:
+    """Evenly spaced frames of some replays, ascending."""
+    chosen = np.zeros(file.n_replays, dtype=np.bool_)
+    chosen[replays] = True
+    frames = np.flatnonzero(chosen[file.replay_of_frame])
+    count = min(len(frames), at_most)
+    return frames[np.linspace(0, len(frames) - 1, count).astype(np.int64)]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
