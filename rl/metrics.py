@@ -1,4 +1,4 @@
-"""Where numbers go: TensorBoard under the experiments' tags, and `metrics.csv`."""
+"""TensorBoard's log folders, numbers collected between two reports, and their quantiles."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class TensorBoardLog:
         return self._start_frames + 1 if self._start_frames else 0
 
 
-class IntervalMeans:
+class IntervalValues:
     """Collects numbers between two reports."""
 
     def __init__(self) -> None:

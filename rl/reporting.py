@@ -14,7 +14,7 @@ from rl.best_runs import run_of_rollout, save_best_run
 from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
 from rl.interval_tags import state_tags, update_tags
 from rl.learner import LearnerStats
-from rl.metrics import IntervalMeans, TensorBoardLog
+from rl.metrics import IntervalValues, TensorBoardLog
 from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration
 from rl.reference_times import reference_times
@@ -49,7 +49,7 @@ class Reporter:
         self._metrics, self._evaluations = CsvLog(folder.metrics), CsvLog(folder.evaluations)
         for log in (self._metrics, self._evaluations):
             log.drop_after("frames", run.frames)
-        self._means, self._layers = IntervalMeans(), IntervalMeans()
+        self._values, self._layers = IntervalValues(), IntervalValues()
         self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
         self._times, self._ages = TimesSummary(), PolicyAges(run.grad_steps)
         self._courses = {name: _course(run, name) for name in run.tracks}
@@ -76,7 +76,7 @@ class Reporter:
         means = {f"{kind}_finish_rate": float(rollout.finished), "policy_age_grad_steps": age}
         if rollout.finished:
             means[f"{kind}_mean_ms"] = rollout.race_time_ms
-        self._means.add({name: float(value) for name, value in means.items()})
+        self._values.add({name: float(value) for name, value in means.items()})
         self._latest["collectors_replaced"] = float(replaced)
         start_noise = run.cfg.environment.start_noise
         if is_best and rollout.finished:
@@ -94,7 +94,7 @@ class Reporter:
     def update(self, stats: LearnerStats, *, seconds: float = 0.0, test: bool = False) -> None:
         """Note an update and how long it took, or the loss of a test batch."""
         if test:
-            self._means.add({"loss_test": stats.loss})
+            self._values.add({"loss_test": stats.loss})
             return
         if stats.skipped:
             return
@@ -111,7 +111,7 @@ class Reporter:
             "mean_abs_munchausen": stats.mean_abs_munchausen,
         }
         values |= {f"quantile_std_{a}": float(std) for a, std in enumerate(stats.quantile_std)}
-        self._means.add(values)
+        self._values.add(values)
 
     def spent(self, activity: str, seconds: float) -> None:
         """Note how the learner's time was spent: waiting_for_workers, training or testing."""
@@ -170,7 +170,7 @@ class Reporter:
         """Write the interval's numbers to every place."""
         run, now = self._run, time.monotonic()
         elapsed = max(now - self._last_report, 1e-9)
-        taken = self._means.take()
+        taken = self._values.take()
         means = {name: float(np.mean(values)) for name, values in taken.items()}
         speeds = {
             "frames_per_s": (run.frames - self._frames_then) / elapsed,

@@ -127,9 +127,9 @@ def _train(
         pretrained = finish_calibration(run, called_off)
     else:
         pretrained = start_weights(run, pretrain, called_off)
-    dump_config(run.cfg, folder.config)
     source = build_source(run)
     try:
+        dump_config(run.cfg, folder.config)  # not before: a refused start leaves no run
         with ProgressLine() as progress:
             reporter = Reporter(run, progress, resumed=resumed)
             loop = TrainingLoop(run, source, reporter, limits, stop)

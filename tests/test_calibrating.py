@@ -74,6 +74,14 @@ def test_a_refused_start_leaves_no_folder(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
+def test_collectors_that_cannot_be_had_leave_no_folder(tmp_path: Path) -> None:
+    """Ray is not installed, or nothing answers at this port."""
+    nowhere = {"collector_backend": "ray", "ray_address": "127.0.0.1:1", "device": "cpu"}
+    with pytest.raises(UserError, match=r"performance\.(collector_backend|ray_address)"):
+        train(tiny_config(tmp_path, performance=nowhere), max_grad_steps=1)
+    assert not (tmp_path / "rl" / "tiny").exists()
+
+
 def test_bar_appears_for_long_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown() -> str:
         console = Console(file=io.StringIO(), force_terminal=True, width=90)

@@ -81,7 +81,7 @@ def test_rl_from_a_policy_without_metadata(tmp_path: Path, capsys: Capture, scal
     assert report["legacy_input"] == scale
 
 
-def test_resume_continues_with_the_runs_own_configuration(tmp_path: Path) -> None:
+def test_resume_takes_the_runs_own_configuration_or_the_one_that_is_named(tmp_path: Path) -> None:
     dump_config(tiny_config(tmp_path), tmp_path / "rl.yaml")
     run = tmp_path / "rl" / "tiny"
     assert main(["rl", "--config", str(tmp_path / "rl.yaml"), "--max-grad-steps", "2"]) == 0
@@ -92,6 +92,11 @@ def test_resume_continues_with_the_runs_own_configuration(tmp_path: Path) -> Non
     assert snapshot == tiny_config(tmp_path, batch_size=9)
     stats = json.loads((run / "accumulated_stats.json").read_text())
     assert stats["cumul_number_batches_done"] == 3
+    other = tiny_config(tmp_path, batch_size=7)
+    dump_config(other, tmp_path / "other.yaml")
+    resumed = ["rl", "--resume", str(run), "--config", str(tmp_path / "other.yaml")]
+    assert main([*resumed, "--max-grad-steps", "4"]) == 0
+    assert load_config(RLConfig, run / "config_snapshot.yaml") == other
 
 
 def test_the_demo_moves_only_demos_out_of_its_way(tmp_path: Path) -> None:

@@ -106,37 +106,6 @@ def test_early_stop_and_frame_limit(tmp_path: Path) -> None:
     assert 50 <= limited.frames < 400
 
 
-def test_frozen_part_stays_and_the_rest_learns(tmp_path: Path) -> None:
-    nn = tiny_network().model_dump()
-    nn["vis"]["freeze"] = True
-    cfg = tiny_config(tmp_path, nn=nn)
-    train(cfg, max_grad_steps=5)
-    run = tmp_path / "rl" / "tiny"
-    before = _weights(run)
-    thawed = tiny_network().model_dump()
-    train(tiny_config(tmp_path, nn=thawed), resume=run, max_grad_steps=9)
-    after = _weights(run)
-    fresh = IQN(tiny_network()).state_dict()
-    assert before.keys() == after.keys() == fresh.keys()
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert "img_head" in moved
-    steps = _learner(run)["optimizer"]
-    assert float(steps["img_head.0.weight"]["step"]) == 4
-    assert float(steps["A_head.0.weight"]["step"]) == 9  # its moments were kept
-
-
-def _learner(run: Path) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
-    newest = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
-    state: dict[str, dict[str, dict[str, torch.Tensor]]] = torch.load(
-        newest / "learner.pt", weights_only=True
-    )
-    return state
-
-
-def _weights(run: Path) -> dict[str, torch.Tensor]:
-    return dict(_learner(run)["online"])  # type: ignore[arg-type]
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
