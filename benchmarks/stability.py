@@ -1,7 +1,7 @@
 """Is a recipe stable? Trains it on A01 with several seeds and watches every evaluation.
 
     uv run python -m benchmarks.stability --arm scratch --out docs/img/stability_scratch.png
-    uv run python -m benchmarks.stability --arm bc --pretrain output/ptretrain/bc/a01
+    uv run python -m benchmarks.stability --arm bc --pretrain output/ptretrain/bc/quick
 
 A seed is stable if, once three evaluations in a row finish at least 95 % of their starts, none of
 the next ten falls under 80 %. A seed ends when that is decided, or after 45 minutes. The same

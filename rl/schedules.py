@@ -51,11 +51,6 @@ def exponential(points: Points, step: float) -> float:
     return float(low * (high / low) ** share)
 
 
-def scaled(points: Sequence[tuple[float, Value]], speed: float) -> tuple[tuple[float, Value], ...]:
-    """The same schedule with every step multiplied by `speed`."""
-    return tuple((step * speed, value) for step, value in points)
-
-
 def _segment(points: Points, step: float) -> tuple[tuple[float, float], tuple[float, float], float]:
     """The points around `step` and how far between them it lies, in [0, 1]."""
     index = bisect.bisect_right([point[0] for point in points], step)
