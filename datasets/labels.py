@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import ACTION_FORWARD, ACTION_MS, TICK_MS
+from datasets.contract.actions import ACTION_FORWARD, ACTION_MS, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
 from datasets.reader import ReplayFile
 
@@ -54,6 +54,14 @@ def frame_labels(
         (B, K) int64 action indices, `MASKED` outside the frame's replay.
     """
     return _frame_actions(file, file.label_actions, frames, offsets_ms)
+
+
+def count_labels(
+    file: ReplayFile, frames: npt.NDArray[np.integer], offset_ms: int
+) -> npt.NDArray[np.int64]:
+    """(12,) how often each action is the label of some frames at an offset."""
+    wanted = frame_labels(file, frames, [offset_ms])
+    return np.bincount(wanted[wanted != MASKED], minlength=N_ACTIONS).astype(np.int64)
 
 
 def _frame_actions(

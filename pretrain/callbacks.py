@@ -88,6 +88,11 @@ class Budget(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick(trainer)
 
+    def leave_out(self, seconds: float) -> None:
+        """Take the last `seconds` out of the run's training time; they still count for the call."""
+        self._last += seconds
+        self._call_s += seconds
+
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed_s": self.elapsed_s}
 
@@ -118,7 +123,7 @@ class Budget(L.Callback):
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Saves after each whole epoch.
+    """Saves after each whole epoch; with a metric, after those in which it was measured.
 
     An epoch that is cut in two leaves no trace in what a continued run starts from: its first part
     is saved only where the run has no weights yet that could be exported.
@@ -144,7 +149,8 @@ class EpochCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._budget.cut_inside and (self.monitor is None or self.best_model_path):
             return
-        super().on_train_epoch_end(trainer, pl_module)
+        if self.monitor is None or self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 class RandomState(L.Callback):

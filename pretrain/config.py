@@ -88,6 +88,16 @@ class StageConfig(StrictModel):
         return self.output_dir / self.run_name
 
     @property
+    def stopping_metric(self) -> str:
+        """What early stopping looks at; an accuracy is to rise, anything else to fall."""
+        return "val_loss" if self.val_fraction > 0 else "train_loss"
+
+    @property
+    def selecting_metric(self) -> str:
+        """What chooses the weights that are exported, in the same way."""
+        return "val_loss" if self.val_fraction > 0 else "train_loss"
+
+    @property
     def world_size(self) -> int:
         """Processes that train together."""
         return self.devices * self.num_nodes

@@ -5,10 +5,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -76,6 +76,7 @@ def fit(
     data: FramesModule,
     *,
     max_minutes: float | None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> FitResult | None:
     """Train until the budget is used up, and load the best weights into `module`.
 
@@ -85,6 +86,7 @@ def fit(
         module: on the CPU; logs `train_loss`, and `val_loss` when there is validation data.
         data: of the stage.
         max_minutes: limit of this call; the run can be continued after it.
+        callbacks: of the stage; they may log the metric that selects the weights.
 
     Returns:
         None in all processes but the first of a distributed run: nothing is left to do there.
@@ -95,11 +97,16 @@ def fit(
         KeyboardInterrupt: the user stopped it; the last whole epoch is saved.
     """
     data.setup("fit")
-    monitor = "val_loss" if config.val_fraction > 0 else "train_loss"
     budget = Budget(config, max_minutes, run.folder.last)
     early = EarlyStopping(
-        monitor, patience=config.patience_epochs, min_delta=config.min_delta, check_finite=True
+        config.stopping_metric,
+        mode=_mode(config.stopping_metric),
+        patience=config.patience_epochs,
+        min_delta=config.min_delta,
     )
+    stops = [early] if config.early_stopping else []
+    if not stops or "loss" not in config.stopping_metric:
+        stops.append(EarlyStopping("train_loss", patience=config.epochs))  # not finite: stops too
     threads = choose_threads(config, module, data)
     logger.info("%s: %d threads, %s", run.folder.root, threads, resolve_precision(config))
     same = SameOnAllRanks(
@@ -110,9 +117,9 @@ def fit(
         }
     )
     with _quiet_lightning():
-        trainer = _build_trainer(config, run, budget, early, monitor, same)
+        trainer = _build_trainer(config, run, budget, [same, *callbacks], stops)
         _run_trainer(trainer, module, data, run)
-    if early.stopping_reason_message and "not finite" in early.stopping_reason_message:
+    if any("not finite" in (stop.stopping_reason_message or "") for stop in stops):
         raise UserError(f"{run.folder.root}: the loss is no longer finite; lower lr and try again")
     if not trainer.is_global_zero:
         return None
@@ -151,19 +158,19 @@ def _build_trainer(
     config: StageConfig,
     run: OpenedRun,
     budget: Budget,
-    early: EarlyStopping,
-    monitor: str,
-    same: SameOnAllRanks,
+    first: Sequence[L.Callback],
+    stops: Sequence[L.Callback],
 ) -> L.Trainer:
     folder = run.folder
     bar = sys.stderr.isatty() and sys.stdout.isatty()
+    metric = config.selecting_metric
     callbacks: list[L.Callback] = [
-        same,
+        *first,
         budget,
         RandomState(config.seed),
         MetricsFile(folder.metrics, budget),
-        *([early] if config.early_stopping else []),
-        EpochCheckpoint(folder.checkpoints, "best", budget, monitor=monitor, mode="min"),
+        *stops,
+        EpochCheckpoint(folder.checkpoints, "best", budget, monitor=metric, mode=_mode(metric)),
         EpochCheckpoint(folder.checkpoints, "last", budget),
         *([RichProgressBar(leave=False)] if bar else []),
     ]
@@ -185,6 +192,10 @@ def _build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def _mode(metric: str) -> Literal["min", "max"]:
+    return "max" if "acc" in metric else "min"
 
 
 def _run_trainer(

@@ -50,9 +50,8 @@ def test_trainer_gets_devices_nodes_and_strategy(tmp_path: Path) -> None:
         config,
         run,
         Budget(config, None, run.folder.last),
-        EarlyStopping("val_loss"),
-        "val_loss",
-        SameOnAllRanks({}),
+        [SameOnAllRanks({})],
+        [EarlyStopping("val_loss")],
     )
     assert isinstance(trainer.strategy, DDPStrategy)
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)

@@ -40,6 +40,11 @@ class BCConfig(StageConfig):
     bc_time_offsets_ms: tuple[int, ...] = Field(
         (0,), min_length=1, description="ms from the frame to the actions to predict"
     )
+    next_tick: bool = Field(
+        False,
+        description="true | false: count each offset from the 10 ms tick after the frame's, so "
+        "that offset d is labelled with the action held at t + 10 ms + d",
+    )
     bc_offset_weights: tuple[float, ...] | None = Field(
         None, description=">= 0: weight of each offset's loss; null: 1 each"
     )
@@ -55,11 +60,38 @@ class BCConfig(StageConfig):
     previous_action_fill: Literal["forward", "zeros"] = Field(
         "forward", description="forward | zeros: what stands for hidden previous actions"
     )
+    class_weights: Literal["none", "inverse", "effective"] | tuple[float, ...] = Field(
+        "none",
+        description=f"none | inverse | effective | {N_ACTIONS} numbers >= 0: weight of each "
+        "action in the training loss, from how often it is the main offset's label",
+    )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="0 to 1: of the cross-entropy")
     value_loss_weight: float = Field(
         0.1, ge=0.0, description=">= 0: of the quantile regression of returns; 0 zeroes V_head"
     )
 
+    early_stopping_monitor: Literal["val_loss", "val_acc"] = Field(
+        "val_loss", description="val_loss | val_acc: what has to get better; val_acc: main offset"
+    )
+    select_checkpoint: Literal["val_loss", "val_acc", "driven"] = Field(
+        "val_loss", description="val_loss | val_acc | driven: what chooses the exported weights"
+    )
+    driven_validation_every_epochs: int = Field(
+        0, ge=0, description="epochs between driven validations; 0: none"
+    )
+    driven_validation_starts: int = Field(
+        16, ge=1, description="greedy runs of a driven validation on each track"
+    )
+    driven_validation_tracks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="tracks as in data drive; null: the data's built-in ones"
+    )
+    export_temperature: bool = Field(
+        False, description="true: divide A_head's output by the temperature fitted in validation"
+    )
+
+    init_from: Path | None = Field(
+        None, description="path of a bc run or iqn_bc.pt to start from, in place of an encoder"
+    )
     encoder_init_path: Path | None = Field(
         None, description="path of an encoder.pt to start from; null: random weights"
     )
@@ -86,6 +118,24 @@ class BCConfig(StageConfig):
         return self.bc_offset_weights
 
     @property
+    def label_offsets_ms(self) -> tuple[int, ...]:
+        """ms from the frame to the label of each offset."""
+        shift = TICK_MS if self.next_tick else 0
+        return tuple(offset + shift for offset in self.bc_time_offsets_ms)
+
+    @property
+    def stopping_metric(self) -> str:
+        """What early stopping looks at."""
+        return self.early_stopping_monitor if self.val_fraction > 0 else "train_loss"
+
+    @property
+    def selecting_metric(self) -> str:
+        """What chooses the exported weights."""
+        if self.select_checkpoint == "driven":
+            return "driven_rank"
+        return self.select_checkpoint if self.val_fraction > 0 else "train_loss"
+
+    @property
     def through_taus(self) -> bool:
         """Whether heads see features times the quantile embedding, as they do in RL."""
         return self.use_actions_head or self.use_full_iqn
@@ -99,6 +149,7 @@ class BCConfig(StageConfig):
     def _check(self) -> Self:
         check_image_size(self, self.nn)
         problems = [*self._mode_problems(), *self._offset_problems()]
+        problems += self._validation_problems()
         problems += part_problems(self.nn, "; here freeze_encoder keeps the encoder as it starts")
         if self.n_stack != 1:
             problems.append(f"n_stack is {self.n_stack}: bc and rl see one frame; only vis stacks")
@@ -123,8 +174,30 @@ class BCConfig(StageConfig):
             return ["use_full_iqn trains float_feature_extractor: it needs use_floats: true"]
         return []
 
+    def _validation_problems(self) -> list[str]:
+        problems = []
+        if isinstance(self.class_weights, tuple) and (
+            len(self.class_weights) != N_ACTIONS
+            or min(self.class_weights) < 0
+            or sum(self.class_weights) <= 0
+        ):
+            problems.append(f"class_weights needs {N_ACTIONS} numbers >= 0, and not all 0")
+        if self.select_checkpoint == "driven" and not self.driven_validation_every_epochs:
+            problems.append("select_checkpoint driven needs driven_validation_every_epochs")
+        if self.driven_validation_every_epochs and self.bc_mode == "backbone":
+            problems.append("bc_mode backbone has no policy for driven_validation_every_epochs")
+        for key in ("early_stopping_monitor", "select_checkpoint"):
+            if getattr(self, key) == "val_acc" and self.val_fraction == 0:
+                problems.append(f"{key} val_acc needs val_fraction above 0")
+        if self.export_temperature and (self.val_fraction == 0 or self.bc_mode == "backbone"):
+            problems.append("export_temperature needs val_fraction above 0 and a full_policy")
+        if self.init_from is not None and self.encoder_init_path is not None:
+            problems.append("init_from and encoder_init_path exclude each other: set one to null")
+        return problems
+
     def _offset_problems(self) -> list[str]:
         offsets, weights = self.bc_time_offsets_ms, self.offset_weights
+        earliest = min(self.label_offsets_ms)
         problems = []
         if len(weights) != len(offsets):
             problems.append(
@@ -136,9 +209,9 @@ class BCConfig(StageConfig):
             problems.append("bc_time_offsets_ms names an offset twice")
         if any(offset % TICK_MS for offset in offsets):
             problems.append(f"bc_time_offsets_ms must be multiples of {TICK_MS}")
-        if self.use_floats and min(offsets) < 0:
+        if self.use_floats and earliest < 0:
             problems.append(
-                f"offset {min(offsets)} ms lies before the frame, and the previous-action floats "
+                f"offset {earliest} ms lies before the frame, and the previous-action floats "
                 f"show that action; set use_floats: false or leave the offset out"
             )
         if self.bc_mode == "full_policy" and 0 not in offsets:

@@ -89,6 +89,18 @@ class OffsetPolicy(nn.Module):
         values: Tensor = self.network.V_head(inputs)
         return values.squeeze(-1)
 
+    @torch.no_grad()
+    def start_from_main_head(self) -> None:
+        """Give the other offsets' heads the weights of `A_head`: keys are held for a while."""
+        for head in self.offset_heads.values():
+            head.load_state_dict(self.network.A_head.state_dict())
+
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Make the main head's probabilities softer, or sharper below 1; actions stay."""
+        for parameter in self.network.A_head.last.parameters():
+            parameter.div_(temperature)
+
     def trained_modules(self, config: BCConfig) -> dict[str, nn.Module]:
         """The parts that this run trains, by the name that artifacts carry."""
         network = self.network

@@ -1,7 +1,10 @@
 """Losses and counts of behavioural cloning, as pure functions and one accumulator."""
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,20 +13,48 @@ from datasets.contract.actions import ACTION_NAMES, N_ACTIONS
 from datasets.labels import MASKED
 from rl.losses import quantile_huber_loss
 
+EFFECTIVE_BETA: Final = 0.9999
+"""Samples of an action overlap so much that 1 / (1 - beta) of them are all there is to learn."""
 
-def offset_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+
+def class_weights(
+    counts: npt.NDArray[np.int64], scheme: Literal["inverse", "effective"]
+) -> npt.NDArray[np.float32]:
+    """Weights of the actions, whose mean over the samples is 1.
+
+    Args:
+        counts: (A,) samples of each action.
+        scheme: inverse: 1 / n; effective: 1 / (1 - beta^n) (arXiv:1901.05555, eq. 2), which does
+            not raise rare actions without limit.
+
+    Returns: (A,) float32; 1 for an action that never occurs.
+    """
+    n = np.maximum(counts, 1).astype(np.float64)
+    raw = 1.0 / (n if scheme == "inverse" else -np.expm1(n * np.log(EFFECTIVE_BETA)))
+    weights = raw * counts.sum() / max(float((raw * counts).sum()), 1e-12)
+    return np.where(counts > 0, weights, 1.0).astype(np.float32)
+
+
+def offset_losses(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of each offset, the mean over its labelled samples.
 
     Args:
         logits: (B, K, A).
         labels: (B, K) int64 actions; `MASKED` ones do not count.
         label_smoothing: in [0, 1).
+        weights: (A,) of the actions; 1 each when None.
 
     Returns: (K,) losses in nats, 0 for an offset without any label in the batch.
     """
     flat = F.cross_entropy(
         logits.flatten(0, 1),
         labels.flatten(),
+        weight=weights,
         ignore_index=MASKED,
         reduction="none",
         label_smoothing=label_smoothing,

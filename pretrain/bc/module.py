@@ -24,6 +24,7 @@ class BCModule(StageModule):
 
     Args:
         config: of the stage.
+        class_weights: (A,) float32 of the actions in the training loss; 1 each when None.
 
     Attributes:
         policy: the network with its heads.
@@ -32,8 +33,9 @@ class BCModule(StageModule):
 
     confusion: Tensor
     weights: Tensor
+    class_weights: Tensor | None
 
-    def __init__(self, config: BCConfig) -> None:
+    def __init__(self, config: BCConfig, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.save_hyperparameters({"config": config.model_dump(mode="json")})
         self.config = config
@@ -46,6 +48,7 @@ class BCModule(StageModule):
         offsets, actions = len(config.bc_time_offsets_ms), config.n_actions
         counts = torch.zeros(offsets, actions, actions, dtype=torch.int64)
         self.register_buffer("confusion", counts, persistent=False)
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("weights", torch.tensor(config.offset_weights), persistent=False)
 
     def train(self, mode: bool = True) -> "BCModule":
@@ -71,7 +74,8 @@ class BCModule(StageModule):
         inputs = self.policy.head_inputs(frames, floats, taus)
         logits = self.policy.logits(inputs)
         smoothing = self.config.label_smoothing if self.training else 0.0
-        each = offset_losses(logits, batch["labels"], smoothing)
+        weights = self.class_weights if self.training else None
+        each = offset_losses(logits, batch["labels"], smoothing, weights)
         loss = bc_loss = (self.weights * each).sum()
         parts = {"bc_loss": bc_loss, "offset_losses": each, "logits": logits}
         if self.learns_values:
@@ -93,10 +97,9 @@ class BCModule(StageModule):
         return loss
 
     @torch.inference_mode()
-    def count(self, batch: Batch) -> Tensor:
-        """Predictions on a batch at the fixed fractions of validation, as (K, A, A) counts."""
-        logits = self.losses(batch, self._fixed_taus(self.config.num_taus_val))[1]["logits"]
-        return count_predictions(logits, batch["labels"])
+    def predict(self, batch: Batch) -> Tensor:
+        """Logits of a batch at the fixed fractions of validation, (B, K, A)."""
+        return self.losses(batch, self._fixed_taus(self.config.num_taus_val))[1]["logits"]
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""

@@ -1,5 +1,6 @@
 """Pictures of what behavioural cloning has learnt."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.files import atomic_path
+from pretrain.bc.calibration import Reliability
 
 
 def save_confusion(path: Path, counts: npt.NDArray[np.int64], title: str) -> None:
@@ -40,5 +42,36 @@ def save_confusion(path: Path, counts: npt.NDArray[np.int64], title: str) -> Non
     axes.set_xlabel("predicted action")
     axes.set_ylabel("action of the driver (frames)")
     axes.set_title(title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+
+
+def save_reliability(path: Path, curves: Mapping[str, Reliability], title: str) -> None:
+    """Save a reliability diagram as a PNG: confidence against accuracy, and how many of each.
+
+    Args:
+        path: of the picture.
+        curves: by what the legend calls them.
+        title: above the diagram.
+    """
+    figure = Figure(figsize=(6.5, 7.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="calibrated")
+    for name, curve in curves.items():
+        some = curve.count > 0
+        upper.plot(
+            curve.confidence[some],
+            curve.accuracy[some],
+            marker="o",
+            label=f"{name}: error {curve.error:.3f}",
+        )
+        share = curve.count / curve.count.sum()
+        lower.stairs(share.numpy(), curve.edges.numpy())
+    upper.set_ylabel("share of right predictions")
+    upper.set_title(title)
+    upper.legend()
+    lower.set_xlabel("confidence of the prediction")
+    lower.set_ylabel("share of frames")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

@@ -9,17 +9,19 @@ from torch import Tensor
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import sha256_of
-from datasets.labels import copy_previous_action_accuracy
+from datasets.labels import copy_previous_action_accuracy, count_labels
 from datasets.modules import ReplayModule
 from pretrain.bc.config import BCConfig
+from pretrain.bc.driven import DrivenValidation, driven_tracks
+from pretrain.bc.held_out import predict_held_out, save_held_out
+from pretrain.bc.metrics import class_weights
 from pretrain.bc.module import BCModule
-from pretrain.bc.pictures import save_confusion
 from pretrain.hardware import seed_everything
 from pretrain.run_folder import OpenedRun, open_run
 from pretrain.training import FitResult, fit, report_finished
 from rl.transfer.artifacts import save_artifacts
 from rl.transfer.injector import inject
-from rl.transfer.sources import find_sources
+from rl.transfer.sources import Sources, find_sources
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +46,14 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
         if opened.is_finished:
             report_finished(opened)
             return opened.folder.root
-        module = BCModule(config)
+        module = BCModule(config, _class_weights(config, data))
         if opened.checkpoint is None:
-            _load_encoder(config, module)
-        result = fit(config, opened, module, data, max_minutes=max_minutes)
+            _load_start(config, module)
+        driven = _driven_validation(config, data)
+        callbacks = [] if driven is None else [driven]
+        result = fit(config, opened, module, data, max_minutes=max_minutes, callbacks=callbacks)
         if result is not None:
-            _save(config, opened, module, data, result)
+            _save(config, opened, module, data, result, driven)
         return opened.folder.root
 
 
@@ -57,7 +61,7 @@ def _build_data(config: BCConfig) -> ReplayModule:
     return ReplayModule(
         config.dataset,
         batch_size=config.frames_per_pass,
-        offsets_ms=config.bc_time_offsets_ms,
+        offsets_ms=config.label_offsets_ms,
         use_floats=config.use_floats,
         use_returns=config.use_full_iqn and config.value_loss_weight > 0,
         previous_action_dropout=config.previous_action_dropout,
@@ -81,10 +85,50 @@ def _inputs(config: BCConfig, data: ReplayModule) -> dict[str, Any]:
                 f"or start from random weights with --set encoder_init_path=null"
             )
         inputs["encoder_init_path"] = sha256_of(path)
+    if config.init_from is not None:
+        parts = _start_of(config.init_from).parts.values()
+        files = sorted({artifact.path for artifact in parts})
+        inputs["init_from"] = [sha256_of(file) for file in files]
     return inputs
 
 
-def _load_encoder(config: BCConfig, module: BCModule) -> None:
+def _class_weights(config: BCConfig, data: ReplayModule) -> Tensor | None:
+    """(A,) weights of the actions in the training loss."""
+    scheme = config.class_weights
+    if scheme == "none":
+        return None
+    if isinstance(scheme, tuple):
+        return torch.tensor(scheme)
+    main = config.bc_time_offsets_ms.index(config.main_offset_ms)
+    counts = count_labels(data.file, data.frames_of("train"), config.label_offsets_ms[main])
+    return torch.from_numpy(class_weights(counts, scheme))
+
+
+def _driven_validation(config: BCConfig, data: ReplayModule) -> DrivenValidation | None:
+    if not config.driven_validation_every_epochs:
+        return None
+    return DrivenValidation(config, driven_tracks(config, data.file))
+
+
+def _start_of(path: Path) -> Sources:
+    """The weights of an earlier run.
+
+    Raises:
+        UserError: none there, or an encoder alone.
+    """
+    sources = find_sources(path)
+    assert sources is not None
+    if "advantage" not in sources.parts:
+        raise UserError(f"init_from: {path} holds no action head; name it in encoder_init_path")
+    return sources
+
+
+def _load_start(config: BCConfig, module: BCModule) -> None:
+    """Start from the weights of another run, if the configuration names one."""
+    if config.init_from is not None:
+        inject(module.policy.network, [], _start_of(config.init_from))
+        module.policy.start_from_main_head()
+        logger.info("weights loaded from %s", config.init_from)
     if config.encoder_init_path is None:
         return
     sources = find_sources(
@@ -96,13 +140,20 @@ def _load_encoder(config: BCConfig, module: BCModule) -> None:
 
 
 def _save(
-    config: BCConfig, opened: OpenedRun, module: BCModule, data: ReplayModule, result: FitResult
+    config: BCConfig,
+    opened: OpenedRun,
+    module: BCModule,
+    data: ReplayModule,
+    result: FitResult,
+    driven: DrivenValidation | None,
 ) -> None:
     root = opened.folder.root
     metrics: dict[str, Any] = dict(result.metrics)
-    held_out = len(data.split.val) > 0
-    if held_out:
-        metrics |= _copy_baseline(config, data)
+    held_out = predict_held_out(module, data) if len(data.split.val) else None
+    if held_out is not None:
+        metrics |= _copy_baseline(config, data) | held_out.metrics()
+        if config.export_temperature:
+            module.policy.divide_logits(held_out.temperature)
     files = module.policy.artifacts(config)
     save_artifacts(
         root,
@@ -114,17 +165,17 @@ def _save(
         offsets_ms=config.bc_time_offsets_ms,
         metrics=metrics,
         seconds=result.seconds,
-        extra=_notes(config, opened, module, result),
+        extra=_notes(config, module, result, driven),
     )
-    if held_out:
-        _save_confusion(config, root, module, data)
+    if held_out is not None:
+        save_held_out(config, root, held_out)
     logger.info("%s: %s", root, result.summary("val_loss", "val_acc"))
-    if held_out:
+    if held_out is not None:
         _compare_with_copying(config, metrics)
 
 
 def _notes(
-    config: BCConfig, opened: OpenedRun, module: BCModule, result: FitResult
+    config: BCConfig, module: BCModule, result: FitResult, driven: DrivenValidation | None
 ) -> dict[str, Any]:
     return {
         "bc_mode": config.bc_mode,
@@ -133,17 +184,21 @@ def _notes(
         "value_head": "fitted to returns" if module.learns_values else "zero",
         "trained": sorted(module.policy.trained_modules(config)),
         "encoder_init_path": str(config.encoder_init_path) if config.encoder_init_path else None,
+        "init_from": str(config.init_from) if config.init_from else None,
+        "next_tick": config.next_tick,
+        "temperature_in_head": config.export_temperature,
+        "driven_validation_seconds": 0.0 if driven is None else driven.seconds,
         **result.notes(),
     }
 
 
 def _copy_baseline(config: BCConfig, data: ReplayModule) -> dict[str, float]:
     """Accuracy of repeating the action of 50 ms before, per offset."""
-    offsets = config.bc_time_offsets_ms
+    offsets = config.label_offsets_ms
     found = copy_previous_action_accuracy(data.file, data.frames_of("val"), offsets)
     return {
         f"val_copy_acc_{offset}ms": float(accuracy)
-        for offset, accuracy in zip(offsets, found, strict=True)
+        for offset, accuracy in zip(config.bc_time_offsets_ms, found, strict=True)
     }
 
 
@@ -157,20 +212,3 @@ def _compare_with_copying(config: BCConfig, metrics: dict[str, Any]) -> None:
     )
     if accuracy < copied:
         logger.warning("the policy predicts worse than holding the keys: it has learnt nothing yet")
-
-
-def _save_confusion(config: BCConfig, root: Path, module: BCModule, data: ReplayModule) -> None:
-    index = config.bc_time_offsets_ms.index(config.main_offset_ms)
-    counts = count_held_out(module, data)[index]
-    title = f"{config.run_name}: held-out frames, offset {config.main_offset_ms} ms"
-    save_confusion(root / "confusion.png", counts.numpy(), title)
-
-
-def count_held_out(module: BCModule, data: ReplayModule) -> Tensor:
-    """Predictions of the kept weights on the held-out frames, as (K, A, A) counts."""
-    counts = torch.zeros_like(module.confusion)
-    module.eval()
-    with torch.inference_mode():
-        for batch in data.held_out():
-            counts += module.count(batch)
-    return counts

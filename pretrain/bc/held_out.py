@@ -1,0 +1,99 @@
+"""What the exported weights predict on the held-out frames: tables, pictures, calibration."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from datasets.contract.actions import ACTION_NAMES
+from datasets.contract.files import atomic_path
+from datasets.labels import MASKED
+from datasets.modules import ReplayModule
+from pretrain.bc.calibration import fit_temperature, reliability
+from pretrain.bc.config import BCConfig
+from pretrain.bc.metrics import count_predictions
+from pretrain.bc.module import BCModule
+from pretrain.bc.pictures import save_confusion, save_reliability
+
+MAX_FRAMES: Final = 2**18
+"""Frames whose logits are held to fit the temperature: evenly spread, about 12 MB."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions on the held-out frames.
+
+    Attributes:
+        counts: (K, A, A) true action by predicted action, of each offset.
+        logits: (n, A) of the main offset, of some of the frames.
+        labels: (n,) its actions.
+        temperature: fitted to these; 1 if there are none.
+    """
+
+    counts: Tensor
+    logits: Tensor
+    labels: Tensor
+    temperature: float
+
+    def metrics(self) -> dict[str, float]:
+        """Calibration of the main offset, as trained and at the fitted temperature."""
+        if not len(self.labels):
+            return {}
+        before = reliability(self.logits, self.labels)
+        after = reliability(self.logits, self.labels, self.temperature)
+        return {
+            "val_ece": before.error,
+            "val_ece_at_temperature": after.error,
+            "val_temperature": self.temperature,
+        }
+
+
+def predict_held_out(module: BCModule, data: ReplayModule) -> HeldOut:
+    """Let the kept weights predict all held-out frames."""
+    counts, logits, labels = torch.zeros_like(module.confusion), [], []
+    main = module.config.bc_time_offsets_ms.index(module.config.main_offset_ms)
+    stride = -(-len(data.frames_of("val")) // MAX_FRAMES)
+    module.eval()
+    for batch in data.held_out():
+        predicted, wanted = module.predict(batch), batch["labels"]
+        counts += count_predictions(predicted, wanted)
+        known = wanted[:, main] != MASKED
+        logits.append(predicted[known, main][::stride].float())
+        labels.append(wanted[known, main][::stride])
+    held, true = torch.cat(logits), torch.cat(labels)
+    return HeldOut(counts, held, true, fit_temperature(held, true) if len(true) else 1.0)
+
+
+def save_held_out(config: BCConfig, root: Path, held_out: HeldOut) -> None:
+    """Write `held_out.csv`, `confusion.png` and `reliability.png` into a run folder."""
+    index = config.bc_time_offsets_ms.index(config.main_offset_ms)
+    title = f"{config.run_name}: held-out frames, offset {config.main_offset_ms} ms"
+    save_confusion(root / "confusion.png", held_out.counts[index].numpy(), title)
+    if len(held_out.labels):
+        both = {
+            "as trained": reliability(held_out.logits, held_out.labels),
+            f"temperature {held_out.temperature:.2f}": reliability(
+                held_out.logits, held_out.labels, held_out.temperature
+            ),
+        }
+        save_reliability(root / "reliability.png", both, title)
+    with atomic_path(root / "held_out.csv") as temporary:
+        temporary.write_text(_table(config, held_out.counts), encoding="utf-8")
+
+
+def _table(config: BCConfig, counts: Tensor) -> str:
+    """Recall and precision of each offset and action; blank where there is nothing to divide by."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["offset_ms", "action", "frames", "predicted", "recall", "precision"])
+    for offset, matrix in zip(config.bc_time_offsets_ms, counts, strict=True):
+        for action, name in enumerate(ACTION_NAMES):
+            frames, guesses = int(matrix[action].sum()), int(matrix[:, action].sum())
+            hits = int(matrix[action, action])
+            shares = [f"{hits / n:.4f}" if n else "" for n in (frames, guesses)]
+            writer.writerow([offset, name, frames, guesses, *shares])
+    return text.getvalue()
