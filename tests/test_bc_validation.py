@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from rl.transfer.artifacts import load_artifact, read_meta, save_artifacts
 from rl.transfer.policy import load_policy
 from tests.pretrain_samples import bc_config, recorded
 
-DRIVEN = {
+DRIVEN: dict[str, Any] = {
     "driven_validation_every_epochs": 2,
     "driven_validation_starts": 3,
     "select_checkpoint": "driven",
@@ -54,7 +55,7 @@ def test_who_finishes_more_often_drives_better_and_then_who_is_faster() -> None:
     ]
     ranks = [driven_metrics(results)["driven_rank"] for results in order]
     assert ranks == sorted(ranks)
-    assert len(set(np.float32(ranks).tolist())) == len(ranks)  # as Lightning keeps them
+    assert len(np.unique(np.array(ranks, np.float32))) == len(ranks)  # as Lightning keeps them
     two = driven_metrics([result(10_000, None), result(30_000, 50_000, track="A01")])
     assert two["driven_finish_rate"] == 0.75
     assert two["driven_mean_s"] == 25.0
