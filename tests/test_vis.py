@@ -12,6 +12,7 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
+from pretrain.bc.config import BCConfig
 from pretrain.hardware import choose_threads
 from pretrain.vis.autoencoder import Decoder, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
@@ -22,6 +23,7 @@ from rl.transfer.artifacts import ENCODER_FILE, load_artifact
 from tests.pretrain_samples import SIDE, recorded, vis_config
 
 CONFIGS = Path("config_files/pretrain/vis")
+CLONING = Path("config_files/pretrain/bc")
 
 
 @pytest.fixture
@@ -35,6 +37,18 @@ def test_shipped_configs_build(path: Path) -> None:
     module = VisModule(config)
     frames = torch.randint(0, 256, (2, 1, *config.network.image_hw), dtype=torch.uint8)
     assert torch.isfinite(module.batch_loss({"frames": frames}))
+
+
+@pytest.mark.parametrize("path", sorted(CLONING.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_visual_run_writes_the_encoder_that_cloning_starts_from(path: Path) -> None:
+    cloning = load_config(BCConfig, path)
+    if cloning.encoder_init_path is None:
+        return
+    visual = [load_config(VisConfig, file) for file in sorted(CONFIGS.glob("*.yaml"))]
+    written = [c for c in visual if c.run_folder / ENCODER_FILE == cloning.encoder_init_path]
+    assert len(written) == 1
+    assert written[0].network.vis.cnn == cloning.network.vis.cnn
+    assert written[0].network.image_hw == cloning.network.image_hw
 
 
 def test_a_run_writes_everything_and_learns(dataset: Path, tmp_path: Path) -> None:

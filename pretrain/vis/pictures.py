@@ -40,7 +40,7 @@ def save_reconstructions(
 
 
 def save_traversals(
-    path: Path, frames: Frames, row_labels: Sequence[str], values: Sequence[float], title: str
+    path: Path, frames: Frames, row_labels: Sequence[str], columns: Sequence[str], title: str
 ) -> None:
     """Save what changes when one number of a code does, a row for each number.
 
@@ -48,10 +48,10 @@ def save_traversals(
         path: of the picture.
         frames: (rows, columns, H, W) painted frames.
         row_labels: of the numbers of the code.
-        values: that the number takes in each column.
+        columns: what the number is in each of them.
         title: above the picture.
     """
-    _save_grid(path, frames, row_labels, [f"{value:+.1f}" for value in values], title)
+    _save_grid(path, frames, row_labels, columns, title)
 
 
 def save_neighbours(

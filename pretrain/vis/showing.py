@@ -18,6 +18,7 @@ TRAVERSED_NUMBERS = 8
 TRAVERSAL_VALUES = tuple(np.linspace(-3.0, 3.0, 9).tolist())
 """In standard deviations of the code's prior."""
 CODED_FRAMES = 512
+GRAY = 128
 NEIGHBOUR_ROWS = 6
 NEIGHBOURS = 6
 CANDIDATES = 4000
@@ -70,9 +71,12 @@ def _save_traversals(path: Path, module: VisModule, data: FramesModule) -> None:
         codes[row, :, number] = torch.tensor(TRAVERSAL_VALUES)
     painted = module.decode(codes.flatten(0, 1))[:, -1]
     frames = painted.reshape(len(best), len(TRAVERSAL_VALUES), *painted.shape[1:])
+    change = frames[:, -1:].int() - frames[:, :1].int() + GRAY
+    frames = torch.cat([frames, change.clamp(0, 255).to(torch.uint8)], dim=1)
     labels = [f"number {number}\n{nats[number]:.2f} nats" for number in best]
     title = f"one number of a frame's code, {len(nats)} in all, turned through its prior (std)"
-    save_traversals(path, frames.numpy(), labels, TRAVERSAL_VALUES, title)
+    columns = [*(f"{value:+.1f}" for value in TRAVERSAL_VALUES), "last - first"]
+    save_traversals(path, frames.numpy(), labels, columns, title)
 
 
 def _save_neighbours(path: Path, module: VisModule, data: FramesModule) -> None:
