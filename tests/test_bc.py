@@ -54,6 +54,7 @@ def test_the_users_configs_say_what_the_experiments_say() -> None:
     assert v2.bc_time_offsets_ms == (-10, 0, 10, 100)
     assert v2.offset_weights == (0.2, 1.0, 0.5, 0.3)
     assert (v2.dropout, v2.action_head_dropout, v2.use_floats) == (0.2, 0.1, False)
+    assert v2.encoder_init_path == Path("output/ptretrain/vis/v2/encoder.pt")
     assert v3.run_name == "v3_multi_offset"
     assert v3.bc_time_offsets_ms == tuple(range(0, 101, 10))
     assert v3.offset_weights == (5, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1)
