@@ -105,6 +105,9 @@ def describe(file: "ReplayFile") -> dict[str, Any]:
             driver: _times(rows[rows["driver"] == driver])
             for driver in sorted({str(name) for name in rows["driver"]})
         },
+        "labels_differ": round(float((file.label_actions != file.actions).mean()), 5)
+        if file.has_labels
+        else None,
         "actions": {
             name: round(float(count) / max(int(ticks.sum()), 1), 5)
             for name, count in zip(ACTION_NAMES, ticks, strict=True)
@@ -148,6 +151,8 @@ def _print_info(facts: dict[str, Any]) -> None:
     for name, share in facts["actions"].items():
         table.add_row(name, f"{share:.1%}", "#" * round(share * 40))
     console.print(table)
+    if facts["labels_differ"] is not None:
+        console.print(f"labelled otherwise than driven: {facts['labels_differ']:.1%} of the time")
     console.print(f"identity {facts['identity']}")
     if facts["skipped_shards"]:
         console.print(f"[yellow]{len(facts['skipped_shards'])} bad shards skipped[/yellow]")

@@ -106,7 +106,7 @@ def fit(
     )
     stops = [early] if config.early_stopping else []
     if not stops or "loss" not in config.stopping_metric:
-        stops.append(EarlyStopping("train_loss", patience=config.epochs))  # not finite: stops too
+        stops.append(EarlyStopping("train_loss", patience=sys.maxsize))  # only if it is not finite
     threads = choose_threads(config, module, data)
     logger.info("%s: %d threads, %s", run.folder.root, threads, resolve_precision(config))
     same = SameOnAllRanks(

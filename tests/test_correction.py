@@ -1,5 +1,6 @@
 """A policy drives and scripted drivers label it: what is recorded, and what is learnt from it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,17 @@ def test_rounds_and_the_first_data_lie_in_one_folder(
         assert frame_labels(file, frames, [0]) == frame_labels(
             alone, frames - (file.n_frames - alone.n_frames), [0]
         )
+
+
+def test_info_says_how_much_is_labelled_otherwise(
+    corrected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "info", str(corrected)]) == 0
+    assert "labelled otherwise than driven" in capsys.readouterr().out
+    assert main(["data", "info", str(corrected), "--json"]) == 0
+    with ReplayFile(corrected) as file:
+        share = (file.label_actions != file.actions).mean()
+    assert json.loads(capsys.readouterr().out)["labels_differ"] == pytest.approx(share, abs=1e-4)
 
 
 def test_a_labeller_that_drives_alone_agrees_with_itself(
