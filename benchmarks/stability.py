@@ -95,6 +95,8 @@ def main() -> None:
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         if not RunFolder(folder).config.exists():
             _train(folder, seed, arguments)
+        elif not _is_over(folder, arguments.minutes):
+            parser.error(f"{folder} was interrupted: remove it, and it is trained anew")
     report = {
         "benchmark": "stability",
         "arm": arguments.arm,
@@ -124,6 +126,12 @@ def _train(folder: Path, seed: int, arguments: argparse.Namespace) -> None:
                 process.wait()
     if process.returncode != 0:
         raise SystemExit(f"{folder}: training ended with exit code {process.returncode}")
+
+
+def _is_over(folder: Path, minutes: float) -> bool:
+    """Whether a seed has its verdict, or has had its time but for an evaluation or two."""
+    seconds, rates = _evaluations(folder)
+    return judge(seconds, rates).decided or (bool(seconds) and seconds[-1] > 54.0 * minutes)
 
 
 def _evaluations(folder: Path, column: str = "finish_rate") -> tuple[list[float], list[float]]:

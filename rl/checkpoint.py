@@ -7,6 +7,7 @@ damaged. What is too large to be written each time, the replay memory, lies in s
 (`rl.segments`), which the manifest lists with their hashes.
 """
 
+import itertools
 import logging
 import os
 import shutil
@@ -95,7 +96,7 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
         if problem is None:
             return path, _read(path), _segments(path)
         logger.warning("%s is damaged (%s); using the checkpoint before it", path, problem)
-        path.rename(path.with_name(f"{path.name}.damaged"))
+        _set_aside(path)
     raise UserError(
         f"{folder}: no usable checkpoint"
         + (
@@ -104,6 +105,12 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
             else "; the run stopped before its first save: start it again"
         )
     )
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint, so that its number is free and nothing is lost."""
+    names = (f"{path.name}.damaged{'' if n == 1 else n}" for n in itertools.count(1))
+    path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
 
 
 def peek_checkpoint(

@@ -94,7 +94,6 @@ def newest(run: Path) -> int:
     return max((int(path.name) for path in (run / "checkpoints").glob("0*")), default=0)
 
 
-@pytest.mark.slow
 def test_run_killed_in_a_raised_phase_goes_on_from_its_last_save(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     run = tmp_path / "rl" / "killed"
