@@ -24,6 +24,7 @@ from pretrain.callbacks import (
     Budget,
     EpochCheckpoint,
     MetricsFile,
+    Patience,
     RandomState,
 )
 from pretrain.config import StageConfig
@@ -98,13 +99,13 @@ def fit(
     """
     data.setup("fit")
     budget = Budget(config, max_minutes, run.folder.last)
-    early = EarlyStopping(
+    early = Patience(
         config.stopping_metric,
         mode=_mode(config.stopping_metric),
         patience=config.patience_epochs,
         min_delta=config.min_delta,
     )
-    stops = [early] if config.early_stopping else []
+    stops: list[EarlyStopping] = [early] if config.early_stopping else []
     if not stops or "loss" not in config.stopping_metric:
         stops.append(EarlyStopping("train_loss", patience=sys.maxsize))  # only if it is not finite
     threads = choose_threads(config, module, data)

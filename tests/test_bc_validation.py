@@ -156,6 +156,15 @@ def test_early_stopping_and_selection_follow_the_accuracy(dataset: Path, tmp_pat
     assert read_meta(folder / "pretrain_meta.json").metrics["val_acc"] == best
 
 
+def test_a_run_that_stopped_early_goes_on_with_more_patience(dataset: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 12, "lr": 1e-12, "lr_schedule": "constant"}
+    options["min_delta"] = 1.0
+    first = run(bc_config(dataset, tmp_path, patience_epochs=1, **options))
+    assert len(read_csv(first / "metrics.csv")) == 2
+    run(bc_config(dataset, tmp_path, patience_epochs=4, **options))
+    assert len(read_csv(first / "metrics.csv")) == 5
+
+
 def test_a_loss_that_is_not_finite_stops_a_run_that_watches_the_accuracy(
     dataset: Path, tmp_path: Path
 ) -> None:
