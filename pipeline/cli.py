@@ -18,6 +18,7 @@ from pipeline import (
     data_commands,
     demo_command,
     evaluate_command,
+    export_command,
     probe_command,
     stage_commands,
 )
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage_commands.add_parsers(commands)
     evaluate_command.add_parser(commands)
     probe_command.add_parser(commands)
+    export_command.add_parser(commands)
     return parser
 
 

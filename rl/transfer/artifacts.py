@@ -7,9 +7,8 @@ was swapped, cut or edited is refused.
 
 import contextlib
 import hashlib
-import io
+import json
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,17 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.network.config import LegacyInput, NetworkConfig
+from rl.transfer.model_card import CARD_FILE, model_card
+from rl.transfer.tensor_files import (
+    CONTENT_KEY,
+    FILE_KEY,
+    SAFE_SUFFIX,
+    content_hash,
+    deserialise,
+    safe_header,
+    serialise,
+    serialise_safe,
+)
 
 FORMAT_VERSION: Final = 1
 META_FILE: Final = "pretrain_meta.json"
@@ -41,21 +51,10 @@ FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Parts of the network that each file carries."""
 
-IMAGE_NORMALISATION: Final = "(x - 128) / 128"
-
 Tensors = dict[str, Tensor]
 
-_LOAD_ERRORS = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    pickle.UnpicklingError,
-)
+IMAGE_NORMALISATION: Final = "(x - 128) / 128"
+_CHANGED: Final = "the file was changed, cut or swapped; write the artifacts again"
 
 
 class ArtifactMeta(StrictModel):
@@ -158,7 +157,7 @@ def save_artifacts(
     seconds: float = 0.0,
     extra: Mapping[str, Any] | None = None,
 ) -> ArtifactMeta:
-    """Write tensor files, and their metadata last.
+    """Write tensor files, a model card, and their metadata last.
 
     Nothing is replaced before everything is on the disk. A crash between two replacements leaves
     files whose hashes differ from the metadata's, which `load_artifact` refuses.
@@ -178,7 +177,10 @@ def save_artifacts(
     Raises:
         UserError: a tensor is not finite, or the disk refuses; what was there stays.
     """
-    contents = {name: _serialise(folder / name, tensors) for name, tensors in files.items()}
+    for name in files:
+        if name not in FILE_PARTS:
+            raise ValueError(f"{name} is not an artifact's name: {', '.join(FILE_PARTS)}")
+    contents = {name: serialise(folder / name, tensors) for name, tensors in files.items()}
     normalisation, actions = input_contract()
     meta = ArtifactMeta(
         format_version=FORMAT_VERSION,
@@ -200,10 +202,10 @@ def save_artifacts(
         seconds=seconds,
         extra=_finite(dict(extra or {})),
     )
-    text = meta.model_dump_json(indent=2) + "\n"
+    texts = {META_FILE: meta.model_dump_json(indent=2) + "\n", CARD_FILE: model_card(meta, folder)}
     with contextlib.ExitStack() as stack:
         # Left in reverse order: the metadata replaces the old one last, after every tensor file.
-        for name, data in {META_FILE: text.encode(), **contents}.items():
+        for name, data in {**{n: text.encode() for n, text in texts.items()}, **contents}.items():
             stack.enter_context(atomic_path(folder / name)).write_bytes(data)
     return meta
 
@@ -212,7 +214,7 @@ def load_artifact(path: Path, *, legacy_input: LegacyInput | None = None) -> Art
     """Read one tensor file and check it against its metadata.
 
     Args:
-        path: of the file.
+        path: of the file; one that ends in `.safetensors` has its metadata in itself.
         legacy_input: for a file without metadata: `iqn` if it was trained on (x - 128) / 128
             frames, `01` if on [0, 1] ones, which is folded into the first convolution.
 
@@ -223,24 +225,67 @@ def load_artifact(path: Path, *, legacy_input: LegacyInput | None = None) -> Art
         raise UserError(f"{path}: no such file; expected an artifact of rulka-pipeline vis or bc")
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    meta_path = path.with_name(META_FILE)
-    meta = read_meta(meta_path) if meta_path.exists() else None
+    header = safe_header(path, data) if path.suffix == SAFE_SUFFIX else None
+    meta, where, file = _find_meta(path, header)
     if meta is None and legacy_input is None:
         raise UserError(
-            f"{path}: no {META_FILE} beside it, so its input scale is unknown; say "
+            f"{path}: no {where}, so its input scale is unknown; say "
             "--legacy-input iqn (frames as (x - 128) / 128) or 01 (frames in [0, 1])"
         )
-    if meta is not None:
+    if meta is not None and header is None:
         _check_hash(path, sha256, meta)
-    tensors = _deserialise(path, data)
+    tensors = deserialise(path, data)
     if meta is not None:
+        if header is not None and content_hash(tensors, header) != header[CONTENT_KEY]:
+            raise UserError(f"{path}: {CONTENT_KEY} is not that of its content: {_CHANGED}")
         got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if got != meta.shapes.get(path.name):
-            raise UserError(f"{path}: its tensors are not those that {META_FILE} lists")
+        if got != meta.shapes.get(file):
+            raise UserError(f"{path}: its tensors are not those that {where} lists")
         return Artifact(path, tensors, sha256, meta)
     if legacy_input == "01" and any(name.startswith("img_head.") for name in tensors):
         tensors = fold_unit_range(tensors)
     return Artifact(path, tensors, sha256, None, legacy_input)
+
+
+def _find_meta(
+    path: Path, header: Mapping[str, str] | None
+) -> tuple[ArtifactMeta | None, str, str]:
+    """Metadata of a tensor file, where it was looked for, and what the file is called there."""
+    if header is None:
+        beside = path.with_name(META_FILE)
+        meta = read_meta(beside) if beside.exists() else None
+        return meta, f"{META_FILE} beside it", path.name
+    where = "metadata of rulka in its header"
+    if CONTENT_KEY not in header:
+        return None, where, path.name
+    try:
+        values = {key: json.loads(header[key]) for key in ArtifactMeta.model_fields}
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: its header has no readable {error}: {_CHANGED}") from error
+    return _parse_meta(path, values), where, header.get(FILE_KEY, path.name)
+
+
+def safe_bytes(artifact: Artifact) -> bytes:
+    """An artifact as a safetensors file, its metadata as JSON texts in the header.
+
+    Raises:
+        UserError: an artifact without metadata, or the package is missing.
+    """
+    if artifact.meta is None:
+        raise UserError(
+            f"{artifact.path}: no {META_FILE} beside it, so there is no network description to "
+            "write; load it into a run and export that"
+        )
+    file = artifact.path.name
+    if file not in artifact.meta.shapes:
+        (file,) = artifact.meta.shapes  # a safetensors file, which holds one under any name
+    own = {
+        "shapes": {file: artifact.meta.shapes[file]},
+        "sha256": {file: artifact.meta.sha256[file]},
+    }
+    values = artifact.meta.model_copy(update=own).model_dump(mode="json")
+    header = {key: json.dumps(value) for key, value in values.items()}
+    return serialise_safe(artifact.path, artifact.tensors, {**header, FILE_KEY: file})
 
 
 def read_meta(path: Path) -> ArtifactMeta:
@@ -249,7 +294,10 @@ def read_meta(path: Path) -> ArtifactMeta:
     Raises:
         UserError: not readable, of another format version, or of another action or input contract.
     """
-    values = read_json(path)
+    return _parse_meta(path, read_json(path))
+
+
+def _parse_meta(path: Path, values: Any) -> ArtifactMeta:
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -281,48 +329,8 @@ def _check_hash(path: Path, sha256: str, meta: ArtifactMeta) -> None:
         )
     if sha256 != expected:
         raise UserError(
-            f"{path}: its hash {sha256[:12]} is not {expected[:12]} as in {META_FILE}: the file "
-            "was changed, cut or swapped; write the artifacts again"
+            f"{path}: its hash {sha256[:12]} is not {expected[:12]} as in {META_FILE}: {_CHANGED}"
         )
-
-
-def _serialise(path: Path, tensors: Mapping[str, Tensor]) -> bytes:
-    if path.name not in FILE_PARTS:
-        raise ValueError(f"{path.name} is not an artifact's name: {', '.join(FILE_PARTS)}")
-    plain = {
-        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-        for name, tensor in tensors.items()
-    }
-    _check_finite(path, plain)
-    buffer = io.BytesIO()  # in memory first: a full disk then fails as a plain write
-    torch.save(plain, buffer)
-    return buffer.getvalue()
-
-
-def _deserialise(path: Path, data: bytes) -> Tensors:
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _LOAD_ERRORS as error:
-        raise UserError(
-            f"{path}: not a readable PyTorch state dict (cut short, or another kind of file)"
-        ) from error
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: expected a state dict, got {type(content).__name__}")
-    tensors: Tensors = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: expected a plain state dict, but `{name}` is not a tensor")
-        if not value.is_floating_point():
-            raise UserError(f"{path}: `{name}` has type {value.dtype}, expected floating point")
-        tensors[name] = value.to(torch.float32)
-    _check_finite(path, tensors)
-    return tensors
-
-
-def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: `{name}` holds NaN or infinite numbers: the run diverged")
 
 
 def _finite(value: Any) -> Any:

@@ -17,6 +17,7 @@ from rl.transfer.artifacts import (
     Tensors,
     load_artifact,
 )
+from rl.transfer.tensor_files import FILE_KEY, SAFE_SUFFIX, read_safe_header
 
 _OPTIONAL_PARTS = {ACTIONS_HEAD_FILE: {"iqn"}, IQN_FILE: {"vis", "floats"}}
 """Parts that a file may lack altogether: a network without them, or a head saved alone."""
@@ -41,7 +42,7 @@ class Sources:
     @property
     def one_origin(self) -> bool:
         """Whether all parts were written together."""
-        return len({artifact.path.parent for artifact in self.parts.values()}) == 1
+        return len({_origin(artifact) for artifact in self.parts.values()}) == 1
 
     @property
     def network(self) -> NetworkConfig | None:
@@ -88,7 +89,8 @@ def find_sources(
         asked = _files_of(Path(pretrain))
     parts: dict[str, Artifact] = {}
     for kind, path in asked.items():
-        artifact = load_artifact(path / kind if path.is_dir() else path, legacy_input=legacy_input)
+        file = (_in_folder(path, kind) or path / kind) if path.is_dir() else path
+        artifact = load_artifact(file, legacy_input=legacy_input)
         for part in _parts_of(kind, artifact):
             if part in parts:
                 raise UserError(
@@ -109,26 +111,59 @@ _KEYS = {
 
 def _files_of(path: Path) -> dict[str, Path]:
     """Files that `--pretrain` means; a tensor file by its usual name stands for itself."""
-    if path.is_file() and path.name in FILE_PARTS:
-        return {path.name: path}
+    if path.is_file() and (kind := artifact_kind(path)) is not None:
+        return {kind: path}
     if not path.is_dir():
         raise UserError(
             f"{path}: no such folder; --pretrain wants the folder of a vis or bc run, "
             "for example output/ptretrain/bc/v3_multi_offset"
         )
-    if (path / IQN_FILE).is_file():
-        return {IQN_FILE: path / IQN_FILE}
-    found = {
-        kind: path / kind
-        for kind in (ENCODER_FILE, ACTIONS_HEAD_FILE, FLOAT_HEAD_FILE)
-        if (path / kind).is_file()
-    }
+    found = artifacts_in(path)
     if not found:
         raise UserError(
             f"{path}: no artifacts here (expected {IQN_FILE}, {ENCODER_FILE}, {ACTIONS_HEAD_FILE} "
             f"or {FLOAT_HEAD_FILE}); did the run finish?"
         )
     return found
+
+
+def artifact_kind(path: Path) -> str | None:
+    """Which artifact a file is, such as `encoder.pt`; None if neither name nor header tells.
+
+    Raises:
+        UserError: ends in `.safetensors`, and is no such file.
+    """
+    if path.suffix == SAFE_SUFFIX:
+        named = read_safe_header(path).get(FILE_KEY, f"{path.stem}.pt")
+        return named if named in FILE_PARTS else None
+    return path.name if path.name in FILE_PARTS else None
+
+
+def artifacts_in(folder: Path) -> dict[str, Path]:
+    """Artifacts of a folder by their names: a whole network alone, else its parts."""
+    whole = _in_folder(folder, IQN_FILE)
+    if whole is not None:
+        return {IQN_FILE: whole}
+    parts = {
+        kind: _in_folder(folder, kind)
+        for kind in (ENCODER_FILE, ACTIONS_HEAD_FILE, FLOAT_HEAD_FILE)
+    }
+    return {kind: path for kind, path in parts.items() if path is not None}
+
+
+def _in_folder(folder: Path, kind: str) -> Path | None:
+    """An artifact in a folder; the state dict where there is a safetensors file too."""
+    for path in (folder / kind, (folder / kind).with_suffix(SAFE_SUFFIX)):
+        if path.is_file():
+            return path
+    return None
+
+
+def _origin(artifact: Artifact) -> tuple[Path, str]:
+    """What artifacts of one run share; safetensors files of several may lie in one folder."""
+    meta = artifact.meta
+    run = "" if meta is None else meta.model_dump_json(include={"stage", "run_name", "network"})
+    return artifact.path.parent, run
 
 
 def _parts_of(kind: str, artifact: Artifact) -> list[str]:
