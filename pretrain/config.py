@@ -132,11 +132,13 @@ def network_of(stage: StageConfig, network: NetworkConfig) -> NetworkConfig:
 def check_image_size(stage: StageConfig, network: NetworkConfig) -> None:
     """Refuse an `nn` section that says another image size than the stage, or several frames.
 
+    The default is no such word: a resolved configuration holds it, whatever the stage says.
+
     Raises:
         ValueError: it does.
     """
     here, there = stage.image_size, network.image_size
-    if "image_size" in network.model_fields_set and here != there:
+    if there not in (here, NetworkConfig.model_fields["image_size"].default):
         raise ValueError(
             f"image_size is {here}, but nn.image_size is {there}; set image_size alone"
         )

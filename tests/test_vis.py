@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from datasets.contract.config import load_config
+from datasets.contract.config import dump_config, load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
@@ -205,6 +205,12 @@ def test_config_refuses_what_cannot_be_folded(tmp_path: Path) -> None:
         VisConfig.model_validate({"image_normalization": "01", "nn": impala})
     with pytest.raises(ValueError, match="set image_size alone"):
         VisConfig.model_validate({"nn": {"image_size": 128}})
+
+
+def test_a_snapshot_reads_back_the_same(tmp_path: Path) -> None:
+    config = VisConfig(image_size=36)
+    dump_config(config, tmp_path / "config_snapshot.yaml")
+    assert load_config(VisConfig, tmp_path / "config_snapshot.yaml").network == config.network
 
 
 def test_config_refuses_options_that_only_stage_3_follows() -> None:
