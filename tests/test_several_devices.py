@@ -165,7 +165,7 @@ def test_cloning_stage_on_two_processes_is_cut_off_and_continued(
     command("bc", config, tmp_path, "--max-minutes", "0.00001")
     assert not (config.run_folder / "finished.json").exists()
     said = command("bc", config, tmp_path)
-    assert said.count("continued after epoch 0") == 1
+    assert said.count("continued after") == 1
     assert said.count("2 ranks hold equal weights") == 1
     rows = read_csv(config.run_folder / "metrics.csv")
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
