@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
-from pipeline import capture_command, drive_command, import_command, validate_command
+from pipeline import (
+    capture_command,
+    drive_command,
+    import_command,
+    minari_command,
+    validate_command,
+)
 from pipeline.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -36,6 +42,8 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     _add_line(subcommands)
     import_command.add_parser(subcommands)
     capture_command.add_parsers(subcommands)
+    minari_command.add_export_parser(subcommands)
+    minari_command.add_import_parser(subcommands)
 
 
 def _add_line(subcommands: "Commands[argparse.ArgumentParser]") -> None:
