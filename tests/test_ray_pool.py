@@ -154,10 +154,12 @@ def test_run_goes_on_when_a_node_goes_away(cluster: Any, tmp_path: Path) -> None
     try:
         receive(pool, lambda _: len(pool.rollouts_by_node) == 3)
         cluster.remove_node(node, allow_graceful=False)
-        before = pool.rollouts_by_node.copy()
         lost = node.node_id
-        receive(pool, lambda found: pool.replaced == 1 and len(found) >= 4)
-        assert pool.rollouts_by_node[lost] - before[lost] <= 2  # had been sent already
+        # Its processes may live on for some seconds: what they send until then is sound.
+        receive(pool, lambda _: pool.replaced == 1)
+        before = pool.rollouts_by_node[lost]
+        receive(pool, lambda found: len(found) >= 4)
+        assert pool.rollouts_by_node[lost] == before
     finally:
         pool.close()
 
