@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import build_parser, main
+from pipeline.stage_commands import DEFAULT_RL_CONFIG
+from rl.config import RLConfig
 from rl.network.config import NetworkConfig
 from rl.network.encoders import LimitedMaxPool
 from rl.network.iqn import IQN
@@ -248,3 +251,18 @@ def test_commands_of_a_model_card_are_commands(tmp_path: Path) -> None:
     assert {line.split()[0] for line in commands} == {"eval", "rl", "export"}
     for command in commands:
         assert build_parser().parse_args(shlex.split(command)).run is not None
+
+
+def test_commands_of_a_model_card_build_its_network(tmp_path: Path) -> None:
+    unusual = small_config(
+        vis={"cnn": {"arch": "impala", "channels": [2, 3], "layer_norm": True}},
+        decoder={"noisy": True},
+        floats={"layer_norm": True},
+    )
+    for config in (unusual, NetworkConfig(), small_config(use_image_head=False)):
+        save(tmp_path, IQN(config), "iqn_bc.pt")
+        card = (tmp_path / "MODEL_CARD.md").read_text()
+        (line,) = [line for line in card.splitlines() if " rl --pretrain " in line]
+        parsed = build_parser().parse_args(shlex.split(line)[3:])
+        built = load_config(RLConfig, DEFAULT_RL_CONFIG, parsed.overrides).network
+        assert built.architecture() == config.architecture()
