@@ -143,6 +143,13 @@ class FrameBatches:
         """Continue where `state_dict` was taken."""
         self.set_epoch(int(state["epoch"]), int(state["batch"]))
 
+    def sample(self) -> Batch:
+        """A batch to try things with; what is delivered next stays the same."""
+        position = self._position
+        batch = next(self._epoch_batches(0, 0))
+        self._position = position
+        return batch
+
     def __iter__(self) -> Iterator[Batch]:
         """The next epoch, chosen when its first batch is asked for."""
         if self._next is None:

@@ -60,9 +60,7 @@ def choose_threads(config: StageConfig, module: StageModule, data: FramesModule)
 def _faster_threads(
     config: StageConfig, module: StageModule, data: FramesModule, cores: int
 ) -> int:
-    loader = data.train_dataloader()
-    batch = next(iter(loader))
-    loader.set_epoch(0)
+    batch = data.train_dataloader().sample()
     mixed = resolve_precision(config) == "bf16-mixed"
     seconds = {}
     module.train()

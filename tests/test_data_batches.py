@@ -131,6 +131,16 @@ def test_an_abandoned_epoch_is_followed_by_the_next_one(file: ReplayFile) -> Non
     assert first["frame_index"].tolist() != second["frame_index"].tolist()
 
 
+def test_a_sample_changes_nothing_of_what_comes_next(file: ReplayFile) -> None:
+    expected, batches = FrameBatches(file, SETTINGS), FrameBatches(file, SETTINGS, None, lambda: 3)
+    expected.set_epoch(3)
+    state = batches.state_dict()
+    assert len(batches.sample()["frame_index"]) == SETTINGS.batch_size
+    assert batches.state_dict() == state
+    first, wanted = next(iter(batches)), next(iter(expected))
+    assert torch.equal(first["frame_index"], wanted["frame_index"])
+
+
 def test_ranks_see_disjoint_frames_and_as_many_batches(file: ReplayFile) -> None:
     ranks = [FrameBatches(file, replace(SETTINGS, share=(rank, 3))) for rank in range(3)]
     epochs = [list(rank) for rank in ranks]
