@@ -104,6 +104,8 @@ def fit(
         mode=_mode(config.stopping_metric),
         patience=config.patience_epochs,
         min_delta=config.min_delta,
+        # Known before the epoch ends: then other callbacks see that it is the last one.
+        check_on_train_epoch_end=not config.stopping_metric.startswith("val_"),
     )
     stops: list[EarlyStopping] = [early] if config.early_stopping else []
     if not stops or "loss" not in config.stopping_metric:

@@ -113,6 +113,19 @@ def test_driven_validation_is_logged_and_not_counted(dataset: Path, tmp_path: Pa
     assert {"driven_finish_rate", "driven_rank"} <= meta.metrics.keys()
 
 
+def test_the_last_epoch_is_driven_after_early_stopping(dataset: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 9, "patience_epochs": 1, "lr": 1e-12, "min_delta": 1.0}
+    folder = run(
+        bc_config(
+            *(dataset, tmp_path),
+            driven_validation_every_epochs=5,
+            driven_validation_starts=2,
+            **options,
+        )
+    )
+    assert [bool(row["driven_rank"]) for row in read_csv(folder / "metrics.csv")] == [True, True]
+
+
 def test_a_driven_validation_changes_nothing_that_is_learnt(dataset: Path, tmp_path: Path) -> None:
     plain = run(bc_config(dataset, tmp_path, run_name="plain"))
     drove = run(bc_config(dataset, tmp_path, run_name="drove", driven_validation_every_epochs=1))
