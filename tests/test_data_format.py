@@ -194,6 +194,11 @@ def make_rarer(folder: Path) -> Path:
     return replace_by(folder, make_replay(50, interval_ms=100), spec)
 
 
+def forget_floats(folder: Path) -> Path:
+    spec = DatasetSpec((HEIGHT, WIDTH), 50, 50, "test", {"floats": False})
+    return replace_by(folder, make_replay(50), spec)
+
+
 def add_foreign(folder: Path) -> Path:
     return write_dataset(folder.with_name("more.h5"), [make_replay(50)]).replace(folder / "more.h5")
 
@@ -205,6 +210,7 @@ BAD_SHARDS = {
     damage: "truncated",
     make_smaller: r"image_size is \(4, 6\), but \(10, 12\) in most",
     make_rarer: "frame_interval_ms is 100, but 50 in most",
+    forget_floats: "has_floats is False, but True in most",
     add_foreign: "not among the shards",
 }
 
