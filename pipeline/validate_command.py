@@ -81,7 +81,7 @@ def _training_of(config: Path | None) -> "Training":
     from pretrain.bc.config import BCConfig
 
     stage = load_config(BCConfig, config)
-    return Training(stage.val_fraction, stage.seed, stage.split_by, stage.bc_time_offsets_ms)
+    return Training(stage.val_fraction, stage.seed, stage.split_by, stage.label_offsets_ms)
 
 
 def _diagnose(file: "ReplayFile", training: "Training") -> "Diagnosis":

@@ -289,6 +289,9 @@ def test_frames_alone_are_not_taken_for_more(
         write(folder / "manifest.json", entries)
     path = tmp_path / "x.h5"
     assert main(["data", "import", str(small), "--out", str(path), "--frames-only"]) == 0
+    with ReplayFile(path) as file:  # two of the three are copies of one another
+        levels = {c.name: c.level for c in diagnose(file).checks if c.level != "ok"}
+    assert levels == {"balance": "warning", "repeated replays": "warning", "split": "error"}
     frames = FramesModule(path, batch_size=4, val_fraction=0.4)
     assert next(iter(frames.train_dataloader()))["frames"].shape == (4, 1, 18, 26)
     with pytest.raises(UserError, match="imported with --frames-only"):

@@ -323,6 +323,18 @@ def test_the_offsets_of_the_training_decide_what_leaks(sound: Path, tmp_path: Pa
     assert "label leaks" not in found(path, Training(offsets_ms=(100,)))
 
 
+def test_a_float_that_tells_a_later_action_is_found(sound: Path, tmp_path: Path) -> None:
+    def later_key_in_a_float(records: Records) -> None:
+        for i, record in enumerate(records):
+            ticks = np.minimum(record.frame_time_ms // 10 + 30, len(record.actions) - 1)
+            held = ACTION_KEYS[record.actions[ticks], 3]
+            records[i] = with_floats(record, slice(None), FREEWHEELING, held)
+
+    path = planted(sound, tmp_path / "data.h5", later_key_in_a_float)
+    assert "label leaks" not in found(path)
+    assert "label leaks" in found(path, Training(offsets_ms=(0, 300)))
+
+
 def test_a_change_after_the_recording_is_found_and_placed(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "data.h5"
     path.write_bytes(sound.read_bytes())
@@ -393,4 +405,6 @@ def test_the_command_takes_the_offsets_of_a_configuration(
         "bc_time_offsets_ms: [100]\n"
     )
     assert "2 errors" in command(capsys, path)[1]
+    assert "1 errors" in command(capsys, path, "--config", config)[1]
+    config.write_text("next_tick: true\n")  # the newest action is older than the label then
     assert "1 errors" in command(capsys, path, "--config", config)[1]

@@ -125,7 +125,8 @@ def _clean_replay(
     last_tick = -(-race // TICK_MS)
     changes.counts["timelines cut at the end of the race"] += int(len(actions) > last_tick)
     actions = actions[:last_tick]
-    keep = _frames_to_keep(rows, min(race, len(actions) * TICK_MS), changes)
+    end = len(actions) * TICK_MS if file.n_actions else race
+    keep = _frames_to_keep(rows, min(race, end), changes)
     parts = _parts(rows.times, keep, file.frame_interval_ms)
     whole = len(parts) == 1 and len(parts[0]) == len(rows.times)
     long = [part for part in parts if whole or len(part) >= MIN_PART_FRAMES]

@@ -204,7 +204,8 @@ def check_rows(file: ReplayFile, rows: ReplayRows, findings: Findings) -> None:
     wrong = (rows.actions >= N_ACTIONS) | (rows.labels >= N_ACTIONS)
     findings.add("actions", int(wrong.sum()), name)
     findings.add("content", int(rows.digest != row["digest"]), name)
-    race, end = int(row["race_time_ms"]), len(rows.actions) * TICK_MS
+    race = int(row["race_time_ms"])
+    end = len(rows.actions) * TICK_MS if file.n_actions else race
     late = int(rows.times.max(initial=0)) > min(end, race) or end > race + END_SLACK_MS
     findings.add("race time", int(late), name)
     findings.add("short timelines", int(bool(row["finished"]) and end < race - END_SLACK_MS), name)

@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.contract.actions import ACTION_NAMES, N_ACTIONS
 from datasets.contract.errors import UserError
-from datasets.doctor.findings import Findings
+from datasets.doctor.findings import Findings, Level
 from datasets.doctor.rows import ReplayRows
 from datasets.labels import copy_previous_action_accuracy
 from datasets.reader import ReplayFile
@@ -82,7 +82,9 @@ def report_balance(file: ReplayFile, findings: Findings) -> None:
     """State the shares of the actions, and how far copying the previous action gets."""
     ticks = file.action_histogram()[:N_ACTIONS]
     if not ticks.sum():
-        findings.report("balance", "error", "there are no actions")
+        # Frames can be imported alone, for the visual stage.
+        level: Level = "error" if file.spec.has_floats else "warning"
+        findings.report("balance", level, "there are no actions, so bc cannot be trained with it")
         return
     shares = ticks / ticks.sum()
     order = np.argsort(-shares, kind="stable")
