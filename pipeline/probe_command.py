@@ -81,18 +81,19 @@ def _load(
     from pretrain.vis.probe import encoder_of
     from rl.network.config import NetworkConfig
     from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, load_artifact
+    from rl.transfer.sources import artifacts_in
 
-    folder = policy_folder(path)
-    if folder.is_dir():
-        whole = folder / IQN_FILE
-        folder = whole if whole.exists() else folder / ENCODER_FILE
-    artifact = load_artifact(folder, legacy_input=legacy_input)
+    file = policy_folder(path)
+    if file.is_dir():
+        found = artifacts_in(file)
+        file = found.get(IQN_FILE) or found.get(ENCODER_FILE) or file / ENCODER_FILE
+    artifact = load_artifact(file, legacy_input=legacy_input)
     # Files without metadata do not say which network they belong to: it can only be the usual one.
     network = artifact.network or NetworkConfig(image_size=image_hw)
     try:
         return network, encoder_of(network, artifact.tensors)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
 
 
 def _plain(scores: "Scores") -> dict[str, float | None]:

@@ -189,10 +189,7 @@ def save_artifacts(
         network=network,
         image_size=network.image_hw,
         use_floats=network.floats.enabled,
-        shapes={
-            file: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            for file, tensors in files.items()
-        },
+        shapes={file: _shapes(tensors) for file, tensors in files.items()},
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
         normalisation=normalisation,
         actions=actions,
@@ -203,11 +200,19 @@ def save_artifacts(
         extra=_finite(dict(extra or {})),
     )
     texts = {META_FILE: meta.model_dump_json(indent=2) + "\n", CARD_FILE: model_card(meta, folder)}
-    with contextlib.ExitStack() as stack:
-        # Left in reverse order: the metadata replaces the old one last, after every tensor file.
-        for name, data in {**{n: text.encode() for n, text in texts.items()}, **contents}.items():
-            stack.enter_context(atomic_path(folder / name)).write_bytes(data)
+    _replace(folder, {**{name: text.encode() for name, text in texts.items()}, **contents})
     return meta
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _replace(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files; when all are on the disk they replace the old ones, the first of them last."""
+    with contextlib.ExitStack() as stack:  # left in reverse order
+        for name, data in contents.items():
+            stack.enter_context(atomic_path(folder / name)).write_bytes(data)
 
 
 def load_artifact(path: Path, *, legacy_input: LegacyInput | None = None) -> Artifact:
@@ -238,8 +243,7 @@ def load_artifact(path: Path, *, legacy_input: LegacyInput | None = None) -> Art
     if meta is not None:
         if header is not None and content_hash(tensors, header) != header[CONTENT_KEY]:
             raise UserError(f"{path}: {CONTENT_KEY} is not that of its content: {_CHANGED}")
-        got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if got != meta.shapes.get(file):
+        if _shapes(tensors) != meta.shapes.get(file):
             raise UserError(f"{path}: its tensors are not those that {where} lists")
         return Artifact(path, tensors, sha256, meta)
     if legacy_input == "01" and any(name.startswith("img_head.") for name in tensors):

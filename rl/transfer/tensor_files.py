@@ -125,12 +125,16 @@ def read_safe_header(path: Path) -> dict[str, str]:
     """The header strings of a safetensors file on the disk, without its tensors.
 
     Raises:
-        UserError: not a safetensors file.
+        UserError: not a safetensors file, or it cannot be read.
     """
-    with path.open("rb") as file:
-        start = file.read(_LENGTH_BYTES)
-        size = min(int.from_bytes(start, "little"), path.stat().st_size)
-        return safe_header(path, start + file.read(size))
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES)
+            size = min(int.from_bytes(start, "little"), path.stat().st_size)
+            data = start + file.read(size)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return safe_header(path, data)
 
 
 def content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
