@@ -86,7 +86,10 @@ def leaking_floats(sample: list[ReplayRows], offset_ms: int) -> list[tuple[str, 
 
 
 def _before_and_after(rows: ReplayRows, offset_ms: int) -> npt.NDArray[np.int64]:
-    """(n, 2) the action 50 ms before each frame, and the label."""
+    """(n, 2) the action 50 ms before each frame, and the one at the offset, both as driven.
+
+    What a labeller would have pressed is not judged: it may really follow from a single float.
+    """
     actions = np.minimum(rows.actions, N_ACTIONS - 1)
     return labels(actions, rows.times, (-ACTION_MS, offset_ms))
 
