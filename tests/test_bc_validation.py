@@ -19,7 +19,7 @@ from pretrain.bc.driven import driven_metrics
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.metrics import class_weights, offset_losses
 from pretrain.bc.module import BCModule
-from pretrain.bc.train import run
+from pretrain.bc.train import _build_data, run
 from pretrain.training import load_state
 from rl.evaluation import EvaluationResult
 from rl.transfer.artifacts import load_artifact, read_meta, save_artifacts
@@ -146,10 +146,12 @@ def test_next_tick_is_labelled_10_ms_later(dataset: Path, tmp_path: Path) -> Non
     assert config.main_offset_ms == 0
     meta = read_meta(run(config) / "pretrain_meta.json")
     assert meta.extra["next_tick"] is True
-    with ReplayFile(dataset) as file:  # its keys are held for 50 ms: 40 + 10 ms is the next action
-        frames = np.arange(20)
-        changed = frame_labels(file, frames, [40]) != frame_labels(file, frames, [50])
-        assert changed.any()
+    batch = next(iter(_build_data(config).train_dataloader()))
+    with ReplayFile(dataset) as file:
+        frames = batch["frame_index"].numpy()
+        named, later = (frame_labels(file, frames, at) for at in ((0, 40, 100), (10, 50, 110)))
+    np.testing.assert_array_equal(batch["labels"].numpy(), later)
+    assert (named[:, 1] != later[:, 1]).any()  # keys are held for 50 ms: that is the next action
 
 
 def test_early_stopping_and_selection_follow_the_accuracy(dataset: Path, tmp_path: Path) -> None:
