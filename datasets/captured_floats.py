@@ -4,7 +4,7 @@ A recorded state has positions and velocities in the world, and an orientation t
 world to car. Floats have them in the car's frame.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,10 +107,6 @@ class CarStates:
     def at(self, rows: I64) -> "CarStates":
         """The states of some rows."""
         return CarStates(self.times_ms[rows], {k: v[rows] for k, v in self.columns.items()})
-
-
-Follower = Callable[[CarStates], LineView]
-"""How positions are found on a line: `recorded_line`, or one that follows another line."""
 
 
 def car_states(meta: Sequence[dict[str, Any]]) -> CarStates:
