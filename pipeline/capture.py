@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from rich.console import Console
+import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.contract.errors import UserError
@@ -187,7 +187,9 @@ def _drive_jobs(
 ) -> None:
     request = races.request
     columns = ("driving", BarColumn(), MofNCompleteColumn(), "replays", TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[frames]:,} frames"), console=_CONSOLE) as bar:
+    with Progress(
+        *columns, TextColumn("{task.fields[frames]:,} frames"), console=rich.get_console()
+    ) as bar:
         task = bar.add_task("drive", total=len(waiting), frames=0)
         frames = 0
         while waiting:
@@ -207,9 +209,6 @@ def _drive_jobs(
                     else:
                         summary.given_up += 1
                         bar.update(task, advance=1)
-
-
-_CONSOLE = Console(stderr=True)
 
 
 def _race(races: _Races, group: Sequence[ReplayJob]) -> list[tuple[ReplayJob, ReplayRecord]]:

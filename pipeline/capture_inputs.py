@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
+import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
@@ -123,7 +123,7 @@ def capture_inputs(
     spec = _spec(request, track, files, interval)
     with (
         DatasetWriter(summary.path, spec, overwrite=overwrite) as writer,
-        Progress(*columns, console=Console(stderr=True)) as bar,
+        Progress(*columns, console=rich.get_console()) as bar,
     ):
         waiting = [file for file in files if file.name not in writer.done_names]
         summary.already_there = len(files) - len(waiting)

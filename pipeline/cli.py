@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
+import rich
 from rich.logging import RichHandler
 
 from datasets.contract.errors import UserError
@@ -46,8 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _set_up_logging(debug: bool) -> None:
+    # One console for log lines and progress bars: two would write over each other.
+    rich.reconfigure(stderr=True)
     handler = RichHandler(
-        console=Console(stderr=True), show_path=debug, show_level=debug, rich_tracebacks=False
+        console=rich.get_console(), show_path=debug, show_level=debug, rich_tracebacks=False
     )
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,

@@ -31,6 +31,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rl.envs.registry import find_track
     from rl.evaluation import evaluate, evaluate_drivers
     from rl.network.config import NetworkConfig
+    from rl.progress import ProgressBar
     from rl.transfer.policy import load_policy
 
     if arguments.episodes < 1:
@@ -42,7 +43,10 @@ def run_eval(arguments: argparse.Namespace) -> int:
     usual = None if legacy is None else NetworkConfig()
     network = load_policy(folder, legacy_input=legacy, network=usual)
     options = {"starts": arguments.episodes, "seed": arguments.seed}
-    policy = evaluate(network, track, **options)
+    with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
+        policy = evaluate(
+            network, track, **options, **_cut_offs(arguments.policy), watch=bar.update
+        )
     drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}
     if arguments.json:
         report = _report(policy, drivers, folder)
@@ -69,6 +73,21 @@ def policy_folder(path: Path) -> Path:
             f"{path}: no {run.best.name} folder yet; it comes with the first evaluation"
         )
     return path
+
+
+def _cut_offs(path: Path) -> dict[str, int]:
+    """Race times in ms after which a run is cut off: those of a stage 3 run, else the usual."""
+    from rl.config import load_rl_config
+    from rl.run_folder import RunFolder
+
+    run = RunFolder(path)
+    if not run.best.is_dir() or not run.config.exists():
+        return {}
+    environment = load_rl_config(run.config).environment
+    return {
+        "no_progress_ms": environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
+        "max_race_ms": environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
+    }
 
 
 def _report(

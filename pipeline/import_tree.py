@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from rich.console import Console
+import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.captured import find_captured
@@ -117,7 +117,7 @@ def import_tree(out: Path, request: ImportRequest, *, overwrite: bool = False) -
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "replays")
     with (
         ThreadPoolExecutor(request.threads()) as pool,
-        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
+        Progress(*columns, TimeRemainingColumn(), console=rich.get_console()) as bar,
     ):
         try:
             job = _Import(request, summary, pool, bar)

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 from datasets.contract.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_VIS_CONFIG = Path("config_files/pretrain/vis/pretrain_config.yaml")
 DEFAULT_BC_CONFIG = Path("config_files/pretrain/bc/pretrain_config_bc_v3_multi_offset.yaml")
@@ -167,7 +170,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
     config.performance.check_backend_installed()
     from rl.training import train  # takes seconds: a mistake above is told before
 
-    train(
+    result = train(
         config,
         pretrain=arguments.pretrain,
         resume=arguments.resume,
@@ -175,4 +178,6 @@ def run_rl(arguments: argparse.Namespace) -> int:
         max_frames=arguments.max_frames,
         max_grad_steps=arguments.max_grad_steps,
     )
+    for line in result.summary():
+        logger.info("%s", line)
     return 0

@@ -175,7 +175,7 @@ def _build_trainer(
         *stops,
         EpochCheckpoint(folder.checkpoints, "best", budget, monitor=metric, mode=_mode(metric)),
         EpochCheckpoint(folder.checkpoints, "last", budget),
-        *([RichProgressBar(leave=False)] if bar else []),
+        *([RichProgressBar(leave=False, console_kwargs={"stderr": True})] if bar else []),
     ]
     return L.Trainer(
         accelerator=config.accelerator,

@@ -177,6 +177,8 @@ _RENAMED: Final = {
     "pretrain_V_head_freeze": "nn.decoder.value.freeze",
     "gpu_collectors_count": "performance.collectors_count",
     "prio_eps": "prio_epsilon",
+    "learning_rate": "lr_schedule",
+    "lr": "lr_schedule",
     "final_speed_reward_as_if_duration_s": "rewards.final_speed_reward_as_if_duration_s",
 }
 _OLD_SECTIONS: Final = ("neural_network", "training", "performance", "exploration", "memory")

@@ -1,6 +1,6 @@
 """How well a policy drives: greedy runs from many starts, and the scripted drivers beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -125,6 +125,7 @@ def evaluate(
     start_noise: float = 1.0,
     no_progress_ms: int = 2_000,
     max_race_ms: int = DNF_MS,
+    watch: Callable[[float], None] | None = None,
 ) -> EvaluationResult:
     """Drive greedily from `starts` different starts.
 
@@ -138,6 +139,7 @@ def evaluate(
         start_noise: factor on the variation of starts.
         no_progress_ms: race time without a new furthest zone after which a run is cut off.
         max_race_ms: race time after which a run is cut off.
+        watch: told after each step what share of the runs has ended, in [0, 1].
 
     Returns:
         Times, and the best run as inputs.
@@ -157,6 +159,8 @@ def evaluate(
     driven: list[npt.NDArray[np.uint8]] = []
     while True:
         live = np.flatnonzero(~(batch.finished | batch.truncated))
+        if watch is not None:
+            watch(1.0 - len(live) / starts)
         if not len(live):
             break
         actions = np.zeros(starts, dtype=np.uint8)

@@ -5,6 +5,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
+import rich
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
@@ -20,7 +21,7 @@ class ProgressLine:
     """Shows one line of text that is replaced; off a terminal, it is logged now and then."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or rich.get_console()
         self._status: Status | None = None
         self._logged_at = 0.0
 
@@ -41,6 +42,11 @@ class ProgressLine:
         if self._status is not None:
             self._status.stop()
 
+    def say(self, text: str) -> None:
+        """Replace the line for a moment, on a terminal only."""
+        if self._status is not None:
+            self._status.update(text)
+
     def show(self, text: str) -> None:
         """Replace the line."""
         if self._status is not None:
@@ -56,7 +62,7 @@ class ProgressBar:
     def __init__(self, text: str, console: Console | None = None) -> None:
         """Name the step; nothing is shown yet."""
         self._text = text
-        self._console = console or Console(stderr=True)
+        self._console = console or rich.get_console()
         self._bar: Progress | None = None
         self._started = self._logged_at = time.monotonic()
 

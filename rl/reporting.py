@@ -24,6 +24,7 @@ from rl.run_state import Run
 from rl.timing import PolicyAges, TimesSummary
 
 REPORT_EVERY_S: Final = 15.0
+SHOW_EVERY_S: Final = 1.0
 DETAILS_EVERY_S: Final = 300.0
 """Seconds between numbers of each parameter, which are many tags."""
 _ACTIVITIES: Final = ("waiting_for_workers", "training", "testing")
@@ -53,7 +54,8 @@ class Reporter:
         self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
         self._times, self._ages = TimesSummary(), PolicyAges(run.grad_steps)
         self._courses = {name: _course(run, name) for name in run.tracks}
-        self._last_report = self._last_details = time.monotonic()
+        self._last_report = self._last_details = self._last_shown = time.monotonic()
+        self._reported: tuple[dict[str, float], dict[str, float]] = ({}, {})
         self._frames_then, self._used_then = run.frames, run.pace.used
         self._latest: dict[str, float] = {}
         self._finish_rate: float | None = None
@@ -165,6 +167,13 @@ class Reporter:
         now = time.monotonic()
         if now - self._last_report >= REPORT_EVERY_S:
             self.report(seconds_left=seconds_left)
+        elif now - self._last_shown >= SHOW_EVERY_S:
+            self._last_shown = now
+            self._progress.say(self._line(*self._reported, seconds_left))
+
+    def say(self, text: str) -> None:
+        """Show what the run is busy with, until the next tick."""
+        self._progress.say(text)
 
     def report(self, *, seconds_left: float | None) -> None:
         """Write the interval's numbers to every place."""
@@ -187,8 +196,9 @@ class Reporter:
         if now - self._last_details >= DETAILS_EVERY_S:
             self._write_details()
         self.write_stats()
+        self._reported = (means, speeds)
         self._progress.show(self._line(means, speeds, seconds_left))
-        self._last_report = now
+        self._last_report = self._last_shown = now
         self._frames_then, self._used_then = run.frames, run.pace.used
         self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
 
@@ -237,11 +247,10 @@ class Reporter:
         self, means: dict[str, float], speeds: dict[str, float], seconds_left: float | None
     ) -> str:
         run = self._run
-        learnt = speeds["transitions_learned_per_second"]
-        parts = [
-            f"{run.frames:,} frames ({speeds['frames_per_s']:,.0f}/s)",
-            f"{run.grad_steps:,} updates ({learnt:,.0f} samples/s)",
-        ]
+        parts = [f"{run.frames:,} frames", f"{run.grad_steps:,} updates"]
+        if speeds:
+            parts[0] += f" ({speeds['frames_per_s']:,.0f}/s)"
+            parts[1] += f" ({speeds['transitions_learned_per_second']:,.0f} samples/s)"
         if "loss" in means:
             parts.append(f"loss {means['loss']:.4g}")
         for track, best in run.statistics.alltime_min_ms.items():

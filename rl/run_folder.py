@@ -17,6 +17,7 @@
 """
 
 import contextlib
+import difflib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -95,6 +96,11 @@ class RunFolder:
         Raises:
             UserError: nothing to resume.
         """
+        if not self.root.exists():
+            near = difflib.get_close_matches(self.name, _names_in(self.root.parent), n=1)
+            raise UserError(
+                f"{self.root}: no such run" + (f" (did you mean {near[0]}?)" if near else "")
+            )
         if not self.config.exists():
             raise UserError(f"{self.root}: no run to resume here (no {self.config.name})")
 
@@ -109,6 +115,10 @@ class RunFolder:
             for run in folder.glob("*_*"):
                 if run.is_dir() and not (run / RUN_FILE).exists():
                     shutil.rmtree(run, ignore_errors=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from datasets.contract.errors import UserError
 from rl.config import RLConfig
 from rl.evaluation import EvaluationResult
 from rl.initial_weights import check_start
-from rl.progress import ProgressLine
+from rl.progress import ProgressLine, duration
 from rl.reporting import Reporter
 from rl.run_folder import RunFolder, log_to_file, run_lock
 from rl.run_state import Run
@@ -56,6 +56,20 @@ class TrainingResult:
     first_finish_s: float | None
     alltime_min_ms: dict[str, int]
     final: tuple[EvaluationResult, ...]
+
+    def summary(self) -> list[str]:
+        """What to tell at the end, a line each: how far, how good, and how to go on."""
+        lines = [
+            f"{self.folder.root}: {self.frames:,} frames, {self.grad_steps:,} updates, "
+            f"{duration(self.training_seconds)} of training in all"
+        ]
+        for result in self.final:
+            mean = "" if result.mean_ms is None else f", mean {result.mean_ms / 1000:.2f} s"
+            lines.append(
+                f"best policy on {result.track}: {result.finish_rate:.0%} of {result.starts} fresh "
+                f"starts finish{mean} ({self.folder.best})"
+            )
+        return [*lines, f"to go on: rulka-pipeline rl --resume {self.folder.root}"]
 
 
 def train(

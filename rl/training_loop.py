@@ -274,6 +274,7 @@ class TrainingLoop:
             network, name = learner.averaged, "averaged"
         if pretrained is not None:
             network, name = pretrained, "pretrained"
+        self._reporter.say(f"evaluating at {run.frames:,} frames")
         candidate = IQN(learner.network).to(learner.device)
         candidate.load_state_dict(network.state_dict())
         run.evaluations += 1
@@ -301,6 +302,7 @@ class TrainingLoop:
         run = self._run
         if run.champion.weights is None:
             return []
+        logger.info("measuring the best policy on %d fresh starts", run.cfg.evaluation.final_starts)
         run.scratch.load_state_dict(run.champion.weights)
         run.evaluations += 1
         results = self._drive(run.scratch, _FINAL, run.cfg.evaluation.final_starts)
@@ -312,7 +314,9 @@ class TrainingLoop:
         keep_best(run)
         seconds = run.statistics.training_seconds
         run.champion.save(run.folder.best, run.folder.name, run.learner.network, seconds)
-        logger.info("new champion at %d frames: %s", run.frames, run.champion.describe())
+        logger.info(
+            "best evaluation so far, at %s frames: %s", f"{run.frames:,}", run.champion.describe()
+        )
 
     def _drive(self, network: IQN, kind: int, starts: int) -> list[EvaluationResult]:
         run = self._run

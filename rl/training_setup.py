@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import rich
 import torch
-from rich.console import Console
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
@@ -107,7 +107,7 @@ def load_pretrained(
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:
             run.guide = GuideDriver(teacher, _typical_race_ms(run, teacher))
-    Console(stderr=True).print(report.table())
+    rich.get_console().print(report.table())
     write_json(run.folder.injection_report, report.to_json())
     if report.whole_policy:
         run.calibration_due = True

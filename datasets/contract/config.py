@@ -17,6 +17,8 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import write_text
 
 ENV_PREFIX: Final = "RULKA_"
+MOST_LISTED: Final = 16
+"""Keys of a section that an error lists when none of them is near the unknown one."""
 
 
 class StrictModel(BaseModel):
@@ -99,7 +101,10 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such configuration file") from error
+        beside = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"{path}: no such configuration file{hint}") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder, expected a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -174,10 +179,9 @@ def _explain(
         origin = _origin(location, origins)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            hint = (
-                f", did you mean `{near[0]}`?" if near else f" (known: {', '.join(sorted(known))})"
-            )
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.6)
+            listed = f" (known: {', '.join(sorted(known))})" if len(known) <= MOST_LISTED else ""
+            hint = f", did you mean `{near[0]}`?" if near else listed
             lines.append(f"{origin}unknown key `{key}`{hint}")
         elif problem["type"] == "missing":
             lines.append(f"`{key}` is missing")

@@ -115,7 +115,7 @@ def _files_of(path: Path) -> dict[str, Path]:
         return {kind: path}
     if not path.is_dir():
         raise UserError(
-            f"{path}: no such folder; --pretrain wants the folder of a vis or bc run, "
+            f"{path}: no such folder; expected that of a vis, bc or rl run, "
             "for example output/ptretrain/bc/v3_multi_offset"
         )
     found = artifacts_in(path)
