@@ -308,6 +308,21 @@ def test_a_replay_with_a_gap_becomes_two(sound: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(second.actions, whole.actions)
 
 
+def test_a_replay_stays_when_the_one_that_it_repeats_is_left_out(
+    sound: Path, tmp_path: Path
+) -> None:
+    def unsound_twin_first(records: Records) -> None:
+        fast = records[4].floats[:, VELOCITY] * 3.6
+        twin = replace(records[4], name="a_copy")
+        records[:] = [with_floats(twin, slice(None), VELOCITY, fast), *records]
+        records.append(replace(records[5], name="z_copy"))
+
+    path = planted(sound, tmp_path / "data.h5", unsound_twin_first)
+    dropped = cleaned(path, tmp_path / "cleaned.h5").dropped
+    assert [line.split(":")[0] for line in dropped] == ["short/a_copy", "short/z_copy"]
+    assert "repeats short/short_00004" in dropped[1]
+
+
 def test_previous_actions_are_written_anew(sound: Path, tmp_path: Path) -> None:
     path = planted(sound, tmp_path / "data.h5", history_too_new)
     cleaned(path, tmp_path / "cleaned.h5")

@@ -46,10 +46,12 @@ class Changes:
     Attributes:
         counts: how often each thing was done.
         dropped: one line for each replay that was left out.
+        kept: replay, or the earlier one that it repeats -> the replay that is in the copy.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[str] = field(default_factory=list)
+    kept: dict[int, int] = field(default_factory=dict)
 
     def drop(self, name: str, why: str) -> None:
         """Note a replay that is left out."""
@@ -82,7 +84,10 @@ def clean(
     with DatasetWriter(Path(out), spec, overwrite=True) as writer:
         earlier = set(writer.done_names)  # of an interrupted call
         for index in range(file.n_replays):
-            for record in _clean_replay(file, index, diagnosis, changes):
+            records = _clean_replay(file, index, diagnosis, changes)
+            if records:
+                changes.kept[diagnosis.twins.get(index, index)] = index
+            for record in records:
                 if record.name not in earlier:
                     writer.add(record)
             if on_replay is not None:
@@ -109,7 +114,7 @@ def _clean_replay(
     file: ReplayFile, index: int, diagnosis: Diagnosis, changes: Changes
 ) -> list[ReplayRecord]:
     rows = scan_replay(file, index)
-    reason = _hopeless(file, rows, diagnosis)
+    reason = _hopeless(file, rows, diagnosis, changes)
     actions, moved = rows.actions, 0
     if not reason and index in diagnosis.out_of_step:
         moved = _provable_shift_ms(rows, diagnosis.out_of_step[index])
@@ -147,10 +152,10 @@ def _clean_replay(
     return [_with_right_floats(record, changes) for record in records]
 
 
-def _hopeless(file: ReplayFile, rows: ReplayRows, diagnosis: Diagnosis) -> str:
+def _hopeless(file: ReplayFile, rows: ReplayRows, diagnosis: Diagnosis, changes: Changes) -> str:
     """Why a replay is left out as a whole; empty when it is not."""
-    twin = diagnosis.twins.get(rows.index)
-    if twin is not None:
+    twin = changes.kept.get(diagnosis.twins.get(rows.index, rows.index))
+    if twin is not None:  # one whose floats are unsound would be no replacement
         row = file.replays[twin]
         return f"repeats {row['track']}/{row['name']}"
     if len(rows.times) == 0:
