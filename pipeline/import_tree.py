@@ -246,6 +246,7 @@ class _Import:
             key_ms=TICK_MS,
             source=SOURCE,
             parameters={
+                "folder": self._request.root.resolve().name,  # another one does not continue it
                 "tracks": list(tracks),
                 "fps": selection.fps,
                 "floats": selection.floats,

@@ -145,6 +145,9 @@ def test_an_interrupted_import_continues_to_the_same_file(tree: Path, tmp_path: 
     ):
         writer.add(file.replay(1))
         raise KeyboardInterrupt
+    other = shutil.copytree(tree, tmp_path / "other")
+    with pytest.raises(UserError, match="unfinished recording with other parameters"):
+        import_tree(again, ImportRequest(other))
     summary = import_tree(again, ImportRequest(tree))
     assert (summary.already_there, summary.imported) == (1, 1)
     assert again.read_bytes() == (tmp_path / "whole.h5").read_bytes()
