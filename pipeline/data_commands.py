@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
+from datasets.contract.errors import UserError
 from pipeline import (
     capture_command,
     drive_command,
@@ -61,6 +62,7 @@ def _add_line(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     line.add_argument(
         "--spacing", type=float, default=0.5, metavar="M", help="metres; default: %(default)s"
     )
+    line.add_argument("--overwrite", action="store_true", help="replace an existing output")
     line.set_defaults(run=run_line)
 
 
@@ -68,6 +70,8 @@ def run_line(arguments: argparse.Namespace) -> int:
     """Make a reference line of a driven run."""
     from pipeline.driven_line import write_line
 
+    if arguments.out.exists() and not arguments.overwrite:
+        raise UserError(f"{arguments.out}: exists; choose another --out or add --overwrite")
     line = write_line(
         arguments.source, arguments.out, map_name=arguments.map, spacing_m=arguments.spacing
     )

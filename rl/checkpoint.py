@@ -95,7 +95,8 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
         problem = check_checkpoint(path)
         if problem is None:
             return path, _read(path), _segments(path)
-        logger.warning("%s is damaged (%s); using the checkpoint before it", path, problem)
+        then = "using the checkpoint before it" if path != found[0] else "there is none before it"
+        logger.warning("%s is damaged (%s); %s", path, problem, then)
         _set_aside(path)
     raise UserError(
         f"{folder}: no usable checkpoint"

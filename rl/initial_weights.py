@@ -102,6 +102,12 @@ def load_initial_weights(run: Run, init_from: str) -> IQN:
             f"init_from: {path}: made by another network: {difference}; "
             f"start with the nn settings of that run"
         )
+    if best and not any(result["finish_rate"] for result in state["results"]):
+        logger.warning(
+            "%s finished no race in its best evaluation; without %s its latest weights are taken",
+            source.root,
+            BEST,
+        )
     learner.load_weights(parts["learner"], keep_optimizer=run.cfg.keep_optimizer)
     weights = state["weights"] if best else "raw"
     if best:

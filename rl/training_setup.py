@@ -138,7 +138,7 @@ def build_source(run: Run) -> RolloutSource:
     cfg, learner = run.cfg, run.learner
     guide = run.guide if cfg.guide.enabled else None
     if cfg.guide.enabled and guide is None:
-        logger.info("no pretrained policy, so there is no guide driver")
+        logger.info("from scratch: no policy to guide with (guide.enabled)")
     use_averaged = learner.averaged is not None and cfg.averaging.collector_share > 0.0
     averaged = learner.averaged if use_averaged else None
     if cfg.performance.serial:
