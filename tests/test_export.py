@@ -23,7 +23,7 @@ from rl.transfer import tensor_files
 from rl.transfer.artifacts import load_artifact, safe_bytes
 from rl.transfer.injector import inject
 from rl.transfer.policy import load_policy
-from rl.transfer.sources import find_sources
+from rl.transfer.sources import artifact_kind, find_sources
 from tests.network_helpers import observations, small_config
 from tests.transfer_helpers import save
 
@@ -241,6 +241,11 @@ def test_missing_packages_are_one_line(
     for kind in ("onnx", "safetensors"):
         assert _export(tmp_path, "--format", kind, "--out", tmp_path / f"a.{kind}") == 2
         assert capsys.readouterr().err.strip().endswith("uv sync --extra export")
+
+
+def test_a_missing_safetensors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.safetensors: cannot be read"):
+        artifact_kind(tmp_path / "nowhere.safetensors")
 
 
 def test_commands_of_a_model_card_are_commands(tmp_path: Path) -> None:
