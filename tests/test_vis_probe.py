@@ -15,7 +15,7 @@ from pipeline.cli import main
 from pretrain.vis.probe import PIXELS, RANDOM_ENCODER, TARGETS, ProbeFrames, probe, probe_targets
 from pretrain.vis.ridge import Moments, fit_ridge, held_out_r2, r2_of
 from pretrain.vis.train import run
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from rl.transfer.artifacts import ENCODER_FILE, load_artifact, safe_bytes
 from tests.dataset_samples import HEIGHT, WIDTH, sample_records, write_dataset
 from tests.pretrain_samples import recorded, vis_config
 
@@ -164,6 +164,19 @@ def test_the_command_ranks_encoders_as_their_runs_did(
     assert r2[str(folder)]["speed"] == pytest.approx(meta.metrics["val_probe_speed_r2"], abs=1e-6)
     assert main(["probe", str(folder), *options]) == 0
     assert "random encoder" in capsys.readouterr().out
+
+
+def test_a_folder_with_safetensors_is_probed(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("safetensors", reason="needs the packages of: uv sync --extra export")
+    folder, dataset = trained
+    data = safe_bytes(load_artifact(folder / ENCODER_FILE))
+    (tmp_path / "encoder.safetensors").write_bytes(data)
+    command = ["probe", str(folder), str(tmp_path), "--dataset", str(dataset)]
+    assert main([*command, "--val-fraction", "0.3", "--json"]) == 0
+    r2 = json.loads(capsys.readouterr().out)["r2"]
+    assert r2[str(tmp_path)] == r2[str(folder)]
 
 
 @pytest.mark.parametrize(
