@@ -49,6 +49,7 @@ class InputFile:
         start_seed, start_noise: variation of the start and its scale.
         race_time_ms: the time it should take; None if nothing says it.
         driver: from a leaderboard's name, "agent" for a run that a training kept, else "unknown".
+        map_name: short name of the map that such a run was driven on; None if nothing says it.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class InputFile:
     start_noise: float
     race_time_ms: int | None
     driver: str
+    map_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,9 @@ def capture_inputs(
     check_image_size(request.image_size)
     track = find_track(request.track)
     files = find_inputs(request.replays)
+    others = sorted({file.map_name for file in files if file.map_name} - {track.name})
+    if others:  # a warning: a map may have another name than its track
+        logger.warning("runs of %s are driven on %s, too", ", ".join(others), track.name)
     summary = CaptureSummary(Path(out))
     columns = ("driving", BarColumn(), MofNCompleteColumn(), "runs", TimeRemainingColumn())
     spec = _spec(request, track, files, interval)
@@ -176,12 +181,13 @@ def _input_file(path: Path, name: str) -> InputFile:
     from rl.run_folder import RUN_FILE
 
     leaderboard = leaderboard_name(path.stem)
-    seed, noise, time_ms = 0, 0.0, leaderboard.race_time_ms if leaderboard else None
+    map_name, seed, noise, time_ms = None, 0, 0.0, leaderboard.race_time_ms if leaderboard else None
     driver = leaderboard.driver if leaderboard else UNKNOWN_DRIVER
     if (path.parent / RUN_FILE).is_file():
         run = load_run(path.parent)
         seed, noise, time_ms, driver = run.start_seed, run.start_noise, run.race_time_ms, AGENT
-    return InputFile(path, name, read_inputs(path), seed, noise, time_ms, driver)
+        map_name = run.track
+    return InputFile(path, name, read_inputs(path), seed, noise, time_ms, driver, map_name)
 
 
 def _spec(
