@@ -6,6 +6,7 @@ checkpoint of its best evaluation. Counters, schedules, memory and random states
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,15 +103,10 @@ def load_initial_weights(run: Run, init_from: str) -> IQN:
             f"init_from: {path}: made by another network: {difference}; "
             f"start with the nn settings of that run"
         )
-    if best and not any(result["finish_rate"] for result in state["results"]):
-        logger.warning(
-            "%s finished no race in its best evaluation; without %s its latest weights are taken",
-            source.root,
-            BEST,
-        )
     learner.load_weights(parts["learner"], keep_optimizer=run.cfg.keep_optimizer)
     weights = state["weights"] if best else "raw"
     if best:
+        _warn_without_finish(source, state["results"])
         learner.online.load_state_dict(parts["evaluated"])
     if weights != "raw":
         learner.synchronise()
@@ -154,6 +150,15 @@ def _checkpoints(source: RunFolder, *, best: bool) -> Path:
             f"leave {BEST} out to start from its latest checkpoint"
         )
     return folder
+
+
+def _warn_without_finish(source: RunFolder, results: Sequence[Mapping[str, Any]]) -> None:
+    if not any(result["finish_rate"] for result in results):
+        logger.warning(
+            "%s finished no race in its best evaluation; without %s its latest weights are taken",
+            source.root,
+            BEST,
+        )
 
 
 def keep_best(run: Run) -> Path:
