@@ -96,13 +96,11 @@ class RunFolder:
         Raises:
             UserError: nothing to resume.
         """
-        if not self.root.exists():
-            near = difflib.get_close_matches(self.name, _names_in(self.root.parent), n=1)
-            raise UserError(
-                f"{self.root}: no such run" + (f" (did you mean {near[0]}?)" if near else "")
-            )
         if not self.config.exists():
-            raise UserError(f"{self.root}: no run to resume here (no {self.config.name})")
+            near = difflib.get_close_matches(self.name, _names_in(self.root.parent), n=1)
+            is_typo = near and not self.root.exists()
+            hint = f"did you mean {near[0]}?" if is_typo else f"no {self.config.name}"
+            raise UserError(f"{self.root}: no run to resume here ({hint})")
 
     def clear_leftovers(self) -> None:
         """Remove what a killed process was writing: temporary files, and runs without an end."""

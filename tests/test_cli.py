@@ -165,6 +165,10 @@ def test_a_folder_without_artifacts(tmp_path: Path, capsys: Capture) -> None:
     command = ("rl", "--config", tmp_path / "rl.yaml", "--pretrain", tmp_path / "empty")
     assert "no artifacts here" in refused(capsys, *command)
     assert "no run to resume here" in refused(capsys, "rl", "--resume", tmp_path / "empty")
+    (tmp_path / "scratch").mkdir()
+    assert "did you mean scratch?" in refused(capsys, "rl", "--resume", tmp_path / "scrach")
+    (tmp_path / "quick.yaml").touch()
+    assert "did you mean quick.yaml?" in refused(capsys, "rl", "--config", tmp_path / "quik.yaml")
 
 
 def test_an_artifact_of_another_network(tmp_path: Path, capsys: Capture) -> None:
