@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.contract.errors import UserError
@@ -187,9 +186,7 @@ def _drive_jobs(
 ) -> None:
     request = races.request
     columns = ("driving", BarColumn(), MofNCompleteColumn(), "replays", TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[frames]:,} frames"), console=rich.get_console()
-    ) as bar:
+    with Progress(*columns, TextColumn("{task.fields[frames]:,} frames")) as bar:
         task = bar.add_task("drive", total=len(waiting), frames=0)
         frames = 0
         while waiting:

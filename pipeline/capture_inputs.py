@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
@@ -128,7 +127,7 @@ def capture_inputs(
     spec = _spec(request, track, files, interval)
     with (
         DatasetWriter(summary.path, spec, overwrite=overwrite) as writer,
-        Progress(*columns, console=rich.get_console()) as bar,
+        Progress(*columns) as bar,
     ):
         waiting = [file for file in files if file.name not in writer.done_names]
         summary.already_there = len(files) - len(waiting)

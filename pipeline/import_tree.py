@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.captured import find_captured
@@ -117,7 +116,7 @@ def import_tree(out: Path, request: ImportRequest, *, overwrite: bool = False) -
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "replays")
     with (
         ThreadPoolExecutor(request.threads()) as pool,
-        Progress(*columns, TimeRemainingColumn(), console=rich.get_console()) as bar,
+        Progress(*columns, TimeRemainingColumn()) as bar,
     ):
         try:
             job = _Import(request, summary, pool, bar)
@@ -164,10 +163,10 @@ class _Import:
         intervals = Counter(each.interval_ms for each in found if each.interval_ms)
         interval = intervals.most_common(1)[0][0] if intervals else 0
         sizes = Counter(each.size for each in found)
+        size = sizes.most_common(1)[0][0] if sizes else (0, 0)
         names: dict[str, Path] = {}
         fitting = []
         for each in found:
-            size = sizes.most_common(1)[0][0]
             if each.interval_ms not in (0, interval):
                 self._refuse(
                     f"{each.folder}: frames every {each.interval_ms} ms, but every {interval} ms "

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import rich
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -94,7 +93,7 @@ def _diagnose(file: "ReplayFile", training: "Training") -> "Diagnosis":
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    with Progress(console=rich.get_console(), transient=True) as bar:
+    with Progress(transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 

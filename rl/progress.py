@@ -50,7 +50,7 @@ class ProgressLine:
     def show(self, text: str) -> None:
         """Replace the line."""
         if self._status is not None:
-            self._status.update(text)
+            self.say(text)
         elif time.monotonic() - self._logged_at >= LOG_EVERY_S:
             self._logged_at = time.monotonic()
             logger.info("%s", text)
