@@ -18,7 +18,7 @@ import torch
 from benchmarks.plain_learner import PlainLearner
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.devices import resolve_device
 from rl.learner import Learner
 from rl.replay.batch import Batch

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.config_learning import LearningConfig
-from rl.network.config import NetworkConfig
+from rl.config.learning import LearningConfig
+from rl.config.network import NetworkConfig
 from rl.objective import Taus
 from rl.replay.batch import Batch
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from rl.config import RLConfig, load_rl_config
+from rl.config.experiment import RLConfig, load_rl_config
 from rl.progress import ProgressLine
 from rl.reporting import Reporter
 from rl.run_folder import RunFolder

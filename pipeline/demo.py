@@ -20,7 +20,7 @@ from pipeline.animation import drive_again, save_side_by_side
 from pipeline.capture import drive_dataset
 from pipeline.demo_report import draw_curves, summary_table
 from pipeline.drive_request import DriveRequest
-from rl.config import load_rl_config
+from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
 from rl.evaluation import DrivenRun, EvaluationResult, evaluate, evaluate_drivers

@@ -19,7 +19,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path
 from datasets.contract.line import ReferenceLine
 from rl.best_runs import load_run, saved_runs
-from rl.config import load_rl_config
+from rl.config.experiment import load_rl_config
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.car import X, Z

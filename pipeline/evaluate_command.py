@@ -28,9 +28,9 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate the policy and the scripted drivers on the same starts."""
     from datasets.contract.errors import UserError
+    from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
     from rl.evaluation import evaluate, evaluate_drivers
-    from rl.network.config import NetworkConfig
     from rl.progress import ProgressBar
     from rl.transfer.policy import load_policy
 
@@ -77,7 +77,7 @@ def policy_folder(path: Path) -> Path:
 
 def _cut_offs(path: Path) -> dict[str, int]:
     """Race times in ms after which a run is cut off: those of a stage 3 run, else the usual."""
-    from rl.config import load_rl_config
+    from rl.config.experiment import load_rl_config
     from rl.run_folder import RunFolder
 
     run = RunFolder(path)

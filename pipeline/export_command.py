@@ -79,8 +79,8 @@ def _export_policy(arguments: argparse.Namespace) -> int:
     """Write the graph only if it decides as the policy does."""
     from datasets.contract.files import atomic_path, write_json
     from pipeline.driven_observations import drive_observations
+    from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
-    from rl.network.config import NetworkConfig
     from rl.transfer.onnx_policy import compare, onnx_bytes
     from rl.transfer.policy import source_policy
     from rl.transfer.sources import find_sources

@@ -12,7 +12,7 @@ from pipeline.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
     from pretrain.vis.probe import Scores
-    from rl.network.config import LegacyInput, NetworkConfig
+    from rl.config.network import LegacyInput, NetworkConfig
     from rl.network.encoders import ImageHead
 
 TITLES = {
@@ -79,7 +79,7 @@ def _load(
     """
     from datasets.contract.errors import UserError
     from pretrain.vis.probe import encoder_of
-    from rl.network.config import NetworkConfig
+    from rl.config.network import NetworkConfig
     from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, load_artifact
     from rl.transfer.sources import artifacts_in
 

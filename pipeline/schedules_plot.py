@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.files import atomic_path
-from rl.config import RLConfig
-from rl.config_learning import ScheduleConfig, ScheduleValues
+from rl.config.experiment import RLConfig
+from rl.config.learning import ScheduleConfig, ScheduleValues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -145,7 +145,7 @@ def _check_starts(arguments: argparse.Namespace) -> None:
 def run_rl(arguments: argparse.Namespace) -> int:
     """Train with reinforcement learning, from scratch, from pretrained parts, or go on."""
     from datasets.contract.config import load_config
-    from rl.config import REMOVED_KEYS, RLConfig
+    from rl.config.experiment import REMOVED_KEYS, RLConfig
     from rl.run_folder import RunFolder
 
     _check_starts(arguments)

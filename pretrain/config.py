@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.contract.config import StrictModel
-from rl.network.config import NetworkConfig, PartConfig
+from rl.config.network import NetworkConfig, PartConfig
 
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 

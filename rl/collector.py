@@ -16,9 +16,9 @@ import torch
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import N_FLOATS
 from datasets.contract.line import START_ZONE
-from rl.config import RLConfig
-from rl.config_learning import ScheduleConfig
-from rl.config_run import EnvironmentConfig, MapCycleEntry
+from rl.config.experiment import RLConfig
+from rl.config.learning import ScheduleConfig
+from rl.config.sections import EnvironmentConfig, MapCycleEntry
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track

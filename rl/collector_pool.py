@@ -33,7 +33,7 @@ from rl.collector_setup import (
     forwarded,
     is_hanging,
 )
-from rl.config_run import GuideConfig, PerformanceConfig
+from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
 from rl.rollout import Rollout
 from rl.weights import SharedWeights

@@ -14,9 +14,9 @@ from torch import nn
 
 from datasets.contract.errors import UserError
 from rl.collector import Collector, CollectorPlan
-from rl.config_run import GuideConfig
+from rl.config.network import NetworkConfig
+from rl.config.sections import GuideConfig
 from rl.guide import Guide
-from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
 from rl.policy import Policy
 from rl.rollout import Rollout

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rl.config_run import GuideConfig
+from rl.config.sections import GuideConfig
 from rl.policy import Policy
 
 

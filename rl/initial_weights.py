@@ -16,7 +16,7 @@ import yaml
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from rl.checkpoint import peek_checkpoint, save_checkpoint
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.run_folder import RunFolder
 from rl.run_state import Run

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 
 from rl.averaging import average_rate, follow
-from rl.config_learning import BtrConfig, LearningConfig
+from rl.config.learning import BtrConfig, LearningConfig
+from rl.config.network import NetworkConfig
 from rl.losses import SelfLossAverages
-from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
 from rl.network.layers import resample_noise, set_noise
 from rl.objective import LossTerms, Objective

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rl import losses
-from rl.config_learning import BtrConfig, LearningConfig
+from rl.config.learning import BtrConfig, LearningConfig
+from rl.config.network import IqnConfig
 from rl.losses import SelfLossAverages
-from rl.network.config import IqnConfig
 from rl.network.encoders import normalise_frames
 from rl.network.iqn import IQN, stratified_taus
 from rl.replay.batch import Batch

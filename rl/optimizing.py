@@ -6,8 +6,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rl.config_learning import LearningConfig
-from rl.network.config import NetworkConfig
+from rl.config.learning import LearningConfig
+from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
 from rl.transfer.parameters import parameter_groups
 

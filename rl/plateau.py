@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from rl.config_run import PlateauBreakerConfig
+from rl.config.sections import PlateauBreakerConfig
 
 logger = logging.getLogger(__name__)
 

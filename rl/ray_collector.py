@@ -20,9 +20,9 @@ from torch import nn
 
 from rl.collector import CollectorPlan
 from rl.collector_setup import CollectorSetup, DrivingCollector, GuideSetup, forwarded
-from rl.config_run import GuideConfig
+from rl.config.network import NetworkConfig
+from rl.config.sections import GuideConfig
 from rl.envs.sim.road import Track
-from rl.network.config import NetworkConfig
 from rl.rollout import Rollout
 from rl.weights import from_flat
 

@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from rl import collector_setup
 from rl.collector import CollectorPlan
 from rl.collector_setup import Restarts, forwarded, is_hanging
-from rl.config_run import GuideConfig, PerformanceConfig
+from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
 from rl.ray_collector import News, ObjectRef, RayCollector, RayGuide, RaySetup, Sign
 from rl.ray_session import RaySession

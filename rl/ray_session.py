@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from datasets.contract.errors import UserError
-from rl.config_run import PerformanceConfig
+from rl.config.sections import PerformanceConfig
 
 # Ray reads these when it is imported. Under `uv run` it would upload the working folder, datasets
 # included, and start collectors with `uv run` too; each node has its own environment instead.

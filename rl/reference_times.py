@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rl.config_run import MapCycleEntry
+from rl.config.sections import MapCycleEntry
 
 DRIVERS: Final = {"author": "expert", "gold": "good"}
 """Reference -> the scripted driver whose median it is, over 64 starts of seed 0."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rl.averaging import blend
-from rl.config_learning import LearningConfig
+from rl.config.learning import LearningConfig
 from rl.network.iqn import IQN
 
 

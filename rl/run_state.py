@@ -12,11 +12,11 @@ from datasets.contract.floats import N_FLOATS
 from rl.champion import Champion
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.collector import load_tracks
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
+from rl.config.network import NetworkConfig
 from rl.devices import resolve_device, resolve_dtype
 from rl.envs.sim.road import Track
 from rl.learner import Learner
-from rl.network.config import NetworkConfig
 from rl.network.iqn import IQN
 from rl.pace import LearningPace
 from rl.plateau import PlateauBreaker

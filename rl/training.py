@@ -15,7 +15,7 @@ import torch
 
 from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.evaluation import EvaluationResult
 from rl.initial_weights import check_start
 from rl.progress import ProgressLine, duration

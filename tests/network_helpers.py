@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 
 SIDE = 36
 

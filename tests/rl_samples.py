@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rl.config import RLConfig
-from rl.network.config import NetworkConfig
+from rl.config.experiment import RLConfig
+from rl.config.network import NetworkConfig
 
 NETWORK = {
     "image_size": 34,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.learner import Learner
 from rl.network.encoders import ImpalaBlock, LimitedMaxPool
 from rl.network.iqn import IQN

@@ -9,7 +9,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.checkpoint import load_checkpoint, save_checkpoint
-from rl.config_learning import MemoryConfig
+from rl.config.learning import MemoryConfig
 from rl.replay.memory import ReplayMemory
 from rl.rollout import Rollout
 from rl.segments import SegmentStore

@@ -14,8 +14,8 @@ from datasets.contract.config import dump_config, load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import main
 from pipeline.demo import keep_earlier
-from rl.config import RLConfig
-from rl.network.config import NetworkConfig
+from rl.config.experiment import RLConfig
+from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
 from rl.run_folder import RunFolder, run_lock
 from tests.dataset_samples import make_replay, write_dataset

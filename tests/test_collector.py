@@ -18,7 +18,7 @@ from rl import collector_setup
 from rl.collector import Collector, CollectorPlan
 from rl.collector_pool import CollectorPool
 from rl.collector_setup import DEATHS_IN_A_ROW, CollectorError, Restarts
-from rl.config_run import GuideConfig
+from rl.config.sections import GuideConfig
 from rl.envs.sim.batch import RaceBatch
 from rl.guide import Guide
 from rl.network.iqn import IQN

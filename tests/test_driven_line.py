@@ -11,7 +11,7 @@ from datasets.contract.line import ReferenceLine
 from pipeline.cli import main
 from pipeline.driven_line import write_line
 from rl.best_runs import save_best_run
-from rl.config import load_rl_config
+from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track, make_track
 from rl.evaluation import DrivenRun, evaluate_drivers
 

@@ -14,8 +14,8 @@ from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import build_parser, main
 from pipeline.stage_commands import DEFAULT_RL_CONFIG
-from rl.config import RLConfig
-from rl.network.config import NetworkConfig
+from rl.config.experiment import RLConfig
+from rl.config.network import NetworkConfig
 from rl.network.encoders import LimitedMaxPool
 from rl.network.iqn import IQN
 from rl.policy import Policy

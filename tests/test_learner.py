@@ -10,10 +10,10 @@ from benchmarks.plain_learner import PlainLearner
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
 from rl.averaging import average_rate
-from rl.config_learning import BtrConfig, LearningConfig
+from rl.config.learning import BtrConfig, LearningConfig
+from rl.config.network import NetworkConfig
 from rl.learner import Learner
 from rl.losses import SelfLossAverages
-from rl.network.config import NetworkConfig
 from rl.network.iqn import PARTS
 from rl.replay.batch import Batch
 from rl.resets import ResetTrigger

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rl.checkpoint import load_checkpoint
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.learner import Learner
 from rl.network.iqn import IQN
 from rl.network.layers import count_parameters

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from datasets.contract.files import read_json
 from datasets.contract.floats import MARGIN
 from rl.collector import Collector, CollectorPlan
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.rollout import Rollout
 from rl.run_state import Run

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import nn
 
 from datasets.contract.csv_log import CsvLog, read_csv
-from rl.config_run import MapCycleEntry
+from rl.config.sections import MapCycleEntry
 from rl.envs.registry import find_track
 from rl.evaluation import evaluate_drivers
 from rl.metrics import TensorBoardLog, quantiles

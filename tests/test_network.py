@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.network.iqn import IQN, PARTS, midpoint_taus, stratified_taus
 from rl.network.layers import NoisyLinear, count_parameters, resample_noise, set_noise

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 
 
 def test_defaults() -> None:

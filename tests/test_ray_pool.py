@@ -13,7 +13,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.collector import CollectorPlan
-from rl.config_run import PerformanceConfig
+from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.rollout import Rollout
 from rl.training import train

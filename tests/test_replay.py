@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.contract.minirace import MINI_RACE_ACTIONS
-from rl.config_learning import MemoryConfig
+from rl.config.learning import MemoryConfig
 from rl.replay.batch import Batch
 from rl.replay.memory import ReplayMemory
 from rl.rollout import Rollout

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.contract.minirace import MINI_RACE_ACTIONS
-from rl.config_learning import MemoryConfig
+from rl.config.learning import MemoryConfig
 from rl.replay.memory import ReplayMemory
 from rl.replay.sum_tree import SumTree
 from tests.test_replay import F, H, W, add, make_rollout

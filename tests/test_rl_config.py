@@ -6,7 +6,7 @@ import pytest
 
 from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
-from rl.config import RLConfig, load_rl_config
+from rl.config.experiment import RLConfig, load_rl_config
 
 FOLDER = Path(__file__).parent.parent / "config_files" / "rl"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rl import schedules
-from rl.config_learning import ScheduleConfig
+from rl.config import schedules
+from rl.config.learning import ScheduleConfig
 from rl.pace import LearningPace
 
 POINTS = ((10, 1.0), (30, 0.01))

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.schedules_plot import draw, frames_text, panels_of, show_schedules
-from rl.config import RLConfig, load_rl_config
+from rl.config.experiment import RLConfig, load_rl_config
 
 PNG = b"\x89PNG"
 

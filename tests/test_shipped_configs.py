@@ -17,7 +17,7 @@ from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
 from rl.collector import Collector, CollectorPlan
-from rl.config import RLConfig, load_rl_config
+from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation import evaluate

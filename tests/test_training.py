@@ -16,7 +16,7 @@ from datasets.contract.errors import UserError
 from pipeline.animation import drive_again
 from rl.best_runs import load_run, saved_runs
 from rl.champion import Champion
-from rl.config import RLConfig
+from rl.config.experiment import RLConfig
 from rl.envs.registry import find_track
 from rl.evaluation import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN

@@ -11,7 +11,7 @@ import torch
 
 from datasets.contract.csv_log import read_csv
 from rl.checkpoint import load_checkpoint
-from rl.config import load_rl_config
+from rl.config.experiment import load_rl_config
 from rl.run_folder import RunFolder
 from rl.run_state import Run
 from rl.segments import SegmentStore

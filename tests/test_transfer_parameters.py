@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN, PARTS
 from rl.transfer.parameters import (
     apply_freeze,

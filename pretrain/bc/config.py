@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from datasets.contract.actions import N_ACTIONS, TICK_MS
 from pretrain.config import StageConfig, check_image_size, network_of, part_problems
-from rl.network.config import LegacyInput, NetworkConfig
+from rl.config.network import LegacyInput, NetworkConfig
 
 
 class BCConfig(StageConfig):

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from datasets.contract.config import StrictModel
 from pretrain.config import StageConfig, check_image_size, network_of, part_problems
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 
 
 class SimclrConfig(StrictModel):

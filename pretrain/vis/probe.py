@@ -21,7 +21,7 @@ from datasets.reader import ReplayFile
 from datasets.split import Split
 from datasets.windows import read_stacks
 from pretrain.vis.ridge import Moments, held_out_r2
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.encoders import ImageHead, normalise_frames
 
 TARGETS: Final = ("speed", "curvature_40m", "curvature_80m")

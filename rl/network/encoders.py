@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from rl.network.config import CONV_KERNELS, CONV_STRIDES, CnnConfig, FloatsConfig
+from rl.config.network import CONV_KERNELS, CONV_STRIDES, CnnConfig, FloatsConfig
 from rl.network.layers import LEAKY_GAIN, init_orthogonal
 
 POOLED_SIDE = 6

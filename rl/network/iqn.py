@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.encoders import FloatExtractor, ImageHead, normalise_frames
 from rl.network.layers import Head, init_orthogonal
 

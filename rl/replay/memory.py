@@ -18,7 +18,7 @@ from datasets.contract.minirace import (
     OVERSAMPLE_LONG_TERM_STEPS,
     draw_clock,
 )
-from rl.config_learning import MemoryConfig
+from rl.config.learning import MemoryConfig
 from rl.replay.batch import Batch
 from rl.replay.minirace import limit_to_window
 from rl.replay.ring import Columns, ObservationRing, Slots

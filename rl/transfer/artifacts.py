@@ -23,7 +23,7 @@ from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.network.config import LegacyInput, NetworkConfig
+from rl.config.network import LegacyInput, NetworkConfig
 from rl.transfer.model_card import CARD_FILE, model_card
 from rl.transfer.tensor_files import (
     CONTENT_KEY,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 
 if TYPE_CHECKING:
     from rl.transfer.artifacts import ArtifactMeta

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from datasets.contract.errors import UserError
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.encoders import POOLED_SIDE, LimitedMaxPool
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.layers import set_noise

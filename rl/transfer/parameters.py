@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rl.network.config import NetworkConfig
+from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN, PARTS
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.contract.errors import UserError
-from rl.network.config import LegacyInput, NetworkConfig
+from rl.config.network import LegacyInput, NetworkConfig
 from rl.network.iqn import IQN
 from rl.transfer.injector import inject
 from rl.transfer.sources import Sources, find_sources

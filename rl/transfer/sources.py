@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.contract.errors import UserError
-from rl.network.config import LegacyInput, NetworkConfig
+from rl.config.network import LegacyInput, NetworkConfig
 from rl.network.iqn import PARTS
 from rl.transfer.artifacts import (
     ACTIONS_HEAD_FILE,

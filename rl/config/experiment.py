@@ -7,8 +7,9 @@ from typing import Any, Final, Self
 from pydantic import Field, model_validator
 
 from datasets.contract.config import load_config
-from rl.config_learning import BtrConfig, LearningConfig, MemoryConfig, ScheduleConfig
-from rl.config_run import (
+from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig, ScheduleConfig
+from rl.config.network import NetworkConfig
+from rl.config.sections import (
     AveragingConfig,
     EnvironmentConfig,
     EvaluationConfig,
@@ -20,7 +21,6 @@ from rl.config_run import (
     TransferConfig,
 )
 from rl.envs.rewards import RewardConfig
-from rl.network.config import NetworkConfig
 
 PRETRAIN_PATHS: Final = (
     "pretrain_encoder_path",

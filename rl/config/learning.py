@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from datasets.contract.config import StrictModel
 from datasets.contract.minirace import MINI_RACE_ACTIONS
-from rl import schedules
+from rl.config import schedules
 
 ScalarSchedule = tuple[tuple[int, float], ...]
 MemorySchedule = tuple[tuple[int, tuple[int, int]], ...]

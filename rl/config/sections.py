@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
-from rl.network.config import LegacyInput
+from rl.config.network import LegacyInput
 
 
 class MapCycleEntry(StrictModel):

@@ -1,0 +1,1 @@
+"""The configuration of stage 3: one model of each section. Imports no torch."""
