@@ -101,7 +101,7 @@ class CorrectedPolicy:
         policy_share: float,
         observed_ms: int,
     ) -> None:
-        from rl.policy import Policy
+        from rl.network.policy import Policy
 
         self._batch, self._policy, self._labellers = batch, Policy(network), labellers
         self._share, self._observed_ms = policy_share, observed_ms

@@ -11,7 +11,7 @@ from rl.envs.sim.drivers import DriverPool
 from rl.envs.sim.road import Track
 from rl.evaluation import start_seeds
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 
 CARS: Final = 24
 STEPS: Final = 160

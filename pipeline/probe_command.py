@@ -52,7 +52,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     file = ReplayFile(arguments.dataset)
     split = split_replays(file, arguments.val_fraction, arguments.seed, arguments.split_by)
     from pretrain.vis.probe import ProbeFrames, probe_encoders
-    from rl.devices import resolve_device
+    from rl.network.devices import resolve_device
 
     encoders = {
         str(path): _load(path, arguments.legacy_input, file.image_size)

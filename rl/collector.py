@@ -26,7 +26,7 @@ from rl.evaluation import DNF_MS
 from rl.exploration import choose_actions
 from rl.guide import Guide
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 from rl.recorder import Recorder
 from rl.rollout import Rollout
 from rl.timing import StepTimer

@@ -18,7 +18,7 @@ from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
 from rl.guide import Guide
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 from rl.rollout import Rollout
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
 from rl.envs.sim.road import Track
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 
 RELIABLE_FINISH_RATE: Final = 0.95
 DNF_MS: Final = 300_000

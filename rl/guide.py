@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl.config.sections import GuideConfig
-from rl.policy import Policy
+from rl.network.policy import Policy
 
 
 class Guide:

@@ -11,9 +11,15 @@ import torch
 from rl.averaging import average_rate, follow
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import NetworkConfig
-from rl.losses import SelfLossAverages
 from rl.network.iqn import IQN
 from rl.network.layers import resample_noise, set_noise
+from rl.network.losses import SelfLossAverages
+from rl.network.parts import (
+    frozen_parts,
+    multiplicative_weight_decay,
+    set_learning_rate,
+    train_mode,
+)
 from rl.objective import LossTerms, Objective
 from rl.optimizing import (
     LAYER_NORMS_EVERY_GRAD_STEPS,
@@ -26,12 +32,6 @@ from rl.optimizing import (
 )
 from rl.replay.batch import Batch
 from rl.resets import partial_reset
-from rl.transfer.parameters import (
-    frozen_parts,
-    multiplicative_weight_decay,
-    set_learning_rate,
-    train_mode,
-)
 
 CPU = torch.device("cpu")
 

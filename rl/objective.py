@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rl import losses
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import IqnConfig
-from rl.losses import SelfLossAverages
+from rl.network import losses
 from rl.network.encoders import normalise_frames
 from rl.network.iqn import IQN, stratified_taus
+from rl.network.losses import SelfLossAverages
 from rl.replay.batch import Batch
 
 

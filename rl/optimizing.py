@@ -9,7 +9,7 @@ from torch import Tensor
 from rl.config.learning import LearningConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
-from rl.transfer.parameters import parameter_groups
+from rl.network.parts import parameter_groups
 
 Moments = dict[str, dict[str, Tensor]]
 

@@ -14,9 +14,9 @@ from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.collector import load_tracks
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
-from rl.devices import resolve_device, resolve_dtype
 from rl.envs.sim.road import Track
 from rl.learner import Learner
+from rl.network.devices import resolve_device, resolve_dtype
 from rl.network.iqn import IQN
 from rl.pace import LearningPace
 from rl.plateau import PlateauBreaker

@@ -20,7 +20,7 @@ from rl.evaluation import evaluate
 from rl.guide import Guide
 from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus
-from rl.policy import Policy
+from rl.network.policy import Policy
 from rl.rollout import Rollout
 from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import GuideDriver, Run

@@ -17,7 +17,7 @@ from rl.evaluation import (
     start_seeds,
 )
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 from tests.rl_samples import straight_line, tiny_network
 
 

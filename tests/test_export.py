@@ -18,7 +18,7 @@ from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.encoders import LimitedMaxPool
 from rl.network.iqn import IQN
-from rl.policy import Policy
+from rl.network.policy import Policy
 from rl.transfer import tensor_files
 from rl.transfer.artifacts import load_artifact, safe_bytes
 from rl.transfer.injector import inject

@@ -13,8 +13,8 @@ from rl.averaging import average_rate
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import NetworkConfig
 from rl.learner import Learner
-from rl.losses import SelfLossAverages
 from rl.network.iqn import PARTS
+from rl.network.losses import SelfLossAverages
 from rl.replay.batch import Batch
 from rl.resets import ResetTrigger
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rl.losses import (
+from rl.network.losses import (
     SelfLossAverages,
     greedy_target,
     kl_loss,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN, PARTS
-from rl.transfer.parameters import (
+from rl.network.parts import (
     apply_freeze,
     frozen_parts,
     multiplicative_weight_decay,

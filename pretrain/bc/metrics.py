@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.contract.actions import ACTION_NAMES, N_ACTIONS
 from datasets.labels import MASKED
-from rl.losses import quantile_huber_loss
+from rl.network.losses import quantile_huber_loss
 
 EFFECTIVE_BETA: Final = 0.9999
 """Samples of an action overlap so much that 1 / (1 - beta) of them are all there is to learn."""

@@ -13,7 +13,7 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.probe import ProbeFrames, Scores, encoder_of, probe_encoders
 from pretrain.vis.showing import observations, save_pictures, some_frames
-from rl.devices import resolve_device
+from rl.network.devices import resolve_device
 from rl.transfer.artifacts import ENCODER_FILE, Tensors, save_artifacts
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from datasets.contract.floats import CLOCK
-from rl.losses import quantile_huber_loss, select_actions
 from rl.network.iqn import IQN, midpoint_taus, stratified_taus
 from rl.network.layers import Head, NoisyLinear
+from rl.network.losses import quantile_huber_loss, select_actions
 
 MIN_SAMPLES: Final = 20
 SIGNIFICANT_T: Final = 2.0

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from datasets.contract.errors import UserError
 from rl.network.iqn import IQN, PARTS
+from rl.network.parts import frozen_parts
 from rl.transfer.artifacts import Artifact, Tensors
-from rl.transfer.parameters import frozen_parts
 from rl.transfer.report import PARTIAL, WHOLE_POLICY, InjectionReport, PartReport
 from rl.transfer.sources import Sources
 

@@ -21,7 +21,7 @@ from rl.config.network import NetworkConfig
 from rl.network.encoders import POOLED_SIDE, LimitedMaxPool
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.layers import set_noise
-from rl.policy import Policy
+from rl.network.policy import Policy
 from rl.transfer.tensor_files import check_export_extra
 
 OPSET: Final = 18
@@ -221,7 +221,7 @@ class Parity:
 
 
 class OnnxPolicy:
-    """An ONNX file that is asked like `rl.policy.Policy`, on the CPU.
+    """An ONNX file that is asked like `rl.network.policy.Policy`, on the CPU.
 
     Attributes:
         input_names: of the observations that the graph takes.
