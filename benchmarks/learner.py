@@ -23,7 +23,7 @@ from rl.learner import Learner
 from rl.network.devices import resolve_device
 from rl.replay.batch import Batch
 from rl.replay.memory import ReplayMemory
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 
 ROLLOUT_STEPS = 500
 MEMORY_SLOTS = 20_000

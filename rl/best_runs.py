@@ -12,7 +12,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from datasets.inputs import Inputs, format_inputs
 from rl.evaluation import DrivenRun
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.run_folder import RUN_FILE
 
 KEPT_PER_MAP: Final = 10

@@ -14,7 +14,7 @@ import torch
 from datasets.contract.files import write_json
 from rl.collector import CollectorPlan
 from rl.progress import ProgressBar
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.run_state import Run
 from rl.transfer.calibration import MIN_SAMPLES, CalibrationReport, Watch, fit_calibration
 from rl.warm_up import calibration_data, drive_warm_up

@@ -4,7 +4,7 @@ A checkpoint is a folder `checkpoints/<number>/` of tensor files with a manifest
 hashes. It is written under a temporary name, flushed and renamed, and the rename flushed, too.
 Reading starts with the newest and falls back, with a warning, to the one before it if a file is
 damaged. What is too large to be written each time, the replay memory, lies in segments beside them
-(`rl.segments`), which the manifest lists with their hashes.
+(`rl.replay.segments`), which the manifest lists with their hashes.
 """
 
 import itertools
@@ -21,7 +21,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import fsync_folder, read_json, sha256_of, write_json
-from rl.segments import Segment, SegmentStore
+from rl.replay.segments import Segment, SegmentStore
 
 logger = logging.getLogger(__name__)
 

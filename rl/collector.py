@@ -28,7 +28,7 @@ from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.recorder import Recorder
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.timing import StepTimer
 
 MAX_SEED: Final = 2**62

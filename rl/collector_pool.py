@@ -35,7 +35,7 @@ from rl.collector_setup import (
 )
 from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.weights import SharedWeights
 
 logger = logging.getLogger(__name__)

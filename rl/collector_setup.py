@@ -19,7 +19,7 @@ from rl.config.sections import GuideConfig
 from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 
 logger = logging.getLogger(__name__)
 

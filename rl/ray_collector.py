@@ -23,7 +23,7 @@ from rl.collector_setup import CollectorSetup, DrivingCollector, GuideSetup, for
 from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
 from rl.envs.sim.road import Track
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.weights import from_flat
 
 ObjectRef = Any

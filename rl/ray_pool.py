@@ -23,7 +23,7 @@ from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
 from rl.ray_collector import News, ObjectRef, RayCollector, RayGuide, RaySetup, Sign
 from rl.ray_session import RaySession
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.weights import flat_size, to_flat
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rl.metrics import IntervalValues, TensorBoardLog
 from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration
 from rl.reference_times import reference_times
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags
 from rl.run_state import Run
 from rl.timing import PolicyAges, TimesSummary

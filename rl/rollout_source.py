@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from rl.collector import Collector
 from rl.network.iqn import IQN
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 
 
 class RolloutSource(Protocol):

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.statistics import RunStatistics
 
 N_SPLITS: Final = 8

@@ -21,9 +21,9 @@ from rl.network.iqn import IQN
 from rl.pace import LearningPace
 from rl.plateau import PlateauBreaker
 from rl.replay.memory import ReplayMemory
+from rl.replay.segments import SegmentStore
 from rl.resets import ResetTrigger
 from rl.run_folder import RunFolder
-from rl.segments import SegmentStore
 from rl.statistics import RunStatistics
 from rl.transfer.artifacts import IQN_FILE, save_artifacts
 

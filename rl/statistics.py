@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from rl.evaluation import DNF_MS
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 
 ROLLING_MEAN_KEEP: Final = 0.9
 ROBUST_WITHIN: Final = 0.02

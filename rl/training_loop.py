@@ -18,8 +18,8 @@ from rl.evaluation import EvaluationResult, evaluate
 from rl.initial_weights import keep_best
 from rl.network.iqn import IQN
 from rl.progress import duration
+from rl.replay.rollout import Rollout
 from rl.reporting import Reporter
-from rl.rollout import Rollout
 from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import Run
 

@@ -21,7 +21,7 @@ from rl.guide import Guide
 from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.policy import Policy
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import GuideDriver, Run
 from rl.transfer.injector import inject

@@ -14,7 +14,7 @@ from rl.collector import Collector, CollectorPlan
 from rl.config.learning import ScheduleConfig
 from rl.envs.rewards import RewardConfig, potential, step_rewards
 from rl.network.iqn import IQN
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.transfer.calibration import CalibrationData, Watch, unwatched
 
 LONGEST_RUN_MS: Final = 90_000

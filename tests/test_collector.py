@@ -23,7 +23,7 @@ from rl.envs.sim.batch import RaceBatch
 from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.weights import SharedWeights, from_flat, to_flat
 from tests.rl_samples import tiny_config, tiny_network
 

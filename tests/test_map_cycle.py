@@ -15,7 +15,7 @@ from datasets.contract.floats import MARGIN
 from rl.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.run_state import Run
 from rl.training import train
 from tests.rl_samples import straight_line, tiny_config

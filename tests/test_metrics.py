@@ -18,7 +18,7 @@ from rl.evaluation import evaluate_drivers
 from rl.metrics import TensorBoardLog, quantiles
 from rl.parameter_tags import parameter_tags
 from rl.reference_times import BUILT_IN_S, DRIVERS, reference_times
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags, splits
 from rl.statistics import RunStatistics
 

@@ -15,7 +15,7 @@ from datasets.contract.errors import UserError
 from rl.collector import CollectorPlan
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.training import train
 from tests.rl_samples import tiny_config, tiny_network
 

@@ -23,7 +23,7 @@ from rl.envs.rewards import potential, step_rewards
 from rl.evaluation import evaluate
 from rl.initial_weights import keep_best
 from rl.network.iqn import IQN, PARTS
-from rl.rollout import Rollout
+from rl.replay.rollout import Rollout
 from rl.run_folder import RunFolder
 from rl.run_state import Run
 from rl.training_setup import start_weights

@@ -12,9 +12,9 @@ import torch
 from datasets.contract.csv_log import read_csv
 from rl.checkpoint import load_checkpoint
 from rl.config.experiment import load_rl_config
+from rl.replay.segments import SegmentStore
 from rl.run_folder import RunFolder
 from rl.run_state import Run
-from rl.segments import SegmentStore
 from rl.training import train
 from rl.training_setup import build_source
 from tests.rl_samples import tiny_config, tiny_network
