@@ -27,7 +27,7 @@ from pretrain.bc.config import BCConfig
 from pretrain.bc.train import run
 from rl.envs.registry import find_track
 from rl.evaluation import evaluate
-from rl.transfer.policy import load_policy
+from rl.transfer.load_policy import load_policy
 
 CONFIG = Path("config_files/pretrain/bc/pretrain_config_bc_quick.yaml")
 FRESH_STARTS_SEED = 10_000

@@ -46,7 +46,7 @@ class Corrector:
             UserError: no whole policy there, or it sees pictures of another size.
         """
         from pipeline.evaluate_command import policy_folder
-        from rl.transfer.policy import load_policy
+        from rl.transfer.load_policy import load_policy
 
         assert request.policy is not None
         network = load_policy(policy_folder(request.policy))

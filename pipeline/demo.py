@@ -25,7 +25,7 @@ from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
 from rl.evaluation import DrivenRun, EvaluationResult, evaluate, evaluate_drivers
 from rl.training import TrainingResult, train
-from rl.transfer.policy import load_policy
+from rl.transfer.load_policy import load_policy
 
 logger = logging.getLogger(__name__)
 

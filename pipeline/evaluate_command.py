@@ -32,7 +32,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rl.envs.registry import find_track
     from rl.evaluation import evaluate, evaluate_drivers
     from rl.progress import ProgressBar
-    from rl.transfer.policy import load_policy
+    from rl.transfer.load_policy import load_policy
 
     if arguments.episodes < 1:
         raise UserError(f"--episodes {arguments.episodes}: expected at least 1")

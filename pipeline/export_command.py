@@ -81,8 +81,8 @@ def _export_policy(arguments: argparse.Namespace) -> int:
     from pipeline.driven_observations import drive_observations
     from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
+    from rl.transfer.load_policy import source_policy
     from rl.transfer.onnx_policy import compare, onnx_bytes
-    from rl.transfer.policy import source_policy
     from rl.transfer.sources import find_sources
 
     track = find_track(arguments.track)

@@ -25,7 +25,7 @@ from rl.replay.rollout import Rollout
 from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import GuideDriver, Run
 from rl.transfer.injector import inject
-from rl.transfer.policy import greedy_agreement, source_policy
+from rl.transfer.load_policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport
 from rl.transfer.sources import Sources, find_sources
 from rl.warm_up import drive_warm_up

@@ -22,7 +22,7 @@ from rl.network.policy import Policy
 from rl.transfer import tensor_files
 from rl.transfer.artifacts import load_artifact, safe_bytes
 from rl.transfer.injector import inject
-from rl.transfer.policy import load_policy
+from rl.transfer.load_policy import load_policy
 from rl.transfer.sources import artifact_kind, find_sources
 from tests.network_helpers import observations, small_config
 from tests.transfer_helpers import save

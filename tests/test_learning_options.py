@@ -14,7 +14,7 @@ from rl.learner import Learner
 from rl.network.iqn import IQN
 from rl.network.layers import count_parameters
 from rl.training import train
-from rl.transfer.policy import load_policy
+from rl.transfer.load_policy import load_policy
 from tests.rl_samples import tiny_config, tiny_network
 from tests.test_learner import make_batch
 

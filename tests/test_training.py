@@ -22,7 +22,7 @@ from rl.evaluation import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
 from rl.run_folder import RunFolder, run_lock
 from rl.training import train
-from rl.transfer.policy import load_policy
+from rl.transfer.load_policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 
 
