@@ -19,7 +19,7 @@ from benchmarks.plain_learner import PlainLearner
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
 from rl.config.experiment import RLConfig
-from rl.learner import Learner
+from rl.learning.learner import Learner
 from rl.network.devices import resolve_device
 from rl.replay.batch import Batch
 from rl.replay.memory import ReplayMemory

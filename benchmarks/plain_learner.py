@@ -13,7 +13,7 @@ from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.config.learning import LearningConfig
 from rl.config.network import NetworkConfig
-from rl.objective import Taus
+from rl.learning.objective import Taus
 from rl.replay.batch import Batch
 
 TYPICAL = 0.01

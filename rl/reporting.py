@@ -13,7 +13,7 @@ from datasets.contract.files import write_json
 from rl.best_runs import run_of_rollout, save_best_run
 from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
 from rl.interval_tags import state_tags, update_tags
-from rl.learner import LearnerStats
+from rl.learning.learner import LearnerStats
 from rl.metrics import IntervalValues, TensorBoardLog
 from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration

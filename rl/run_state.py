@@ -15,14 +15,14 @@ from rl.collector import load_tracks
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.envs.sim.road import Track
-from rl.learner import Learner
+from rl.learning.learner import Learner
+from rl.learning.pace import LearningPace
+from rl.learning.plateau import PlateauBreaker
+from rl.learning.resets import ResetTrigger
 from rl.network.devices import resolve_device, resolve_dtype
 from rl.network.iqn import IQN
-from rl.pace import LearningPace
-from rl.plateau import PlateauBreaker
 from rl.replay.memory import ReplayMemory
 from rl.replay.segments import SegmentStore
-from rl.resets import ResetTrigger
 from rl.run_folder import RunFolder
 from rl.statistics import RunStatistics
 from rl.transfer.artifacts import IQN_FILE, save_artifacts

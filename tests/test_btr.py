@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rl.config.experiment import RLConfig
-from rl.learner import Learner
+from rl.learning.learner import Learner
 from rl.network.encoders import ImpalaBlock, LimitedMaxPool
 from rl.network.iqn import IQN
 from rl.network.layers import NoisyLinear

@@ -10,7 +10,7 @@ from datasets.contract.errors import UserError
 from rl.champion import Champion
 from rl.checkpoint import load_checkpoint
 from rl.evaluation import EvaluationResult
-from rl.learner import Learner
+from rl.learning.learner import Learner
 from rl.network.iqn import IQN
 from rl.training import train
 from rl.training_loop import MOST_ROLLBACKS

@@ -9,14 +9,14 @@ import torch
 from benchmarks.plain_learner import PlainLearner
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
-from rl.averaging import average_rate
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import NetworkConfig
-from rl.learner import Learner
+from rl.learning.followers import average_rate
+from rl.learning.learner import Learner
+from rl.learning.resets import ResetTrigger
 from rl.network.iqn import PARTS
 from rl.network.losses import SelfLossAverages
 from rl.replay.batch import Batch
-from rl.resets import ResetTrigger
 
 B, SIDE = 3, 36
 NETWORK: dict[str, Any] = {

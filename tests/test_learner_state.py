@@ -8,7 +8,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.config.learning import BtrConfig, LearningConfig
-from rl.learner import Learner
+from rl.learning.learner import Learner
 from rl.network.devices import resolve_device, resolve_dtype
 from tests.test_learner import B, make_batch, network, weights_of
 

@@ -10,7 +10,7 @@ import torch
 
 from rl.checkpoint import load_checkpoint
 from rl.config.experiment import RLConfig
-from rl.learner import Learner
+from rl.learning.learner import Learner
 from rl.network.iqn import IQN
 from rl.network.layers import count_parameters
 from rl.training import train

@@ -8,7 +8,7 @@ import pytest
 from datasets.contract.csv_log import read_csv
 from rl.checkpoint import load_checkpoint
 from rl.config.sections import PlateauBreakerConfig
-from rl.plateau import PlateauBreaker
+from rl.learning.plateau import PlateauBreaker
 from rl.training import train
 from tests.rl_samples import tiny_config
 

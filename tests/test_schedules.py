@@ -4,7 +4,7 @@ import pytest
 
 from rl.config import schedules
 from rl.config.learning import ScheduleConfig
-from rl.pace import LearningPace
+from rl.learning.pace import LearningPace
 
 POINTS = ((10, 1.0), (30, 0.01))
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from rl.averaging import blend
 from rl.config.learning import LearningConfig
+from rl.learning.followers import blend
 from rl.network.iqn import IQN
 
 

@@ -8,9 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rl.averaging import average_rate, follow
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import NetworkConfig
+from rl.learning.followers import average_rate, follow
+from rl.learning.objective import LossTerms, Objective
+from rl.learning.optimizer import (
+    LAYER_NORMS_EVERY_GRAD_STEPS,
+    build_optimizer,
+    clip,
+    gradients,
+    layer_norms,
+    load_moments,
+    moments,
+)
+from rl.learning.resets import partial_reset
 from rl.network.iqn import IQN
 from rl.network.layers import resample_noise, set_noise
 from rl.network.losses import SelfLossAverages
@@ -20,18 +31,7 @@ from rl.network.parts import (
     set_learning_rate,
     train_mode,
 )
-from rl.objective import LossTerms, Objective
-from rl.optimizing import (
-    LAYER_NORMS_EVERY_GRAD_STEPS,
-    build_optimizer,
-    clip,
-    gradients,
-    layer_norms,
-    load_moments,
-    moments,
-)
 from rl.replay.batch import Batch
-from rl.resets import partial_reset
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""The learner: a batch of transitions in, better weights out."""
