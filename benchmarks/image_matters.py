@@ -21,7 +21,7 @@ from pipeline.drive_request import DriveRequest
 from pretrain.bc.config import BCConfig
 from pretrain.bc.train import run
 from rl.envs.registry import find_track
-from rl.evaluation import EvaluationResult, evaluate
+from rl.evaluation.greedy import EvaluationResult, evaluate
 from rl.transfer.load_policy import load_policy
 
 CONFIG = Path("config_files/pretrain/bc/pretrain_config_bc_demo.yaml")

@@ -1,4 +1,4 @@
-"""What the built-in tracks' own drivers need: the reference times of `rl.reference_times`.
+"""What the built-in tracks' own drivers need: the reference times of `rl.evaluation.reference_times`.
 
     uv run python -m benchmarks.reference_times
 
@@ -11,8 +11,8 @@ from rich.progress import track as progress
 
 from rl.envs.registry import find_track
 from rl.envs.sim.tracks import TRACK_NAMES
-from rl.evaluation import evaluate_drivers
-from rl.reference_times import DRIVERS
+from rl.evaluation.greedy import evaluate_drivers
+from rl.evaluation.reference_times import DRIVERS
 
 STARTS = 64
 

@@ -12,7 +12,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.files import atomic_path
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
-from rl.evaluation import DrivenRun
+from rl.evaluation.greedy import DrivenRun
 
 SIDE_PX = 200
 FRAME_MS = 100

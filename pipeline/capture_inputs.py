@@ -176,7 +176,7 @@ def _long_name(path: Path, root: Path) -> str:
 
 
 def _input_file(path: Path, name: str) -> InputFile:
-    from rl.best_runs import load_run
+    from rl.evaluation.best_runs import load_run
     from rl.run_folder import RUN_FILE
 
     leaderboard = leaderboard_name(path.stem)

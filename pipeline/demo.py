@@ -23,7 +23,7 @@ from pipeline.drive_request import DriveRequest
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
-from rl.evaluation import DrivenRun, EvaluationResult, evaluate, evaluate_drivers
+from rl.evaluation.greedy import DrivenRun, EvaluationResult, evaluate, evaluate_drivers
 from rl.training import TrainingResult, train
 from rl.transfer.load_policy import load_policy
 

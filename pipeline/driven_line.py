@@ -18,7 +18,6 @@ from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path
 from datasets.contract.line import ReferenceLine
-from rl.best_runs import load_run, saved_runs
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
@@ -26,7 +25,8 @@ from rl.envs.sim.car import X, Z
 from rl.envs.sim.line_road import check_line_on_road
 from rl.envs.sim.road import Track
 from rl.envs.sim.shape import resample
-from rl.evaluation import DrivenRun
+from rl.evaluation.best_runs import load_run, saved_runs
+from rl.evaluation.greedy import DrivenRun
 from rl.run_folder import RUN_FILE, RunFolder
 
 F64 = npt.NDArray[np.float64]

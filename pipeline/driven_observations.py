@@ -9,7 +9,7 @@ from datasets.contract.actions import ACTION_MS, TICKS_PER_ACTION
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import DriverPool
 from rl.envs.sim.road import Track
-from rl.evaluation import start_seeds
+from rl.evaluation.greedy import start_seeds
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
-    from rl.evaluation import EvaluationResult
+    from rl.evaluation.greedy import EvaluationResult
 
 COMPARED_DRIVERS = ("novice", "amateur", "good", "expert")
 
@@ -30,7 +30,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from datasets.contract.errors import UserError
     from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
-    from rl.evaluation import evaluate, evaluate_drivers
+    from rl.evaluation.greedy import evaluate, evaluate_drivers
     from rl.progress import ProgressBar
     from rl.transfer.load_policy import load_policy
 

@@ -22,7 +22,7 @@ from rl.config.sections import EnvironmentConfig, MapCycleEntry
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
-from rl.evaluation import DNF_MS
+from rl.evaluation.greedy import DNF_MS
 from rl.exploration import choose_actions
 from rl.guide import Guide
 from rl.network.iqn import IQN

@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import write_json
-from rl.best_runs import run_of_rollout, save_best_run
-from rl.evaluation import DNF_MS, DrivenRun, EvaluationResult
+from rl.evaluation.best_runs import run_of_rollout, save_best_run
+from rl.evaluation.greedy import DNF_MS, DrivenRun, EvaluationResult
+from rl.evaluation.reference_times import reference_times
 from rl.interval_tags import state_tags, update_tags
 from rl.learning.learner import LearnerStats
 from rl.metrics import IntervalValues, TensorBoardLog
 from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration
-from rl.reference_times import reference_times
 from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags
 from rl.run_state import Run

@@ -9,12 +9,12 @@ import numpy as np
 
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
-from rl.champion import Champion
 from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.collector import load_tracks
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.envs.sim.road import Track
+from rl.evaluation.champion import Champion
 from rl.learning.learner import Learner
 from rl.learning.pace import LearningPace
 from rl.learning.plateau import PlateauBreaker

@@ -16,7 +16,7 @@ import torch
 from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
 from rl.config.experiment import RLConfig
-from rl.evaluation import EvaluationResult
+from rl.evaluation.greedy import EvaluationResult
 from rl.initial_weights import check_start
 from rl.progress import ProgressLine, duration
 from rl.reporting import Reporter

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.contract.errors import UserError
 from rl.envs.rewards import potential, step_rewards
-from rl.evaluation import EvaluationResult, evaluate
+from rl.evaluation.greedy import EvaluationResult, evaluate
 from rl.initial_weights import keep_best
 from rl.network.iqn import IQN
 from rl.progress import duration

@@ -16,7 +16,7 @@ from datasets.contract.files import write_json
 from rl.calibrating import CalledOff, calibrate
 from rl.collector import Collector, CollectorPlan
 from rl.collector_pool import CollectorPool
-from rl.evaluation import evaluate
+from rl.evaluation.greedy import evaluate
 from rl.guide import Guide
 from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus

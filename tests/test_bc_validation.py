@@ -21,7 +21,7 @@ from pretrain.bc.metrics import class_weights, offset_losses
 from pretrain.bc.module import BCModule
 from pretrain.bc.train import _build_data, run
 from pretrain.training import load_state
-from rl.evaluation import EvaluationResult
+from rl.evaluation.greedy import EvaluationResult
 from rl.transfer.artifacts import load_artifact, read_meta, save_artifacts
 from rl.transfer.load_policy import load_policy
 from tests.pretrain_samples import bc_config, recorded

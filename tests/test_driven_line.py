@@ -10,10 +10,10 @@ from datasets.contract.config import dump_config
 from datasets.contract.line import ReferenceLine
 from pipeline.cli import main
 from pipeline.driven_line import write_line
-from rl.best_runs import save_best_run
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track, make_track
-from rl.evaluation import DrivenRun, evaluate_drivers
+from rl.evaluation.best_runs import save_best_run
+from rl.evaluation.greedy import DrivenRun, evaluate_drivers
 
 ENTRIES = (
     "[{short_name: s, map_path: short, is_exploration: true}, "

@@ -8,7 +8,7 @@ import torch
 
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
-from rl.evaluation import (
+from rl.evaluation.greedy import (
     DNF_MS,
     EvaluationResult,
     evaluate,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
-from rl.champion import Champion
 from rl.checkpoint import load_checkpoint
-from rl.evaluation import EvaluationResult
+from rl.evaluation.champion import Champion
+from rl.evaluation.greedy import EvaluationResult
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
 from rl.training import train

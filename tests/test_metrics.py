@@ -14,10 +14,10 @@ from torch import nn
 from datasets.contract.csv_log import CsvLog, read_csv
 from rl.config.sections import MapCycleEntry
 from rl.envs.registry import find_track
-from rl.evaluation import evaluate_drivers
+from rl.evaluation.greedy import evaluate_drivers
+from rl.evaluation.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.metrics import TensorBoardLog, quantiles
 from rl.parameter_tags import parameter_tags
-from rl.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags, splits
 from rl.statistics import RunStatistics

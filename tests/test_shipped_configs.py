@@ -20,7 +20,7 @@ from rl.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.rewards import potential, step_rewards
-from rl.evaluation import evaluate
+from rl.evaluation.greedy import evaluate
 from rl.initial_weights import keep_best
 from rl.network.iqn import IQN, PARTS
 from rl.replay.rollout import Rollout

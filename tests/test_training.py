@@ -14,11 +14,11 @@ from datasets.contract.config import load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from pipeline.animation import drive_again
-from rl.best_runs import load_run, saved_runs
-from rl.champion import Champion
 from rl.config.experiment import RLConfig
 from rl.envs.registry import find_track
-from rl.evaluation import DNF_MS, EvaluationResult
+from rl.evaluation.best_runs import load_run, saved_runs
+from rl.evaluation.champion import Champion
+from rl.evaluation.greedy import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
 from rl.run_folder import RunFolder, run_lock
 from rl.training import train

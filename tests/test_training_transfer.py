@@ -10,7 +10,7 @@ import torch
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.collector import CollectorPlan
-from rl.evaluation import DNF_MS
+from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.progress import ProgressLine
 from rl.reporting import Reporter

@@ -15,7 +15,7 @@ from pretrain.callbacks import Budget
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
 from rl.envs.sim.tracks import TRACK_NAMES
-from rl.evaluation import DNF_MS, EvaluationResult, evaluate
+from rl.evaluation.greedy import DNF_MS, EvaluationResult, evaluate
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from datasets.inputs import Inputs, format_inputs
-from rl.evaluation import DrivenRun
+from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
 from rl.run_folder import RUN_FILE
 

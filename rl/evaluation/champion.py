@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rl.config.network import NetworkConfig
-from rl.evaluation import EvaluationResult, score
+from rl.evaluation.greedy import EvaluationResult, score
 from rl.network.iqn import IQN
 from rl.transfer.artifacts import IQN_FILE, save_artifacts
 

@@ -1,0 +1,1 @@
+"""Measuring policies: greedy runs, the champion, best runs, times to compare with."""
