@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from datasets.contract.files import write_json
-from rl.collector import CollectorPlan
+from rl.collecting.collector import CollectorPlan
 from rl.progress import ProgressBar
 from rl.replay.rollout import Rollout
 from rl.run_state import Run

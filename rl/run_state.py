@@ -10,7 +10,7 @@ import numpy as np
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
 from rl.checkpoint import load_checkpoint, save_checkpoint
-from rl.collector import load_tracks
+from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.envs.sim.road import Track

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from datasets.contract.errors import UserError
+from rl.collecting.source import RolloutSource, SerialSource
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.greedy import EvaluationResult, evaluate
 from rl.initial_weights import keep_best
@@ -20,7 +21,6 @@ from rl.network.iqn import IQN
 from rl.progress import duration
 from rl.replay.rollout import Rollout
 from rl.reporting import Reporter
-from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import Run
 
 logger = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ import torch
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from rl.calibrating import CalledOff, calibrate
-from rl.collector import Collector, CollectorPlan
-from rl.collector_pool import CollectorPool
+from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.guide import Guide
+from rl.collecting.processes import CollectorPool
+from rl.collecting.source import RolloutSource, SerialSource
 from rl.evaluation.greedy import evaluate
-from rl.guide import Guide
 from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from rl.rollout_source import RolloutSource, SerialSource
 from rl.run_state import GuideDriver, Run
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
@@ -147,10 +147,12 @@ def build_source(run: Run) -> RolloutSource:
     pool: Callable[..., RolloutSource] = CollectorPool
     count = cfg.performance.resolved_collectors_count
     if cfg.performance.collector_backend == "ray":
-        from rl.ray_session import RaySession
+        from rl.collecting.ray.session import RaySession
 
         session = RaySession(cfg.performance)
-        from rl.ray_pool import RayCollectorPool  # only now: the session has settings for Ray
+        from rl.collecting.ray.pool import (
+            RayCollectorPool,  # only now: the session has settings for Ray
+        )
 
         pool, count = partial(RayCollectorPool, session), session.collectors_count
     # A resumed run must not drive its first starts again, so its progress is part of the seed.

@@ -10,7 +10,7 @@ import torch
 
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
-from rl.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.learning import ScheduleConfig
 from rl.envs.rewards import RewardConfig, potential, step_rewards
 from rl.network.iqn import IQN

@@ -14,17 +14,17 @@ import torch
 from datasets.contract.actions import ACTION_MS
 from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
-from rl import collector_setup
-from rl.collector import Collector, CollectorPlan
-from rl.collector_pool import CollectorPool
-from rl.collector_setup import DEATHS_IN_A_ROW, CollectorError, Restarts
+from rl.collecting import worker as collector_setup
+from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.guide import Guide
+from rl.collecting.processes import CollectorPool
+from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
+from rl.collecting.worker import DEATHS_IN_A_ROW, CollectorError, Restarts
 from rl.config.sections import GuideConfig
 from rl.envs.sim.batch import RaceBatch
-from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from rl.weights import SharedWeights, from_flat, to_flat
 from tests.rl_samples import tiny_config, tiny_network
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rl.exploration import choose_actions
+from rl.collecting.exploration import choose_actions
 
 B, A = 60_000, 4
 

@@ -19,7 +19,7 @@ from datasets.contract.config import dump_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.checkpoint import MANIFEST, check_checkpoint, load_checkpoint
-from rl.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector, CollectorPlan
 from rl.evaluation.best_runs import KEPT_PER_MAP, load_run, saved_runs
 from rl.network.iqn import IQN
 from rl.transfer.artifacts import IQN_FILE, META_FILE, load_artifact

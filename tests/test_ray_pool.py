@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
-from rl.collector import CollectorPlan
+from rl.collecting.collector import CollectorPlan
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
@@ -20,7 +20,7 @@ from rl.training import train
 from tests.rl_samples import tiny_config, tiny_network
 
 if TYPE_CHECKING:  # needs Ray, which is an extra
-    from rl.ray_pool import RayCollectorPool
+    from rl.collecting.ray.pool import RayCollectorPool
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,8 @@ def make_network(action: int = 0) -> IQN:
 def make_pool(
     folder: Path, count: int = 2, change: Callable[[CollectorPlan], CollectorPlan] = lambda p: p
 ) -> "RayCollectorPool":
-    from rl.ray_pool import RayCollectorPool
-    from rl.ray_session import RaySession
+    from rl.collecting.ray.pool import RayCollectorPool
+    from rl.collecting.ray.session import RaySession
 
     performance = PerformanceConfig(
         collector_backend="ray",

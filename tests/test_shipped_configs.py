@@ -16,7 +16,7 @@ from datasets.contract.config import dump_config, load_config
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
-from rl.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.rewards import potential, step_rewards

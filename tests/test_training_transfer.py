@@ -9,7 +9,7 @@ import torch
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
-from rl.collector import CollectorPlan
+from rl.collecting.collector import CollectorPlan
 from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.progress import ProgressLine

@@ -18,13 +18,13 @@ import ray
 import torch
 from torch import nn
 
-from rl.collector import CollectorPlan
-from rl.collector_setup import CollectorSetup, DrivingCollector, GuideSetup, forwarded
+from rl.collecting.collector import CollectorPlan
+from rl.collecting.shared_weights import from_flat
+from rl.collecting.worker import CollectorSetup, DrivingCollector, GuideSetup, forwarded
 from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
 from rl.envs.sim.road import Track
 from rl.replay.rollout import Rollout
-from rl.weights import from_flat
 
 ObjectRef = Any
 """Reference to an object in the cluster's object store."""
@@ -37,7 +37,7 @@ class News:
     Attributes:
         version: of the weights.
         frames_played: observations that the learner has received.
-        online: reference to the flat weights of the online network, `rl.weights.to_flat`.
+        online: reference to the flat weights of the online network, `rl.collecting.shared_weights.to_flat`.
         averaged: the same of the averaged network, None without one.
     """
 

@@ -13,10 +13,10 @@ import numpy as np
 from torch import nn
 
 from datasets.contract.errors import UserError
-from rl.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.guide import Guide
 from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
-from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout

@@ -1,6 +1,6 @@
 """Driving for the learner: a batch of cars that follow the map cycle and hand over rollouts.
 
-No processes here: `rl.collector_pool` runs collectors in processes, the serial mode runs one in the
+No processes here: `rl.collecting.processes` runs collectors in processes, the serial mode runs one in the
 learner's own.
 """
 
@@ -16,6 +16,9 @@ import torch
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import N_FLOATS
 from datasets.contract.line import START_ZONE
+from rl.collecting.exploration import choose_actions
+from rl.collecting.guide import Guide
+from rl.collecting.recorder import Recorder
 from rl.config.experiment import RLConfig
 from rl.config.learning import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, MapCycleEntry
@@ -23,11 +26,8 @@ from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
 from rl.evaluation.greedy import DNF_MS
-from rl.exploration import choose_actions
-from rl.guide import Guide
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
-from rl.recorder import Recorder
 from rl.replay.rollout import Rollout
 from rl.timing import StepTimer
 

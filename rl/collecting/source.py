@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from rl.collector import Collector
+from rl.collecting.collector import Collector
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 

@@ -16,15 +16,15 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rl import collector_setup
-from rl.collector import CollectorPlan
-from rl.collector_setup import Restarts, forwarded, is_hanging
+from rl.collecting import worker as collector_setup
+from rl.collecting.collector import CollectorPlan
+from rl.collecting.ray.actor import News, ObjectRef, RayCollector, RayGuide, RaySetup, Sign
+from rl.collecting.ray.session import RaySession
+from rl.collecting.shared_weights import flat_size, to_flat
+from rl.collecting.worker import Restarts, forwarded, is_hanging
 from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
-from rl.ray_collector import News, ObjectRef, RayCollector, RayGuide, RaySetup, Sign
-from rl.ray_session import RaySession
 from rl.replay.rollout import Rollout
-from rl.weights import flat_size, to_flat
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
-from rl.collector import CollectorPlan
-from rl.collector_setup import (
+from rl.collecting.collector import CollectorPlan
+from rl.collecting.shared_weights import SharedWeights
+from rl.collecting.worker import (
     CollectorSetup,
     DrivingCollector,
     GuideSetup,
@@ -36,7 +37,6 @@ from rl.collector_setup import (
 from rl.config.sections import GuideConfig, PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
-from rl.weights import SharedWeights
 
 logger = logging.getLogger(__name__)
 

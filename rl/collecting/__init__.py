@@ -1,0 +1,1 @@
+"""Driving for the learner: collectors, exploration, and the processes they run in."""

@@ -1,0 +1,1 @@
+"""Collectors in Ray actors, on this machine and others."""
