@@ -20,8 +20,8 @@ import torch
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.progress import ProgressLine
 from rl.reporting import Reporter
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.folder import RunFolder
+from rl.run.state import Run
 from rl.training_loop import Limits, StopSignal, TrainingLoop
 from rl.training_setup import build_source
 

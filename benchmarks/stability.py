@@ -25,7 +25,7 @@ from rich.console import Console
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.files import atomic_path
-from rl.run_folder import RunFolder
+from rl.run.folder import RunFolder
 
 mpl.use("Agg")
 

@@ -27,7 +27,7 @@ from rl.envs.sim.road import Track
 from rl.envs.sim.shape import resample
 from rl.evaluation.best_runs import load_run, saved_runs
 from rl.evaluation.greedy import DrivenRun
-from rl.run_folder import RUN_FILE, RunFolder
+from rl.run.folder import RUN_FILE, RunFolder
 
 F64 = npt.NDArray[np.float64]
 

@@ -63,7 +63,7 @@ def policy_folder(path: Path) -> Path:
         UserError: a run that has no champion yet.
     """
     from datasets.contract.errors import UserError
-    from rl.run_folder import RunFolder
+    from rl.run.folder import RunFolder
 
     run = RunFolder(path)
     if run.best.is_dir():
@@ -78,7 +78,7 @@ def policy_folder(path: Path) -> Path:
 def _cut_offs(path: Path) -> dict[str, int]:
     """Race times in ms after which a run is cut off: those of a stage 3 run, else the usual."""
     from rl.config.experiment import load_rl_config
-    from rl.run_folder import RunFolder
+    from rl.run.folder import RunFolder
 
     run = RunFolder(path)
     if not run.best.is_dir() or not run.config.exists():

@@ -146,7 +146,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
     """Train with reinforcement learning, from scratch, from pretrained parts, or go on."""
     from datasets.contract.config import load_config
     from rl.config.experiment import REMOVED_KEYS, RLConfig
-    from rl.run_folder import RunFolder
+    from rl.run.folder import RunFolder
 
     _check_starts(arguments)
     path = arguments.config or DEFAULT_RL_CONFIG

@@ -27,7 +27,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
 from pretrain.config import StageConfig
 from pretrain.ranks import process_rank
-from rl.run_folder import RunFolder, run_lock
+from rl.run.folder import RunFolder, run_lock
 
 logger = logging.getLogger(__name__)
 

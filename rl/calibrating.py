@@ -15,7 +15,7 @@ from datasets.contract.files import write_json
 from rl.collecting.collector import CollectorPlan
 from rl.progress import ProgressBar
 from rl.replay.rollout import Rollout
-from rl.run_state import Run
+from rl.run.state import Run
 from rl.transfer.calibration import MIN_SAMPLES, CalibrationReport, Watch, fit_calibration
 from rl.warm_up import calibration_data, drive_warm_up
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl.metrics import priority_tags, quantiles
-from rl.run_state import Run
+from rl.run.state import Run
 
 USES: Final = "number_times_single_memory_is_used_before_discard"
 DISCARD: Final = "discard_non_greedy_actions_in_nsteps"

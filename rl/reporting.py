@@ -20,7 +20,7 @@ from rl.parameter_tags import layer_tags, parameter_tags
 from rl.progress import ProgressLine, duration
 from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags
-from rl.run_state import Run
+from rl.run.state import Run
 from rl.timing import PolicyAges, TimesSummary
 
 REPORT_EVERY_S: Final = 15.0

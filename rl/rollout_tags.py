@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from rl.replay.rollout import Rollout
-from rl.statistics import RunStatistics
+from rl.run.statistics import RunStatistics
 
 N_SPLITS: Final = 8
 """Parts of equal length that a track is timed in; it has no checkpoints."""

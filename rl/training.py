@@ -17,11 +17,11 @@ from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
 from rl.config.experiment import RLConfig
 from rl.evaluation.greedy import EvaluationResult
-from rl.initial_weights import check_start
 from rl.progress import ProgressLine, duration
 from rl.reporting import Reporter
-from rl.run_folder import RunFolder, log_to_file, run_lock
-from rl.run_state import Run
+from rl.run.folder import RunFolder, log_to_file, run_lock
+from rl.run.init_from import check_start
+from rl.run.state import Run
 from rl.training_loop import Limits, StopSignal, TrainingLoop
 from rl.training_setup import build_source, finish_calibration, start_weights
 from rl.transfer.artifacts import IQN_FILE, load_artifact

@@ -16,12 +16,12 @@ from datasets.contract.errors import UserError
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.greedy import EvaluationResult, evaluate
-from rl.initial_weights import keep_best
 from rl.network.iqn import IQN
 from rl.progress import duration
 from rl.replay.rollout import Rollout
 from rl.reporting import Reporter
-from rl.run_state import Run
+from rl.run.init_from import keep_best
+from rl.run.state import Run
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from rl.collecting.guide import Guide
 from rl.collecting.processes import CollectorPool
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.evaluation.greedy import evaluate
-from rl.initial_weights import load_initial_weights
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from rl.run_state import GuideDriver, Run
+from rl.run.init_from import load_initial_weights
+from rl.run.state import GuideDriver, Run
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport

@@ -11,10 +11,10 @@ from rich.console import Console
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.calibrating import calibrate
-from rl.checkpoint import load_checkpoint
 from rl.progress import ProgressBar
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.checkpoint import load_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.state import Run
 from rl.training import train
 from rl.training_setup import load_pretrained
 from tests.rl_samples import tiny_config

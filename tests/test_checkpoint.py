@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
-from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.config.learning import MemoryConfig
 from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import Rollout
 from rl.replay.segments import SegmentStore
+from rl.run.checkpoint import load_checkpoint, save_checkpoint
 
 H, W, F, A = 3, 4, 184, 5
 

@@ -17,7 +17,7 @@ from pipeline.demo import keep_earlier
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
-from rl.run_folder import RunFolder, run_lock
+from rl.run.folder import RunFolder, run_lock
 from tests.dataset_samples import make_replay, write_dataset
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
-from rl.checkpoint import load_checkpoint
 from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import EvaluationResult
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
+from rl.run.checkpoint import load_checkpoint
 from rl.training import train
 from rl.training_loop import MOST_ROLLBACKS
 from tests.rl_samples import tiny_config, tiny_network

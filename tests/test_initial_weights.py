@@ -11,10 +11,10 @@ from datasets.contract.config import dump_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from pipeline.cli import main
-from rl.checkpoint import load_checkpoint, peek_checkpoint, save_checkpoint
-from rl.initial_weights import check_start, keep_best, load_initial_weights
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.checkpoint import load_checkpoint, peek_checkpoint, save_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.init_from import check_start, keep_best, load_initial_weights
+from rl.run.state import Run
 from rl.training import train
 from rl.transfer.artifacts import IQN_FILE, load_artifact
 from tests.rl_samples import tiny_config, tiny_network

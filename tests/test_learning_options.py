@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from rl.checkpoint import load_checkpoint
 from rl.config.experiment import RLConfig
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
 from rl.network.layers import count_parameters
+from rl.run.checkpoint import load_checkpoint
 from rl.training import train
 from rl.transfer.load_policy import load_policy
 from tests.rl_samples import tiny_config, tiny_network

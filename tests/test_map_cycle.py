@@ -16,7 +16,7 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
-from rl.run_state import Run
+from rl.run.state import Run
 from rl.training import train
 from tests.rl_samples import straight_line, tiny_config
 

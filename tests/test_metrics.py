@@ -20,7 +20,7 @@ from rl.metrics import TensorBoardLog, quantiles
 from rl.parameter_tags import parameter_tags
 from rl.replay.rollout import Rollout
 from rl.rollout_tags import Course, rollout_tags, splits
-from rl.statistics import RunStatistics
+from rl.run.statistics import RunStatistics
 
 
 def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 9_970) -> Rollout:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from datasets.contract.csv_log import read_csv
-from rl.checkpoint import load_checkpoint
 from rl.config.sections import PlateauBreakerConfig
 from rl.learning.plateau import PlateauBreaker
+from rl.run.checkpoint import load_checkpoint
 from rl.training import train
 from tests.rl_samples import tiny_config
 

@@ -21,11 +21,11 @@ from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.greedy import evaluate
-from rl.initial_weights import keep_best
 from rl.network.iqn import IQN, PARTS
 from rl.replay.rollout import Rollout
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.folder import RunFolder
+from rl.run.init_from import keep_best
+from rl.run.state import Run
 from rl.training_setup import start_weights
 from rl.transfer.artifacts import ENCODER_FILE, Tensors, module_tensors, save_artifacts
 

@@ -20,7 +20,7 @@ from rl.evaluation.best_runs import load_run, saved_runs
 from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
-from rl.run_folder import RunFolder, run_lock
+from rl.run.folder import RunFolder, run_lock
 from rl.training import train
 from rl.transfer.load_policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from datasets.contract.csv_log import read_csv
-from rl.checkpoint import load_checkpoint
 from rl.config.experiment import load_rl_config
 from rl.replay.segments import SegmentStore
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.checkpoint import load_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.state import Run
 from rl.training import train
 from rl.training_setup import build_source
 from tests.rl_samples import tiny_config, tiny_network

@@ -14,8 +14,8 @@ from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.progress import ProgressLine
 from rl.reporting import Reporter
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.folder import RunFolder
+from rl.run.state import Run
 from rl.training import train
 from rl.training_loop import Limits, StopSignal, TrainingLoop
 from rl.training_setup import build_source, load_pretrained

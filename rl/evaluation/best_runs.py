@@ -13,7 +13,7 @@ from datasets.contract.files import atomic_path, read_json, write_json, write_te
 from datasets.inputs import Inputs, format_inputs
 from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
-from rl.run_folder import RUN_FILE
+from rl.run.folder import RUN_FILE
 
 KEPT_PER_MAP: Final = 10
 

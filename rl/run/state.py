@@ -9,7 +9,6 @@ import numpy as np
 
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
-from rl.checkpoint import load_checkpoint, save_checkpoint
 from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
@@ -23,8 +22,9 @@ from rl.network.devices import resolve_device, resolve_dtype
 from rl.network.iqn import IQN
 from rl.replay.memory import ReplayMemory
 from rl.replay.segments import SegmentStore
-from rl.run_folder import RunFolder
-from rl.statistics import RunStatistics
+from rl.run.checkpoint import load_checkpoint, save_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.statistics import RunStatistics
 from rl.transfer.artifacts import IQN_FILE, save_artifacts
 
 logger = logging.getLogger(__name__)

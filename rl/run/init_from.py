@@ -15,11 +15,11 @@ import yaml
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
-from rl.checkpoint import peek_checkpoint, save_checkpoint
 from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
-from rl.run_folder import RunFolder
-from rl.run_state import Run
+from rl.run.checkpoint import peek_checkpoint, save_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.state import Run
 
 logger = logging.getLogger(__name__)
 
