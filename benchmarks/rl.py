@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from rl.config.experiment import RLConfig, load_rl_config
-from rl.progress import ProgressLine
-from rl.reporting import Reporter
+from rl.reporting.progress import ProgressLine
+from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder
 from rl.run.state import Run
 from rl.training_loop import Limits, StopSignal, TrainingLoop

@@ -31,7 +31,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
     from rl.evaluation.greedy import evaluate, evaluate_drivers
-    from rl.progress import ProgressBar
+    from rl.reporting.progress import ProgressBar
     from rl.transfer.load_policy import load_policy
 
     if arguments.episodes < 1:

@@ -13,8 +13,8 @@ import torch
 
 from datasets.contract.files import write_json
 from rl.collecting.collector import CollectorPlan
-from rl.progress import ProgressBar
 from rl.replay.rollout import Rollout
+from rl.reporting.progress import ProgressBar
 from rl.run.state import Run
 from rl.transfer.calibration import MIN_SAMPLES, CalibrationReport, Watch, fit_calibration
 from rl.warm_up import calibration_data, drive_warm_up

@@ -17,8 +17,8 @@ from datasets.contract.config import dump_config
 from datasets.contract.errors import UserError
 from rl.config.experiment import RLConfig
 from rl.evaluation.greedy import EvaluationResult
-from rl.progress import ProgressLine, duration
-from rl.reporting import Reporter
+from rl.reporting.progress import ProgressLine, duration
+from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder, log_to_file, run_lock
 from rl.run.init_from import check_start
 from rl.run.state import Run

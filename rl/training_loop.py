@@ -17,9 +17,9 @@ from rl.collecting.source import RolloutSource, SerialSource
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.greedy import EvaluationResult, evaluate
 from rl.network.iqn import IQN
-from rl.progress import duration
 from rl.replay.rollout import Rollout
-from rl.reporting import Reporter
+from rl.reporting.progress import duration
+from rl.reporting.reporter import Reporter
 from rl.run.init_from import keep_best
 from rl.run.state import Run
 

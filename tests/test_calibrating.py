@@ -11,7 +11,7 @@ from rich.console import Console
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.calibrating import calibrate
-from rl.progress import ProgressBar
+from rl.reporting.progress import ProgressBar
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run
@@ -93,7 +93,7 @@ def test_bar_appears_for_long_steps_only(monkeypatch: pytest.MonkeyPatch) -> Non
         return console.file.getvalue()
 
     assert shown() == ""
-    monkeypatch.setattr("rl.progress.BAR_AFTER_S", 0.0)
+    monkeypatch.setattr("rl.reporting.progress.BAR_AFTER_S", 0.0)
     text = shown()
     assert "fitting values" in text
     assert "50%" in text
@@ -102,7 +102,7 @@ def test_bar_appears_for_long_steps_only(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_log_tells_how_far_it_is_off_a_terminal(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rl.progress.LOG_EVERY_S", 0.0)
+    monkeypatch.setattr("rl.reporting.progress.LOG_EVERY_S", 0.0)
     with (
         caplog.at_level("INFO", logger="rl"),
         ProgressBar("driving", Console(file=io.StringIO())) as bar,

@@ -16,10 +16,10 @@ from rl.config.sections import MapCycleEntry
 from rl.envs.registry import find_track
 from rl.evaluation.greedy import evaluate_drivers
 from rl.evaluation.reference_times import BUILT_IN_S, DRIVERS, reference_times
-from rl.metrics import TensorBoardLog, quantiles
-from rl.parameter_tags import parameter_tags
 from rl.replay.rollout import Rollout
-from rl.rollout_tags import Course, rollout_tags, splits
+from rl.reporting.parameter_tags import parameter_tags
+from rl.reporting.rollout_tags import Course, rollout_tags, splits
+from rl.reporting.tensorboard import TensorBoardLog, quantiles
 from rl.run.statistics import RunStatistics
 
 

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from rl.timing import PolicyAges, StepTimer, TimesSummary
+from rl.reporting.times import PolicyAges, StepTimer, TimesSummary
 
 
 def test_cars_share_the_time_of_a_step() -> None:

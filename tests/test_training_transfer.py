@@ -12,8 +12,8 @@ from datasets.contract.errors import UserError
 from rl.collecting.collector import CollectorPlan
 from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
-from rl.progress import ProgressLine
-from rl.reporting import Reporter
+from rl.reporting.progress import ProgressLine
+from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder
 from rl.run.state import Run
 from rl.training import train

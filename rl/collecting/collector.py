@@ -29,7 +29,7 @@ from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from rl.timing import StepTimer
+from rl.reporting.times import StepTimer
 
 MAX_SEED: Final = 2**62
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rl.timing import RolloutTiming
+from rl.reporting.times import RolloutTiming
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rl.metrics import priority_tags, quantiles
+from rl.reporting.tensorboard import priority_tags, quantiles
 from rl.run.state import Run
 
 USES: Final = "number_times_single_memory_is_used_before_discard"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rl.metrics import quantiles
+from rl.reporting.tensorboard import quantiles
 
 LAYER_QUANTILES: Final = ("median", "q3", "d9", "max")
 

@@ -13,15 +13,15 @@ from datasets.contract.files import write_json
 from rl.evaluation.best_runs import run_of_rollout, save_best_run
 from rl.evaluation.greedy import DNF_MS, DrivenRun, EvaluationResult
 from rl.evaluation.reference_times import reference_times
-from rl.interval_tags import state_tags, update_tags
 from rl.learning.learner import LearnerStats
-from rl.metrics import IntervalValues, TensorBoardLog
-from rl.parameter_tags import layer_tags, parameter_tags
-from rl.progress import ProgressLine, duration
 from rl.replay.rollout import Rollout
-from rl.rollout_tags import Course, rollout_tags
+from rl.reporting.interval_tags import state_tags, update_tags
+from rl.reporting.parameter_tags import layer_tags, parameter_tags
+from rl.reporting.progress import ProgressLine, duration
+from rl.reporting.rollout_tags import Course, rollout_tags
+from rl.reporting.tensorboard import IntervalValues, TensorBoardLog
+from rl.reporting.times import PolicyAges, TimesSummary
 from rl.run.state import Run
-from rl.timing import PolicyAges, TimesSummary
 
 REPORT_EVERY_S: Final = 15.0
 SHOW_EVERY_S: Final = 1.0

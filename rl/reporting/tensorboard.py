@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
-from rl.board_layout import LAYOUT
+from rl.reporting.board_layout import LAYOUT
 
 SUMMARY_QUANTILES: Final = {
     "q1": 0.25,

@@ -1,0 +1,1 @@
+"""Logging of a run: scalars by tag, TensorBoard, clocks, the progress line."""
