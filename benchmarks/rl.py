@@ -22,8 +22,8 @@ from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder
 from rl.run.state import Run
-from rl.training_loop import Limits, StopSignal, TrainingLoop
-from rl.training_setup import build_source
+from rl.training.loop import Limits, StopSignal, TrainingLoop
+from rl.training.setup import build_source
 
 WARM_UP_UPDATES = 5
 CONFIG = Path("config_files/rl/config_quick.yaml")

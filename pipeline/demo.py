@@ -24,7 +24,7 @@ from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
 from rl.evaluation.greedy import DrivenRun, EvaluationResult, evaluate, evaluate_drivers
-from rl.training import TrainingResult, train
+from rl.training.train import TrainingResult, train
 from rl.transfer.load_policy import load_policy
 
 logger = logging.getLogger(__name__)

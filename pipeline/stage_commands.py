@@ -168,7 +168,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         raise UserError("--out: only --show-schedules writes a picture; run_name names a run")
     config.performance.check_backend_installed()
-    from rl.training import train  # takes seconds: a mistake above is told before
+    from rl.training.train import train  # takes seconds: a mistake above is told before
 
     result = train(
         config,

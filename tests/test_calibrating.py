@@ -10,13 +10,13 @@ from rich.console import Console
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
-from rl.calibrating import calibrate
 from rl.reporting.progress import ProgressBar
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run
-from rl.training import train
-from rl.training_setup import load_pretrained
+from rl.training.calibrate import calibrate
+from rl.training.setup import load_pretrained
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 from tests.test_training_transfer import TRANSFER, pretrained
 

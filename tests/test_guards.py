@@ -12,8 +12,8 @@ from rl.evaluation.greedy import EvaluationResult
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
 from rl.run.checkpoint import load_checkpoint
-from rl.training import train
-from rl.training_loop import MOST_ROLLBACKS
+from rl.training.loop import MOST_ROLLBACKS
+from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network
 from tests.test_evaluation import make_network
 from tests.test_learner import make_batch

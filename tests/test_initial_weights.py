@@ -15,7 +15,7 @@ from rl.run.checkpoint import load_checkpoint, peek_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.init_from import check_start, keep_best, load_initial_weights
 from rl.run.state import Run
-from rl.training import train
+from rl.training.train import train
 from rl.transfer.artifacts import IQN_FILE, load_artifact
 from tests.rl_samples import tiny_config, tiny_network
 

@@ -17,7 +17,7 @@ from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.run.state import Run
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import straight_line, tiny_config
 
 NEAR_M, FAR_M = 40.0, 60.0

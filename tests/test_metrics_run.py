@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-
 
 from datasets.contract.csv_log import read_csv
 from rl.reporting.board_layout import LAYOUT
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"

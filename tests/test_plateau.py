@@ -9,7 +9,7 @@ from datasets.contract.csv_log import read_csv
 from rl.config.sections import PlateauBreakerConfig
 from rl.learning.plateau import PlateauBreaker
 from rl.run.checkpoint import load_checkpoint
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 
 OPTIONS = {"after_frames": 100, "factor": 3.0, "hold_frames": 20, "decay_frames": 40}

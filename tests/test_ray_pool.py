@@ -16,7 +16,7 @@ from rl.collecting.collector import CollectorPlan
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network
 
 if TYPE_CHECKING:  # needs Ray, which is an extra

@@ -26,7 +26,7 @@ from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import keep_best
 from rl.run.state import Run
-from rl.training_setup import start_weights
+from rl.training.setup import start_weights
 from rl.transfer.artifacts import ENCODER_FILE, Tensors, module_tensors, save_artifacts
 
 CONFIGS = Path(__file__).parent.parent / "config_files"

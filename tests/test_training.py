@@ -21,7 +21,7 @@ from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import DNF_MS, EvaluationResult
 from rl.network.iqn import IQN
 from rl.run.folder import RunFolder, run_lock
-from rl.training import train
+from rl.training.train import train
 from rl.transfer.load_policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 
@@ -109,7 +109,7 @@ def test_early_stop_and_frame_limit(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 result = train(tiny_config(Path(sys.argv[1]), evaluation={"every_s": None}), max_minutes=5)
 assert result.interrupted

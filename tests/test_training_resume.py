@@ -15,8 +15,8 @@ from rl.replay.segments import SegmentStore
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run
-from rl.training import train
-from rl.training_setup import build_source
+from rl.training.setup import build_source
+from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network
 
 PLATEAU = {"after_frames": 60, "hold_frames": 150, "decay_frames": 200}
@@ -82,7 +82,7 @@ LONG_PHASE = {**PLATEAU, "decay_frames": 20_000}
 SCRIPT = """
 import sys
 from pathlib import Path
-from rl.training import train
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 from tests.test_training_resume import LONG_PHASE
 changes = {"run_name": "killed", "save_every_minutes": 0.002, "plateau_breaker": LONG_PHASE}

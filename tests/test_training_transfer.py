@@ -16,11 +16,11 @@ from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder
 from rl.run.state import Run
-from rl.training import train
-from rl.training_loop import Limits, StopSignal, TrainingLoop
-from rl.training_setup import build_source, load_pretrained
+from rl.training.calibration_runs import calibration_data, drive_warm_up
+from rl.training.loop import Limits, StopSignal, TrainingLoop
+from rl.training.setup import build_source, load_pretrained
+from rl.training.train import train
 from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, module_tensors, save_artifacts
-from rl.warm_up import calibration_data, drive_warm_up
 from tests.rl_samples import tiny_config, tiny_network
 
 

@@ -13,7 +13,6 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
-from rl.calibrating import CalledOff, calibrate
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import Guide
 from rl.collecting.processes import CollectorPool
@@ -24,11 +23,12 @@ from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
 from rl.run.init_from import load_initial_weights
 from rl.run.state import GuideDriver, Run
+from rl.training.calibrate import CalledOff, calibrate
+from rl.training.calibration_runs import drive_warm_up
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport
 from rl.transfer.sources import Sources, find_sources
-from rl.warm_up import drive_warm_up
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from rl.collecting.collector import CollectorPlan
 from rl.replay.rollout import Rollout
 from rl.reporting.progress import ProgressBar
 from rl.run.state import Run
+from rl.training.calibration_runs import calibration_data, drive_warm_up
 from rl.transfer.calibration import MIN_SAMPLES, CalibrationReport, Watch, fit_calibration
-from rl.warm_up import calibration_data, drive_warm_up
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder, log_to_file, run_lock
 from rl.run.init_from import check_start
 from rl.run.state import Run
-from rl.training_loop import Limits, StopSignal, TrainingLoop
-from rl.training_setup import build_source, finish_calibration, start_weights
+from rl.training.loop import Limits, StopSignal, TrainingLoop
+from rl.training.setup import build_source, finish_calibration, start_weights
 from rl.transfer.artifacts import IQN_FILE, load_artifact
 
 logger = logging.getLogger(__name__)
