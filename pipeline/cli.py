@@ -14,7 +14,7 @@ import rich
 from rich.logging import RichHandler
 
 from datasets.contract.errors import UserError
-from pipeline import (
+from pipeline.commands import (
     data_commands,
     demo_command,
     evaluate_command,

@@ -45,7 +45,7 @@ class Corrector:
         Raises:
             UserError: no whole policy there, or it sees pictures of another size.
         """
-        from pipeline.evaluate_command import policy_folder
+        from pipeline.commands.evaluate_command import policy_folder
         from rl.transfer.load_policy import load_policy
 
         assert request.policy is not None

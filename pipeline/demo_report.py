@@ -12,7 +12,7 @@ from rich.table import Table
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.files import atomic_path
-from pipeline.evaluate_command import seconds
+from pipeline.commands.evaluate_command import seconds
 from rl.run.folder import RunFolder
 
 mpl.use("Agg")

@@ -13,7 +13,7 @@ import torch
 from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import build_parser, main
-from pipeline.stage_commands import DEFAULT_RL_CONFIG
+from pipeline.commands.stage_commands import DEFAULT_RL_CONFIG
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.encoders import LimitedMaxPool

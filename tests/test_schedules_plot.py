@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.schedules_plot import draw, frames_text, panels_of, show_schedules
+from pipeline.commands.show_schedules import draw, frames_text, panels_of, show_schedules
 from rl.config.experiment import RLConfig, load_rl_config
 
 PNG = b"\x89PNG"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.evaluate_command import policy_folder
-from pipeline.stage_commands import Commands, add_legacy_input
+from pipeline.commands.evaluate_command import policy_folder
+from pipeline.commands.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
     from pretrain.vis.probe import Scores

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.contract.errors import UserError
-from pipeline.evaluate_command import policy_folder
-from pipeline.stage_commands import Commands, add_legacy_input
+from pipeline.commands.evaluate_command import policy_folder
+from pipeline.commands.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
     from rl.network.iqn import IQN

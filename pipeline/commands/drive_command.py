@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from datasets.contract.errors import UserError
+from pipeline.commands.stage_commands import Commands
 from pipeline.drive_request import MIXED
-from pipeline.stage_commands import Commands
 
 
 def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.stage_commands import Commands
+from pipeline.commands.stage_commands import Commands
 
 
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from datasets.contract.files import write_text
 
 if TYPE_CHECKING:
-    from pipeline.stage_commands import Commands
+    from pipeline.commands.stage_commands import Commands
 
 
 def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -59,7 +59,7 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 def run_capture(arguments: argparse.Namespace) -> int:
     """Drive and record; the same command continues after an interruption."""
     from pipeline.capture_inputs import CaptureRequest, capture_inputs
-    from pipeline.import_command import parse_size
+    from pipeline.commands.import_command import parse_size
 
     request = CaptureRequest(
         replays=arguments.replays,

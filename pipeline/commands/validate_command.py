@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.stage_commands import Commands
+from pipeline.commands.stage_commands import Commands
 
 if TYPE_CHECKING:
     from datasets.doctor.checks import Diagnosis, Training

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.errors import UserError
-from pipeline import (
+from pipeline.commands import (
     capture_command,
     drive_command,
     import_command,
     minari_command,
     validate_command,
 )
-from pipeline.stage_commands import Commands
+from pipeline.commands.stage_commands import Commands
 
 if TYPE_CHECKING:
     from datasets.reader import ReplayFile

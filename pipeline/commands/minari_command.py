@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipeline.commands.stage_commands import Commands
     from pipeline.minari_files import MinariSummary
-    from pipeline.stage_commands import Commands
 
 
 def add_export_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:

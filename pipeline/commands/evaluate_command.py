@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage_commands import Commands, add_legacy_input
+from pipeline.commands.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
     from rl.evaluation.greedy import EvaluationResult

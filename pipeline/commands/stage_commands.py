@@ -161,7 +161,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
         overrides.append("keep_optimizer=true")
     config = load_config(RLConfig, path, overrides, removed=REMOVED_KEYS)
     if arguments.show_schedules:
-        from pipeline.schedules_plot import show_schedules
+        from pipeline.commands.show_schedules import show_schedules
 
         show_schedules(config, arguments.out)
         return 0

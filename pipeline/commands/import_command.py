@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from datasets.contract.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.stage_commands import Commands
+    from pipeline.commands.stage_commands import Commands
 
 
 def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:

@@ -1,0 +1,1 @@
+"""The commands of rulka-pipeline: arguments, and one call each."""
