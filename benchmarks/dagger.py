@@ -21,8 +21,8 @@ import numpy as np
 
 from datasets.contract.config import load_config
 from datasets.reader import ReplayFile
-from pipeline.capture import drive_dataset
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from pretrain.bc.config import BCConfig
 from pretrain.bc.train import run
 from rl.envs.registry import find_track

@@ -16,8 +16,8 @@ import numpy as np
 from rich.progress import track as progress
 
 from datasets.contract.config import load_config
-from pipeline.capture import drive_dataset
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from pretrain.bc.config import BCConfig
 from pretrain.bc.train import run
 from rl.envs.registry import find_track

@@ -17,9 +17,9 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from datasets.reader import ReplayFile
 from pipeline.animation import drive_again, save_side_by_side
-from pipeline.capture import drive_dataset
 from pipeline.demo_report import draw_curves, summary_table
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track

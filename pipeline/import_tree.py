@@ -23,8 +23,8 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
-from pipeline.drive_request import check_image_size, frame_interval
 from pipeline.import_replay import Outline, Selection, load_record, outline
+from pipeline.recording.request import check_image_size, frame_interval
 
 logger = logging.getLogger(__name__)
 

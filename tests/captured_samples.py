@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.contract.actions import ACTION_KEYS, KEY_NAMES
 from datasets.contract.floats import GEARBOX_COUNTER, MARGIN, WAYPOINTS
 from datasets.format import ReplayRecord
-from pipeline.recording import Tape
+from pipeline.recording.tape import Tape
 from rl.envs.registry import find_track
 from rl.envs.sim import car as columns
 from rl.envs.sim.batch import RaceBatch

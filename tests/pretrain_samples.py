@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.capture import drive_dataset
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from pretrain.bc.config import BCConfig
 from pretrain.vis.config import VisConfig
 

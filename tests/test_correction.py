@@ -15,9 +15,9 @@ from datasets.doctor.checks import diagnose
 from datasets.labels import copy_previous_action_accuracy, frame_labels
 from datasets.reader import ReplayFile
 from datasets.returns import ReturnTable
-from pipeline.capture import drive_dataset
 from pipeline.cli import main
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from pretrain.bc.heads import OffsetPolicy
 from rl.transfer.artifacts import save_artifacts
 from tests.dataset_samples import make_replay, sample_records, write_dataset

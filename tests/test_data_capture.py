@@ -14,10 +14,10 @@ from datasets.contract.errors import UserError
 from datasets.doctor.checks import diagnose
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
-from pipeline import capture
-from pipeline.capture import DefaultDataset, ReplayJob, drive_dataset, ensure_dataset
 from pipeline.cli import main
-from pipeline.drive_request import DriveRequest
+from pipeline.recording import drive as capture
+from pipeline.recording.drive import DefaultDataset, ReplayJob, drive_dataset, ensure_dataset
+from pipeline.recording.request import DriveRequest
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
 from tests.dataset_samples import make_replay, write_dataset

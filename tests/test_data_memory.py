@@ -13,8 +13,8 @@ import pytest
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
-from pipeline.capture import drive_dataset
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30

@@ -24,9 +24,9 @@ from datasets.doctor.repair import Changes, clean
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
-from pipeline.capture import drive_dataset
 from pipeline.cli import main
-from pipeline.drive_request import DriveRequest
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from tests.dataset_samples import sample_records, write_dataset
 
 SIDE, REPLAYS = 32, 6

@@ -58,8 +58,8 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_capture(arguments: argparse.Namespace) -> int:
     """Drive and record; the same command continues after an interruption."""
-    from pipeline.capture_inputs import CaptureRequest, capture_inputs
     from pipeline.commands.import_command import parse_size
+    from pipeline.recording.capture import CaptureRequest, capture_inputs
 
     request = CaptureRequest(
         replays=arguments.replays,

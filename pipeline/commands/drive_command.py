@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.contract.errors import UserError
 from pipeline.commands.stage_commands import Commands
-from pipeline.drive_request import MIXED
+from pipeline.recording.request import MIXED
 
 
 def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -84,8 +84,8 @@ def _add_policy(drive: argparse.ArgumentParser) -> None:
 
 def run_drive(arguments: argparse.Namespace) -> int:
     """Drive and record; the same command continues after an interruption."""
-    from pipeline.capture import drive_dataset
-    from pipeline.drive_request import DriveRequest
+    from pipeline.recording.drive import drive_dataset
+    from pipeline.recording.request import DriveRequest
 
     driver, skills = _labeller(arguments) if arguments.policy else _driver(arguments)
     request = DriveRequest(

@@ -96,7 +96,7 @@ def _overrides(arguments: argparse.Namespace, legacy_key: str) -> list[str]:
 def run_vis(arguments: argparse.Namespace) -> int:
     """Train the visual encoder; the default dataset is driven first when it is missing."""
     from datasets.contract.config import load_config
-    from pipeline.capture import ensure_dataset
+    from pipeline.recording.drive import ensure_dataset
     from pretrain.vis.config import VisConfig
 
     config = load_config(VisConfig, arguments.config, arguments.overrides)
@@ -112,7 +112,7 @@ def run_vis(arguments: argparse.Namespace) -> int:
 def run_bc(arguments: argparse.Namespace) -> int:
     """Clone the drivers' behaviour; the default dataset is driven first when it is missing."""
     from datasets.contract.config import load_config
-    from pipeline.capture import ensure_dataset
+    from pipeline.recording.drive import ensure_dataset
     from pretrain.bc.config import BCConfig
 
     overrides = _overrides(arguments, "encoder_legacy_input")

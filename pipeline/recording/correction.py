@@ -17,7 +17,7 @@ from datasets.contract.actions import ACTION_FORWARD, ACTION_MS, TICK_MS
 from datasets.contract.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.drive_request import DriveRequest
+    from pipeline.recording.request import DriveRequest
     from rl.envs.sim.batch import RaceBatch
     from rl.envs.sim.drivers import DriverPool
     from rl.network.iqn import IQN

@@ -24,8 +24,8 @@ from datasets.format import DatasetSpec, ReplayRecord
 from datasets.inputs import Inputs, read_inputs
 from datasets.names import UNKNOWN_DRIVER, leaderboard_name, natural_key
 from datasets.writer import DatasetWriter
-from pipeline.drive_request import check_image_size, frame_interval
-from pipeline.recording import record_until_done
+from pipeline.recording.request import check_image_size, frame_interval
+from pipeline.recording.tape import record_until_done
 
 if TYPE_CHECKING:
     from rl.envs.sim.road import Track

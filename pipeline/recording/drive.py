@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
-from pipeline.correction import CorrectedPolicy, Corrector
-from pipeline.drive_request import DriveRequest
-from pipeline.recording import Tape, record_until_done
+from pipeline.recording.correction import CorrectedPolicy, Corrector
+from pipeline.recording.request import DriveRequest
+from pipeline.recording.tape import Tape, record_until_done
 
 if TYPE_CHECKING:
     from rl.envs.sim.batch import RaceBatch
