@@ -17,7 +17,7 @@ from datasets.modules import FramesModule, ReplayModule
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
 from pipeline.cli import main
-from pipeline.import_tree import ImportRequest, import_tree
+from pipeline.importing.tree import ImportRequest, import_tree
 from rl.envs.registry import find_track
 from tests.captured_samples import (
     DrivenCapture,

@@ -51,7 +51,7 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import; the same command continues after an interruption."""
-    from pipeline.import_tree import ImportRequest, import_tree
+    from pipeline.importing.tree import ImportRequest, import_tree
 
     request = ImportRequest(
         root=arguments.root,

@@ -23,7 +23,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
-from pipeline.import_replay import Outline, Selection, load_record, outline
+from pipeline.importing.replay import Outline, Selection, load_record, outline
 from pipeline.recording.request import check_image_size, frame_interval
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class _Import:
     def _with_lines(self, tracks: Sequence[str]) -> Selection:
         if self._request.line is None:
             return self._selection
-        from pipeline.line_following import find_line
+        from pipeline.importing.line_following import find_line
 
         given = self._request.line
         lines = {track: find_line(given, track, len(tracks)) for track in tracks}

@@ -1,0 +1,1 @@
+"""Datasets from captured replays of the game."""
