@@ -60,7 +60,7 @@ class TestOnnx:
     def test_graph_equals_the_policy_for_any_batch(self, name: str) -> None:
         pytest.importorskip("onnxruntime", reason=NO_EXTRA)
         pytest.importorskip("onnxscript", reason=NO_EXTRA)
-        from rl.transfer.onnx_policy import OnnxPolicy, compare, input_names, onnx_bytes
+        from pipeline.exporting.onnx_policy import OnnxPolicy, compare, input_names, onnx_bytes
 
         config = small_config(**NETWORKS[name])
         network = IQN(config).train()  # noise is on, and spectral norms move
@@ -84,7 +84,7 @@ class TestOnnx:
     def test_another_policy_is_no_parity(self) -> None:
         pytest.importorskip("onnxruntime", reason=NO_EXTRA)
         pytest.importorskip("onnxscript", reason=NO_EXTRA)
-        from rl.transfer.onnx_policy import compare, onnx_bytes
+        from pipeline.exporting.onnx_policy import compare, onnx_bytes
 
         config = small_config(use_image_head=False)
         frames, floats = (part.numpy() for part in observations(40, config))
@@ -93,7 +93,7 @@ class TestOnnx:
 
     @pytest.mark.parametrize("shape", [(7, 5), (14, 13), (6, 20)])
     def test_pooling_by_windows_is_adaptive_pooling(self, shape: tuple[int, int]) -> None:
-        from rl.transfer.onnx_policy import WindowMaxPool
+        from pipeline.exporting.onnx_policy import WindowMaxPool
 
         x = torch.randn(3, 2, *shape)
         assert torch.equal(WindowMaxPool()(x), LimitedMaxPool()(x))
@@ -120,7 +120,7 @@ class TestOnnx:
     ) -> None:
         pytest.importorskip("onnxscript", reason=NO_EXTRA)
         pytest.importorskip("onnxruntime", reason=NO_EXTRA)
-        from rl.transfer import onnx_policy
+        from pipeline.exporting import onnx_policy
 
         monkeypatch.setattr(onnx_policy, "MAX_DIFFERENCE", -1.0)
         save(tmp_path / "bc", IQN(small_config(use_image_head=False)), "iqn_bc.pt")

@@ -12,8 +12,8 @@ from datasets.contract.errors import UserError
 from datasets.format import ReplayRecord
 from datasets.reader import ReplayFile
 from pipeline.cli import main
-from pipeline.minari_episodes import NO_TICK, NotAnEpisodeError, most_frequent, to_episode
-from pipeline.minari_files import export_minari, import_minari, place_of
+from pipeline.exporting.episodes import NO_TICK, NotAnEpisodeError, most_frequent, to_episode
+from pipeline.exporting.minari_files import export_minari, import_minari, place_of
 from rl.envs.rewards import RewardConfig
 from tests.dataset_samples import HEIGHT, SPEC, WIDTH, make_replay, sample_records, write_dataset
 

@@ -10,9 +10,9 @@ from pipeline.commands.evaluate_command import policy_folder
 from pipeline.commands.stage_commands import Commands, add_legacy_input
 
 if TYPE_CHECKING:
+    from pipeline.exporting.onnx_policy import Parity
     from rl.network.iqn import IQN
     from rl.transfer.artifacts import Artifact
-    from rl.transfer.onnx_policy import Parity
 
 SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
 
@@ -78,11 +78,11 @@ def _export_tensors(arguments: argparse.Namespace) -> int:
 def _export_policy(arguments: argparse.Namespace) -> int:
     """Write the graph only if it decides as the policy does."""
     from datasets.contract.files import atomic_path, write_json
-    from pipeline.driven_observations import drive_observations
+    from pipeline.exporting.observations import drive_observations
+    from pipeline.exporting.onnx_policy import compare, onnx_bytes
     from rl.config.network import NetworkConfig
     from rl.envs.registry import find_track
     from rl.transfer.load_policy import source_policy
-    from rl.transfer.onnx_policy import compare, onnx_bytes
     from rl.transfer.sources import find_sources
 
     track = find_track(arguments.track)
@@ -113,9 +113,9 @@ def _export_policy(arguments: argparse.Namespace) -> int:
 
 def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
     """What a user of the graph needs, as plain JSON types."""
+    from pipeline.exporting.onnx_policy import OPSET, input_names
     from rl.network.iqn import midpoint_taus
     from rl.transfer.artifacts import input_contract
-    from rl.transfer.onnx_policy import OPSET, input_names
 
     normalisation, actions = input_contract()
     config = network.config

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
-    from pipeline.minari_files import MinariSummary
+    from pipeline.exporting.minari_files import MinariSummary
 
 
 def add_export_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -33,7 +33,7 @@ def add_export_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, and say what became of the replays."""
     from datasets.reader import ReplayFile
-    from pipeline.minari_files import export_minari
+    from pipeline.exporting.minari_files import export_minari
 
     with ReplayFile(arguments.file, skip_bad=arguments.skip_bad) as file:
         summary = export_minari(
@@ -82,7 +82,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Import; the same command continues after an interruption."""
     from rich.console import Console
 
-    from pipeline.minari_files import import_minari
+    from pipeline.exporting.minari_files import import_minari
 
     count = import_minari(
         arguments.source, arguments.out, track=arguments.track, overwrite=arguments.overwrite

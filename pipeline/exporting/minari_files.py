@@ -25,7 +25,7 @@ from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter, disk_errors
-from pipeline.minari_episodes import Episode, NotAnEpisodeError, to_episode, to_record
+from pipeline.exporting.episodes import Episode, NotAnEpisodeError, to_episode, to_record
 from rl.envs.rewards import RewardConfig
 from rl.transfer.tensor_files import check_export_extra
 

@@ -1,0 +1,1 @@
+"""Policies and datasets in other programs' formats."""
