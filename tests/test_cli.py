@@ -13,7 +13,7 @@ import torch
 from datasets.contract.config import dump_config, load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import main
-from pipeline.demo import keep_earlier
+from pipeline.demo.chain import keep_earlier
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN

@@ -1,4 +1,4 @@
-"""`rulka-pipeline demo`: its arguments; the work is in `pipeline.demo`."""
+"""`rulka-pipeline demo`: its arguments; the work is in `pipeline.demo.chain`."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo and print its summary."""
-    from pipeline.demo import demo
+    from pipeline.demo.chain import demo
 
     demo(arguments.out, seed=arguments.seed)
     return 0

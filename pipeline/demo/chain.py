@@ -17,7 +17,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from datasets.reader import ReplayFile
 from pipeline.animation import drive_again, save_side_by_side
-from pipeline.demo_report import draw_curves, summary_table
+from pipeline.demo.report import draw_curves, summary_table
 from pipeline.recording.drive import drive_dataset
 from pipeline.recording.request import DriveRequest
 from rl.config.experiment import load_rl_config
