@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.bc.metrics import accuracies, count_predictions, offset_losses, recalls, value_loss
+from pretrain.bc.losses import accuracies, count_predictions, offset_losses, recalls, value_loss
 from pretrain.bc.module import BCModule
 from tests.pretrain_samples import SIDE, bc_config
 

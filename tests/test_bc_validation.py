@@ -13,12 +13,12 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.labels import frame_labels
 from datasets.reader import ReplayFile
-from pretrain.bc.calibration import fit_temperature, reliability
 from pretrain.bc.config import BCConfig
 from pretrain.bc.driven import driven_metrics
 from pretrain.bc.heads import OffsetPolicy
-from pretrain.bc.metrics import class_weights, offset_losses
+from pretrain.bc.losses import class_weights, offset_losses
 from pretrain.bc.module import BCModule
+from pretrain.bc.temperature import fit_temperature, reliability
 from pretrain.bc.train import _build_data, run
 from pretrain.training import load_state
 from rl.evaluation.greedy import EvaluationResult

@@ -13,11 +13,11 @@ from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.files import atomic_path
 from datasets.labels import MASKED
 from datasets.modules import ReplayModule
-from pretrain.bc.calibration import fit_temperature, reliability
 from pretrain.bc.config import BCConfig
-from pretrain.bc.metrics import count_predictions
+from pretrain.bc.losses import count_predictions
 from pretrain.bc.module import BCModule
 from pretrain.bc.pictures import save_confusion, save_reliability
+from pretrain.bc.temperature import fit_temperature, reliability
 
 MAX_FRAMES: Final = 2**18
 """Frames whose logits are held to fit the temperature: evenly spread, about 12 MB."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from datasets.batches import Batch
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
-from pretrain.bc.metrics import (
+from pretrain.bc.losses import (
     accuracies,
     count_predictions,
     offset_losses,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.files import atomic_path
-from pretrain.bc.calibration import Reliability
+from pretrain.bc.temperature import Reliability
 
 
 def save_confusion(path: Path, counts: npt.NDArray[np.int64], title: str) -> None:

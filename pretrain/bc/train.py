@@ -14,7 +14,7 @@ from datasets.modules import ReplayModule
 from pretrain.bc.config import BCConfig
 from pretrain.bc.driven import DrivenValidation, driven_tracks
 from pretrain.bc.held_out import predict_held_out, save_held_out
-from pretrain.bc.metrics import class_weights
+from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
 from pretrain.hardware import seed_everything
 from pretrain.run_folder import OpenedRun, open_run
