@@ -1,4 +1,4 @@
-"""What the built-in tracks' own drivers need: the reference times of `rl.evaluation.reference_times`.
+"""Reference times: what the drivers of the built-in tracks need (`rl.evaluation.reference_times`).
 
     uv run python -m benchmarks.reference_times
 

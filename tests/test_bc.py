@@ -17,8 +17,9 @@ from pretrain.bc.train import run
 from pretrain.training import load_state
 from pretrain.vis.train import run as run_vis
 from rl.network.iqn import midpoint_taus
-from rl.transfer.artifacts import ArtifactMeta, load_artifact, read_meta
+from rl.transfer.artifacts import load_artifact
 from rl.transfer.load_policy import load_policy
+from rl.transfer.metadata import ArtifactMeta, read_meta
 from tests.pretrain_samples import NETWORK, bc_config, recorded, vis_config
 
 CONFIGS = Path("config_files/pretrain/bc")

@@ -22,8 +22,9 @@ from pretrain.bc.temperature import fit_temperature, reliability
 from pretrain.bc.train import _build_data, run
 from pretrain.training import load_state
 from rl.evaluation.greedy import EvaluationResult
-from rl.transfer.artifacts import load_artifact, read_meta, save_artifacts
+from rl.transfer.artifacts import load_artifact, save_artifacts
 from rl.transfer.load_policy import load_policy
+from rl.transfer.metadata import read_meta
 from tests.pretrain_samples import bc_config, recorded
 
 DRIVEN: dict[str, Any] = {

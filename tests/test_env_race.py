@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from datasets.contract.errors import UserError
-from rl.envs.rewards import RewardConfig
+from rl.config.reward_weights import RewardConfig
 from rl.envs.sim.environment import RaceEnv
 from rl.envs.sim.vector_environment import RaceVectorEnv
 from tests.sim_helpers import COAST, GAS, clean_track

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from datasets.contract import floats as layout
-from rl.envs.rewards import RewardConfig, potential, step_rewards
+from rl.config.reward_weights import RewardConfig
+from rl.envs.rewards import potential, step_rewards
 
 
 def _floats(n: int) -> np.ndarray:

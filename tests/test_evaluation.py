@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.contract.race import DNF_MS
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
-from rl.evaluation.greedy import (
-    DNF_MS,
-    EvaluationResult,
-    evaluate,
-    evaluate_drivers,
-    score,
-    start_seeds,
-)
+from rl.evaluation.greedy import EvaluationResult, evaluate, evaluate_drivers, score, start_seeds
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from tests.rl_samples import straight_line, tiny_network

@@ -16,7 +16,8 @@ from rl.run.folder import RunFolder
 from rl.run.init_from import check_start, keep_best, load_initial_weights
 from rl.run.state import Run
 from rl.training.train import train
-from rl.transfer.artifacts import IQN_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import IQN_FILE
 from tests.rl_samples import tiny_config, tiny_network
 
 Tensors = dict[str, torch.Tensor]

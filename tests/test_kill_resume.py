@@ -22,7 +22,8 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.evaluation.best_runs import KEPT_PER_MAP, load_run, saved_runs
 from rl.network.iqn import IQN
 from rl.run.checkpoint import MANIFEST, check_checkpoint, load_checkpoint
-from rl.transfer.artifacts import IQN_FILE, META_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import IQN_FILE, META_FILE
 from tests.rl_samples import straight_line, tiny_config, tiny_network
 from tests.test_training_resume import saved
 

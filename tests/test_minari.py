@@ -14,7 +14,7 @@ from datasets.reader import ReplayFile
 from pipeline.cli import main
 from pipeline.exporting.episodes import NO_TICK, NotAnEpisodeError, most_frequent, to_episode
 from pipeline.exporting.minari_files import export_minari, import_minari, place_of
-from rl.envs.rewards import RewardConfig
+from rl.config.reward_weights import RewardConfig
 from tests.dataset_samples import HEIGHT, SPEC, WIDTH, make_replay, sample_records, write_dataset
 
 NO_EXTRA = "needs the packages of: uv sync --extra export"

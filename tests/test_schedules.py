@@ -3,7 +3,7 @@
 import pytest
 
 from rl.config import schedules
-from rl.config.learning import ScheduleConfig
+from rl.config.schedules import ScheduleConfig
 from rl.learning.pace import LearningPace
 
 POINTS = ((10, 1.0), (30, 0.01))

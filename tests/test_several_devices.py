@@ -23,7 +23,8 @@ from pretrain.config import StageConfig
 from pretrain.ranks import process_rank
 from pretrain.run_folder import OpenedRun, StageFolder, open_run
 from pretrain.training import _build_trainer
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import bc_config, recorded, vis_config
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")

@@ -27,7 +27,8 @@ from rl.run.folder import RunFolder
 from rl.run.init_from import keep_best
 from rl.run.state import Run
 from rl.training.setup import start_weights
-from rl.transfer.artifacts import ENCODER_FILE, Tensors, module_tensors, save_artifacts
+from rl.transfer.artifacts import Tensors, module_tensors, save_artifacts
+from rl.transfer.metadata import ENCODER_FILE
 
 CONFIGS = Path(__file__).parent.parent / "config_files"
 FILES = sorted((CONFIGS / "rl").glob("*.yaml"))

@@ -13,12 +13,13 @@ import torch
 from datasets.contract.config import load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.contract.race import DNF_MS
 from pipeline.animation import drive_again
 from rl.config.experiment import RLConfig
 from rl.envs.registry import find_track
 from rl.evaluation.best_runs import load_run, saved_runs
 from rl.evaluation.champion import Champion
-from rl.evaluation.greedy import DNF_MS, EvaluationResult
+from rl.evaluation.greedy import EvaluationResult
 from rl.network.iqn import IQN
 from rl.run.folder import RunFolder, run_lock
 from rl.training.train import train

@@ -9,8 +9,8 @@ import torch
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.contract.race import DNF_MS
 from rl.collecting.collector import CollectorPlan
-from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
@@ -20,7 +20,8 @@ from rl.training.calibration_runs import calibration_data, drive_warm_up
 from rl.training.loop import Limits, StopSignal, TrainingLoop
 from rl.training.setup import build_source, load_pretrained
 from rl.training.train import train
-from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, module_tensors, save_artifacts
+from rl.transfer.artifacts import module_tensors, save_artifacts
+from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
 from tests.rl_samples import tiny_config, tiny_network
 
 

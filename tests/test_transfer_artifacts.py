@@ -11,15 +11,8 @@ from torch import Tensor
 from datasets.contract.errors import UserError
 from rl.network.encoders import ImageHead
 from rl.network.iqn import IQN, PARTS
-from rl.transfer.artifacts import (
-    FILE_PARTS,
-    META_FILE,
-    fold_unit_range,
-    load_artifact,
-    module_tensors,
-    read_meta,
-    save_artifacts,
-)
+from rl.transfer.artifacts import fold_unit_range, load_artifact, module_tensors, save_artifacts
+from rl.transfer.metadata import FILE_PARTS, META_FILE, read_meta
 from tests.network_helpers import small_config
 from tests.transfer_helpers import save, tensors_of
 

@@ -13,9 +13,10 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from rl.network.iqn import IQN, PARTS, midpoint_taus
-from rl.transfer.artifacts import META_FILE, Tensors, save_artifacts
+from rl.transfer.artifacts import Tensors, save_artifacts
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, load_policy
+from rl.transfer.metadata import META_FILE
 from rl.transfer.sources import Sources, find_sources
 from tests.network_helpers import observations, small_config
 from tests.transfer_helpers import save, tensors_of

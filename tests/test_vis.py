@@ -19,7 +19,8 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import SIDE, recorded, vis_config
 
 CONFIGS = Path("config_files/pretrain/vis")

@@ -15,7 +15,8 @@ from pipeline.cli import main
 from pretrain.vis.probe import PIXELS, RANDOM_ENCODER, TARGETS, ProbeFrames, probe, probe_targets
 from pretrain.vis.ridge import Moments, fit_ridge, held_out_r2, r2_of
 from pretrain.vis.train import run
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact, safe_bytes
+from rl.transfer.artifacts import load_artifact, safe_bytes
+from rl.transfer.metadata import ENCODER_FILE
 from tests.dataset_samples import HEIGHT, WIDTH, sample_records, write_dataset
 from tests.pretrain_samples import recorded, vis_config
 

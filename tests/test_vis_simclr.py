@@ -13,7 +13,8 @@ from pretrain.vis.module import VisModule
 from pretrain.vis.simclr import GROUP_FRAMES, Views, nt_xent, partner_accuracy
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import SIDE, recorded, vis_config
 
 NOTHING = {

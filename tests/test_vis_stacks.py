@@ -13,7 +13,8 @@ from pretrain.vis.module import VisModule
 from pretrain.vis.stacking import merge_stack
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
-from rl.transfer.artifacts import ENCODER_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import NETWORK, SIDE, recorded, vis_config
 
 N_STACK = 3

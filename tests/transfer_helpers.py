@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rl.network.iqn import IQN, PARTS
-from rl.transfer.artifacts import FILE_PARTS, ArtifactMeta, Tensors, module_tensors, save_artifacts
+from rl.transfer.artifacts import Tensors, module_tensors, save_artifacts
+from rl.transfer.metadata import FILE_PARTS, ArtifactMeta
 
 
 def tensors_of(network: IQN, file: str) -> Tensors:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.stage_commands import Commands, add_legacy_input
+from pipeline.saved_policies import cut_offs, policy_folder
 
 if TYPE_CHECKING:
     from rl.evaluation.greedy import EvaluationResult
@@ -44,9 +45,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     network = load_policy(folder, legacy_input=legacy, network=usual)
     options = {"starts": arguments.episodes, "seed": arguments.seed}
     with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
-        policy = evaluate(
-            network, track, **options, **_cut_offs(arguments.policy), watch=bar.update
-        )
+        policy = evaluate(network, track, **options, **cut_offs(arguments.policy), watch=bar.update)
     drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}
     if arguments.json:
         report = _report(policy, drivers, folder)
@@ -54,40 +53,6 @@ def run_eval(arguments: argparse.Namespace) -> int:
     else:
         _print_table(arguments.track, policy, drivers, folder)
     return 0
-
-
-def policy_folder(path: Path) -> Path:
-    """Where the policy of `path` lies: the champion's folder of a stage 3 run, else `path`.
-
-    Raises:
-        UserError: a run that has no champion yet.
-    """
-    from datasets.contract.errors import UserError
-    from rl.run.folder import RunFolder
-
-    run = RunFolder(path)
-    if run.best.is_dir():
-        return run.best
-    if run.checkpoints.is_dir() and run.stats.exists():
-        raise UserError(
-            f"{path}: no {run.best.name} folder yet; it comes with the first evaluation"
-        )
-    return path
-
-
-def _cut_offs(path: Path) -> dict[str, int]:
-    """Race times in ms after which a run is cut off: those of a stage 3 run, else the usual."""
-    from rl.config.experiment import load_rl_config
-    from rl.run.folder import RunFolder
-
-    run = RunFolder(path)
-    if not run.best.is_dir() or not run.config.exists():
-        return {}
-    environment = load_rl_config(run.config).environment
-    return {
-        "no_progress_ms": environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-        "max_race_ms": environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
-    }
 
 
 def _report(

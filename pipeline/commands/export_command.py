@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.contract.errors import UserError
-from pipeline.commands.evaluate_command import policy_folder
 from pipeline.commands.stage_commands import Commands, add_legacy_input
+from pipeline.saved_policies import policy_folder
 
 if TYPE_CHECKING:
     from pipeline.exporting.onnx_policy import Parity
@@ -115,7 +115,7 @@ def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
     """What a user of the graph needs, as plain JSON types."""
     from pipeline.exporting.onnx_policy import OPSET, input_names
     from rl.network.iqn import midpoint_taus
-    from rl.transfer.artifacts import input_contract
+    from rl.transfer.metadata import input_contract
 
     normalisation, actions = input_contract()
     config = network.config

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands.evaluate_command import policy_folder
 from pipeline.commands.stage_commands import Commands, add_legacy_input
+from pipeline.saved_policies import policy_folder
 
 if TYPE_CHECKING:
     from pretrain.vis.probe import Scores
@@ -80,7 +80,8 @@ def _load(
     from datasets.contract.errors import UserError
     from pretrain.vis.probe import encoder_of
     from rl.config.network import NetworkConfig
-    from rl.transfer.artifacts import ENCODER_FILE, IQN_FILE, load_artifact
+    from rl.transfer.artifacts import load_artifact
+    from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
     from rl.transfer.sources import artifacts_in
 
     file = policy_folder(path)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from datasets.contract.files import atomic_path
 from rl.config.experiment import RLConfig
-from rl.config.learning import ScheduleConfig, ScheduleValues
+from rl.config.schedules import ScheduleConfig, ScheduleValues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
 from datasets.format import LABEL_ACTIONS, ReplayRecord
-from rl.envs.rewards import RewardConfig, step_rewards
+from rl.config.reward_weights import RewardConfig
+from rl.envs.rewards import step_rewards
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

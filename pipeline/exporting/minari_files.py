@@ -26,7 +26,7 @@ from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter, disk_errors
 from pipeline.exporting.episodes import Episode, NotAnEpisodeError, to_episode, to_record
-from rl.envs.rewards import RewardConfig
+from rl.config.reward_weights import RewardConfig
 from rl.transfer.tensor_files import check_export_extra
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Datasets from the simulator: scripted drivers and policies drive, input files are driven again."""
+"""Datasets from the simulator, driven by scripted drivers, by policies or from input files."""

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
+from datasets.contract.race import MAX_RACE_MS
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.inputs import Inputs, read_inputs
 from datasets.names import UNKNOWN_DRIVER, leaderboard_name, natural_key
@@ -78,7 +79,7 @@ class CaptureRequest:
     track: str
     fps: int = 20
     image_size: tuple[int, int] = (64, 64)
-    max_race_ms: int = 300_000
+    max_race_ms: int = MAX_RACE_MS
     keep_unfinished: bool = False
 
 

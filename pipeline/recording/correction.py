@@ -45,7 +45,7 @@ class Corrector:
         Raises:
             UserError: no whole policy there, or it sees pictures of another size.
         """
-        from pipeline.commands.evaluate_command import policy_folder
+        from pipeline.saved_policies import policy_folder
         from rl.transfer.load_policy import load_policy
 
         assert request.policy is not None

@@ -7,6 +7,7 @@ from typing import Final
 
 from datasets.contract.actions import ACTION_MS, TICK_MS
 from datasets.contract.errors import UserError
+from datasets.contract.race import MAX_RACE_MS
 
 MIXED: Final = "mixed"
 
@@ -61,7 +62,7 @@ class DriveRequest:
     key_ms: int = ACTION_MS
     seed: int = 0
     image_size: tuple[int, int] = (64, 64)
-    max_race_ms: int = 300_000
+    max_race_ms: int = MAX_RACE_MS
     keep_unfinished: bool = False
     policy: Path | None = None
     policy_share: float = 1.0

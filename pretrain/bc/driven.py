@@ -8,6 +8,7 @@ from typing import Any, Final
 import lightning as L
 
 from datasets.contract.errors import UserError
+from datasets.contract.race import DNF_MS
 from datasets.reader import ReplayFile
 from pretrain.bc.config import BCConfig
 from pretrain.bc.module import BCModule
@@ -15,7 +16,7 @@ from pretrain.callbacks import Budget
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
 from rl.envs.sim.tracks import TRACK_NAMES
-from rl.evaluation.greedy import DNF_MS, EvaluationResult, evaluate
+from rl.evaluation.greedy import EvaluationResult, evaluate
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,8 @@ from torch import Tensor, nn
 from pretrain.bc.config import BCConfig
 from rl.network.iqn import IQN
 from rl.network.layers import Head
-from rl.transfer.artifacts import (
-    ACTIONS_HEAD_FILE,
-    ENCODER_FILE,
-    FLOAT_HEAD_FILE,
-    IQN_FILE,
-    Tensors,
-    module_tensors,
-)
+from rl.transfer.artifacts import Tensors, module_tensors
+from rl.transfer.metadata import ACTIONS_HEAD_FILE, ENCODER_FILE, FLOAT_HEAD_FILE, IQN_FILE
 
 
 class OffsetPolicy(nn.Module):

@@ -14,7 +14,8 @@ from pretrain.vis.module import VisModule
 from pretrain.vis.probe import ProbeFrames, Scores, encoder_of, probe_encoders
 from pretrain.vis.showing import observations, save_pictures, some_frames
 from rl.network.devices import resolve_device
-from rl.transfer.artifacts import ENCODER_FILE, Tensors, save_artifacts
+from rl.transfer.artifacts import Tensors, save_artifacts
+from rl.transfer.metadata import ENCODER_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Driving for the learner: a batch of cars that follow the map cycle and hand over rollouts.
 
-No processes here: `rl.collecting.processes` runs collectors in processes, the serial mode runs one in the
-learner's own.
+No processes here: `rl.collecting.processes` runs collectors in processes of their own, the serial
+mode runs one in the learner's process.
 """
 
 import time
@@ -16,16 +16,16 @@ import torch
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import N_FLOATS
 from datasets.contract.line import START_ZONE
+from datasets.contract.race import DNF_MS
 from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
 from rl.collecting.recorder import Recorder
 from rl.config.experiment import RLConfig
-from rl.config.learning import ScheduleConfig
+from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, MapCycleEntry
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
-from rl.evaluation.greedy import DNF_MS
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout

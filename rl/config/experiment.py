@@ -7,8 +7,10 @@ from typing import Any, Final, Self
 from pydantic import Field, model_validator
 
 from datasets.contract.config import load_config
-from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig, ScheduleConfig
+from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
+from rl.config.reward_weights import RewardConfig, RunRewardConfig
+from rl.config.schedules import ScheduleConfig
 from rl.config.sections import (
     AveragingConfig,
     EnvironmentConfig,
@@ -20,7 +22,6 @@ from rl.config.sections import (
     PlateauBreakerConfig,
     TransferConfig,
 )
-from rl.envs.rewards import RewardConfig
 
 PRETRAIN_PATHS: Final = (
     "pretrain_encoder_path",
@@ -28,14 +29,6 @@ PRETRAIN_PATHS: Final = (
     "pretrain_float_head_path",
     "pretrain_bc_heads_path",
 )
-
-
-class RunRewardConfig(RewardConfig):
-    """Step rewards with the defaults of training."""
-
-    final_speed_reward_as_if_duration_s: float = Field(
-        2.0, ge=0.0, description="s; gained speed is worth the metres that it covers in this time"
-    )
 
 
 class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):

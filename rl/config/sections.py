@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
+from datasets.contract.race import MAX_RACE_MS
 from rl.config.network import LegacyInput
 
 
@@ -68,7 +69,7 @@ class EnvironmentConfig(StrictModel):
     """Where runs end and how they start."""
 
     cutoff_rollout_if_race_not_finished_within_duration_ms: int = Field(
-        300_000, ge=50, description="ms of race time"
+        MAX_RACE_MS, ge=50, description="ms of race time"
     )
     cutoff_rollout_if_no_vcp_passed_within_duration_ms: int = Field(
         2_000, ge=50, description="ms without reaching a new zone of the line"

@@ -10,7 +10,8 @@ from torch import Tensor
 from rl.config.network import NetworkConfig
 from rl.evaluation.greedy import EvaluationResult, score
 from rl.network.iqn import IQN
-from rl.transfer.artifacts import IQN_FILE, save_artifacts
+from rl.transfer.artifacts import save_artifacts
+from rl.transfer.metadata import IQN_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
+from datasets.contract.race import DNF_MS, MAX_RACE_MS
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
 from rl.envs.sim.road import Track
@@ -15,8 +16,6 @@ from rl.network.iqn import IQN
 from rl.network.policy import Policy
 
 RELIABLE_FINISH_RATE: Final = 0.95
-DNF_MS: Final = 300_000
-"""Race time that counts for a run that did not finish."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +123,7 @@ def evaluate(
     num_taus: int | None = None,
     start_noise: float = 1.0,
     no_progress_ms: int = 2_000,
-    max_race_ms: int = DNF_MS,
+    max_race_ms: int = MAX_RACE_MS,
     watch: Callable[[float], None] | None = None,
 ) -> EvaluationResult:
     """Drive greedily from `starts` different starts.

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import write_json
+from datasets.contract.race import DNF_MS
 from rl.evaluation.best_runs import run_of_rollout, save_best_run
-from rl.evaluation.greedy import DNF_MS, DrivenRun, EvaluationResult
+from rl.evaluation.greedy import DrivenRun, EvaluationResult
 from rl.evaluation.reference_times import reference_times
 from rl.learning.learner import LearnerStats
 from rl.replay.rollout import Rollout

@@ -25,7 +25,8 @@ from rl.replay.segments import SegmentStore
 from rl.run.checkpoint import load_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.statistics import RunStatistics
-from rl.transfer.artifacts import IQN_FILE, save_artifacts
+from rl.transfer.artifacts import save_artifacts
+from rl.transfer.metadata import IQN_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from rl.evaluation.greedy import DNF_MS
+from datasets.contract.race import DNF_MS
 from rl.replay.rollout import Rollout
 
 ROLLING_MEAN_KEEP: Final = 0.9

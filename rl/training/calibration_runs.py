@@ -11,8 +11,9 @@ import torch
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
 from rl.collecting.collector import Collector, CollectorPlan
-from rl.config.learning import ScheduleConfig
-from rl.envs.rewards import RewardConfig, potential, step_rewards
+from rl.config.reward_weights import RewardConfig
+from rl.config.schedules import ScheduleConfig
+from rl.envs.rewards import potential, step_rewards
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.transfer.calibration import CalibrationData, Watch, unwatched

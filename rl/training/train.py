@@ -24,7 +24,8 @@ from rl.run.init_from import check_start
 from rl.run.state import Run
 from rl.training.loop import Limits, StopSignal, TrainingLoop
 from rl.training.setup import build_source, finish_calibration, start_weights
-from rl.transfer.artifacts import IQN_FILE, load_artifact
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.metadata import IQN_FILE
 
 logger = logging.getLogger(__name__)
 

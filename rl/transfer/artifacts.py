@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from datasets.contract.actions import ACTION_MS, ACTION_NAMES
-from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path, read_json
-from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
+from datasets.contract.files import atomic_path
 from rl.config.network import LegacyInput, NetworkConfig
+from rl.transfer.metadata import (
+    FILE_PARTS,
+    FORMAT_VERSION,
+    META_FILE,
+    ArtifactMeta,
+    input_contract,
+    parse_meta,
+    read_meta,
+)
 from rl.transfer.model_card import CARD_FILE, model_card
 from rl.transfer.tensor_files import (
     CONTENT_KEY,
@@ -36,45 +41,9 @@ from rl.transfer.tensor_files import (
     serialise_safe,
 )
 
-FORMAT_VERSION: Final = 1
-META_FILE: Final = "pretrain_meta.json"
-ENCODER_FILE: Final = "encoder.pt"
-ACTIONS_HEAD_FILE: Final = "actions_head.pt"
-FLOAT_HEAD_FILE: Final = "float_head.pt"
-IQN_FILE: Final = "iqn_bc.pt"
-
-FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    ENCODER_FILE: ("vis",),
-    ACTIONS_HEAD_FILE: ("advantage", "iqn"),
-    FLOAT_HEAD_FILE: ("floats",),
-    IQN_FILE: ("vis", "floats", "iqn", "advantage", "value"),
-}
-"""Parts of the network that each file carries."""
-
 Tensors = dict[str, Tensor]
 
-IMAGE_NORMALISATION: Final = "(x - 128) / 128"
 _CHANGED: Final = "the file was changed, cut or swapped; write the artifacts again"
-
-
-class ArtifactMeta(StrictModel):
-    """Content of `pretrain_meta.json`."""
-
-    format_version: int = Field(description="of this file's layout")
-    stage: str = Field(description="vis | bc | rl")
-    run_name: str = Field(description="of the run that trained the tensors")
-    network: NetworkConfig = Field(description="the network that the tensors belong to")
-    image_size: tuple[int, int] = Field(description="pixels: height, width")
-    use_floats: bool = Field(description="true | false: trained with float features")
-    shapes: dict[str, dict[str, tuple[int, ...]]] = Field(description="file -> tensor -> shape")
-    sha256: dict[str, str] = Field(description="file -> hash of its bytes")
-    normalisation: dict[str, str] = Field(description="what the network does to its inputs")
-    actions: dict[str, Any] = Field(description="names of the actions and their length in ms")
-    offsets_ms: tuple[int, ...] = Field((), description="ms: offsets that were imitated")
-    dataset: dict[str, Any] | None = Field(None, description="identity of the training data")
-    metrics: dict[str, Any] = Field(default_factory=dict, description="of the run, by name")
-    seconds: float = Field(0.0, ge=0.0, description="s: duration of the stage")
-    extra: dict[str, Any] = Field(default_factory=dict, description="what else the stage notes")
 
 
 @dataclass(frozen=True)
@@ -99,13 +68,6 @@ class Artifact:
     def network(self) -> NetworkConfig | None:
         """The network that the tensors belong to, where it is known."""
         return None if self.meta is None else self.meta.network
-
-
-def input_contract() -> tuple[dict[str, str], dict[str, Any]]:
-    """What the network does to frames and floats, and the actions that its outputs stand for."""
-    floats = hashlib.sha256(FLOAT_MEAN.tobytes() + FLOAT_STD.tobytes()).hexdigest()
-    normalisation = {"frames": IMAGE_NORMALISATION, "floats_mean_std_sha256": floats}
-    return normalisation, {"names": list(ACTION_NAMES), "action_ms": ACTION_MS}
 
 
 def module_tensors(module: nn.Module, prefix: str) -> Tensors:
@@ -266,7 +228,7 @@ def _find_meta(
         values = {key: json.loads(header[key]) for key in ArtifactMeta.model_fields}
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: its header has no readable {error}: {_CHANGED}") from error
-    return _parse_meta(path, values), where, header.get(FILE_KEY, path.name)
+    return parse_meta(path, values), where, header.get(FILE_KEY, path.name)
 
 
 def safe_bytes(artifact: Artifact) -> bytes:
@@ -290,38 +252,6 @@ def safe_bytes(artifact: Artifact) -> bytes:
     values = artifact.meta.model_copy(update=own).model_dump(mode="json")
     header = {key: json.dumps(value) for key, value in values.items()}
     return serialise_safe(artifact.path, artifact.tensors, {**header, FILE_KEY: file})
-
-
-def read_meta(path: Path) -> ArtifactMeta:
-    """Read and check `pretrain_meta.json`.
-
-    Raises:
-        UserError: not readable, of another format version, or of another action or input contract.
-    """
-    return _parse_meta(path, read_json(path))
-
-
-def _parse_meta(path: Path, values: Any) -> ArtifactMeta:
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format_version {version!r}, expected {FORMAT_VERSION}; write the artifacts "
-            "again with this version of rulka"
-        )
-    try:
-        meta = ArtifactMeta.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: `{key}`: {first['msg']}") from error
-    normalisation, actions = input_contract()
-    for name, got, expected in (
-        ("normalisation", meta.normalisation, normalisation),
-        ("actions", meta.actions, actions),
-    ):
-        if got != expected:
-            raise UserError(f"{path}: `{name}` differs from this version's: {got} != {expected}")
-    return meta
 
 
 def _check_hash(path: Path, sha256: str, meta: ArtifactMeta) -> None:

@@ -1,16 +1,12 @@
 """The model card: what `pretrain_meta.json` says, as Markdown for people."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rl.config.network import NetworkConfig
-
-if TYPE_CHECKING:
-    from rl.transfer.artifacts import ArtifactMeta
+from rl.transfer.metadata import ArtifactMeta
 
 CARD_FILE: Final = "MODEL_CARD.md"
 

@@ -7,15 +7,13 @@ from pathlib import Path
 from datasets.contract.errors import UserError
 from rl.config.network import LegacyInput, NetworkConfig
 from rl.network.iqn import PARTS
-from rl.transfer.artifacts import (
+from rl.transfer.artifacts import Artifact, Tensors, load_artifact
+from rl.transfer.metadata import (
     ACTIONS_HEAD_FILE,
     ENCODER_FILE,
     FILE_PARTS,
     FLOAT_HEAD_FILE,
     IQN_FILE,
-    Artifact,
-    Tensors,
-    load_artifact,
 )
 from rl.transfer.tensor_files import FILE_KEY, SAFE_SUFFIX, read_safe_header
 

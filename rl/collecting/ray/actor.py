@@ -37,7 +37,7 @@ class News:
     Attributes:
         version: of the weights.
         frames_played: observations that the learner has received.
-        online: reference to the flat weights of the online network, `rl.collecting.shared_weights.to_flat`.
+        online: reference to the flat weights of the online network, as `to_flat` writes them.
         averaged: the same of the averaged network, None without one.
     """
 

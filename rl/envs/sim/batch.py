@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_FORWARD, N_ACTIONS, TICKS_PER_ACTION
 from datasets.contract.floats import N_FLOATS
+from datasets.contract.race import MAX_RACE_MS
 from rl.envs.sim.car import STATE_SIZE
 from rl.envs.sim.floats import observe_cars
 from rl.envs.sim.physics import place
@@ -59,7 +60,7 @@ class RaceBatch:
         render: bool = True,
         start_noise: float = 1.0,
         no_progress_ms: int = 2000,
-        max_race_ms: int = 300_000,
+        max_race_ms: int = MAX_RACE_MS,
     ) -> None:
         """Places every car exactly at its start.
 

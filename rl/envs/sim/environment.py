@@ -11,8 +11,10 @@ from gymnasium import spaces
 
 from datasets.contract.actions import ACTION_MS, N_ACTIONS
 from datasets.contract.floats import N_FLOATS
+from datasets.contract.race import MAX_RACE_MS
+from rl.config.reward_weights import RewardConfig
 from rl.envs.registry import make_track
-from rl.envs.rewards import RewardConfig, step_rewards
+from rl.envs.rewards import step_rewards
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
 
@@ -50,7 +52,7 @@ class RaceEnv(gymnasium.Env[Observation, np.int64]):
         image_size: int = 64,
         start_noise: float = 1.0,
         no_progress_ms: int = 2000,
-        max_race_ms: int = 300_000,
+        max_race_ms: int = MAX_RACE_MS,
         rewards: RewardConfig | None = None,
         render_mode: str | None = None,
     ) -> None:

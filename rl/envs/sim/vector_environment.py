@@ -12,8 +12,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from datasets.contract.actions import N_ACTIONS
+from datasets.contract.race import MAX_RACE_MS
+from rl.config.reward_weights import RewardConfig
 from rl.envs.registry import make_track
-from rl.envs.rewards import RewardConfig, transition_rewards
+from rl.envs.rewards import transition_rewards
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.environment import RENDER_FPS, SEED_LIMIT, Observation, observation_space, picture
 from rl.envs.sim.road import Track
@@ -44,7 +46,7 @@ class RaceVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         image_size: int = 64,
         start_noise: float = 1.0,
         no_progress_ms: int = 2000,
-        max_race_ms: int = 300_000,
+        max_race_ms: int = MAX_RACE_MS,
         rewards: RewardConfig | None = None,
         render_mode: str | None = None,
     ) -> None:
