@@ -67,6 +67,16 @@ def test_it_switches_on_nothing_else(ingredient: str) -> None:
     assert (bonus > 0.0) == (ingredient == "munchausen")
 
 
+@pytest.mark.parametrize("ingredient", list(INGREDIENTS))
+def test_measuring_the_loss_changes_no_tensor(ingredient: str) -> None:
+    learner = learner_of(ingredient)
+    before = {which: weights_of(learner, which) for which in ("online", "target")}
+    learner.evaluate(make_batch())
+    for which, tensors in before.items():
+        for name, tensor in weights_of(learner, which).items():
+            assert torch.equal(tensor, tensors[name]), (which, name)
+
+
 def test_maxpool_bounds_the_features_of_any_picture() -> None:
     config = config_of("maxpool")
     for side in (36, 64):

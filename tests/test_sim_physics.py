@@ -186,6 +186,22 @@ def test_steering_leads_away_from_a_wall(yaw: float, action: int) -> None:
     assert np.hypot(*(batch.state[0, [X, Z]] - begin)) > 5.0
 
 
+@pytest.mark.parametrize("speed", [0.5, 5.0, 14.0, 30.0, 60.0])
+def test_full_lock_at_a_wall_turns_as_the_documentation_says(speed: float) -> None:
+    batch = one_car(LONG, 60_000)
+    _aim(batch, 30.0, 0.4)
+    hold(batch, GAS, 2400)
+    assert batch.state[0, AT_WALL] == 1.0
+    _aim(batch, speed)
+    rates = []
+    for _ in range(40):  # the wheel needs 0.1 s, the car 0.07 s more
+        before = batch.state[0, YAW]
+        hold(batch, GAS_LEFT, 10)
+        rates.append((batch.state[0, YAW] - before) / 0.01)
+    assert batch.state[0, AT_WALL] == 1.0
+    assert rates[-1] == pytest.approx(min(1.8, 0.97 * 26.0 / max(_speed(batch), 1.0)), rel=0.02)
+
+
 def test_a_wall_does_not_steer() -> None:
     batch = one_car(LONG)
     _aim(batch, 30.0, 0.4)

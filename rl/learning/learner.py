@@ -163,10 +163,15 @@ class Learner:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> LearnerStats:
-        """The loss of a batch without learning from it, as for the test transitions."""
-        averages = self._averages
+        """Return the loss of a batch without learning from it, as for the test transitions.
+
+        The network stays in training mode, so that noise acts as it does in an update. Its buffers
+        are restored afterwards: spectral norm improves its singular vectors in each forward pass.
+        """
+        before = [buffer.clone() for buffer in self.online.buffers()]
         terms = self._terms(batch)
-        self._averages = averages
+        for buffer, value in zip(self.online.buffers(), before, strict=True):
+            buffer.copy_(value)
         return _stats(terms, float(terms.loss), 0.0, 0.0, skipped=False)
 
     def _terms(self, batch: Batch) -> LossTerms:
