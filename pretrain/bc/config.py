@@ -38,7 +38,10 @@ class BCConfig(StageConfig):
 
     n_actions: int = Field(N_ACTIONS, description=f"always {N_ACTIONS}")
     bc_time_offsets_ms: tuple[int, ...] = Field(
-        (0,), min_length=1, description="ms from the frame to the actions to predict"
+        (0,),
+        min_length=1,
+        description="ms from the frame to each action to predict, multiples of 10; 0 must be there "
+        "for a full_policy; below 0 only without floats",
     )
     next_tick: bool = Field(
         False,

@@ -82,7 +82,10 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         default_factory=PerformanceConfig, description="processes, threads, devices"
     )
     running_speed: float = Field(
-        512.0, gt=0.0, description="times real time, of the real game; the simulator ignores it"
+        512.0,
+        gt=0.0,
+        description="times real time; read from older configurations and not used: there is no "
+        "link to the game",
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="when to stop")
     save_every_minutes: float = Field(5.0, gt=0.0, description="minutes between checkpoints")

@@ -161,10 +161,16 @@ class PerformanceConfig(StrictModel):
     cars_per_collector: int = Field(16, ge=1, description="cars that a collector drives at once")
     max_rollout_queue_size: int = Field(4, ge=1, description="rollouts waiting per collector")
     send_shared_network_every_n_batches: int = Field(
-        128, ge=1, description="updates between two versions of the shared weights"
+        128,
+        ge=1,
+        description="updates between two copies of the online and averaged weights to where "
+        "collectors read them",
     )
     update_inference_network_every_n_actions: int = Field(
-        128, ge=1, description="actions between two looks for new weights"
+        128,
+        ge=1,
+        description="actions of a collector between two checks for newer weights; it loads them in "
+        "the middle of a race",
     )
     learner_threads: int = Field(1, ge=1, description="CPU threads of the learner")
     collector_threads: int = Field(1, ge=1, description="CPU threads of each collector")

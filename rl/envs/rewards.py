@@ -1,4 +1,4 @@
-"""Rewards, computed from what was observed: the same for the simulator and for the game."""
+"""Step rewards and the potential, computed from observations alone."""
 
 from __future__ import annotations
 
