@@ -17,13 +17,16 @@ from pathlib import Path
 
 import torch
 
+from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
+from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.state import Run
-from rl.training.loop import Limits, StopSignal, TrainingLoop
-from rl.training.setup import build_source
+from rl.run.saving import RunSaver
+from rl.training.limits import RunLimits, StopSignal
+from rl.training.loop import TrainingLoop
+from rl.training.setup import build_evaluator, build_source
 
 WARM_UP_UPDATES = 5
 CONFIG = Path("config_files/rl/config_quick.yaml")
@@ -32,9 +35,7 @@ CONFIG = Path("config_files/rl/config_quick.yaml")
 class TimedReporter(Reporter):
     """Also sums up what the learner's time went into."""
 
-    def __init__(self, run: Run, progress: ProgressLine) -> None:
-        super().__init__(run, progress, resumed=False)
-        self.totals: Counter[str] = Counter()
+    totals: Counter[str]
 
     def spent(self, activity: str, seconds: float) -> None:
         """Note how the learner's time was spent."""
@@ -69,14 +70,16 @@ def measure(args: argparse.Namespace, collectors: int) -> Counter[str]:
         torch.set_num_threads(cfg.performance.learner_threads)
         folder = RunFolder(Path(name) / "rl" / "run")
         folder.root.mkdir(parents=True)
-        run = Run.new(cfg, folder)
-        source = build_source(run)
+        run, saver = build_run(cfg), RunSaver(folder)
+        tracks = load_tracks(cfg.map_cycle.maps)
+        source, evaluator = build_source(run), build_evaluator(run, tracks)
         try:
-            reporter = TimedReporter(run, progress)
+            reporter = TimedReporter(run, folder, tracks, progress, resumed=False)
+            reporter.totals = Counter()
 
             def go(deadline: float | None, updates: int | None) -> None:
-                limits = Limits(deadline, None, updates, None)
-                TrainingLoop(run, source, reporter, limits, StopSignal()).run()
+                limits, stop = RunLimits(deadline, None, updates, None), StopSignal()
+                TrainingLoop(run, source, evaluator, saver, reporter, limits, stop).train()
 
             go(None, WARM_UP_UPDATES)
             reporter.totals.clear()

@@ -25,9 +25,9 @@ from rl.envs.sim.car import X, Z
 from rl.envs.sim.line_road import check_line_on_road
 from rl.envs.sim.road import Track
 from rl.envs.sim.shape import resample
-from rl.evaluation.best_runs import load_run, saved_runs
+from rl.evaluation.best_runs import RUN_FILE, load_run, saved_runs
 from rl.evaluation.greedy import DrivenRun
-from rl.run.folder import RUN_FILE, RunFolder
+from rl.run.folder import RunFolder
 
 F64 = npt.NDArray[np.float64]
 

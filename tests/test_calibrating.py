@@ -11,9 +11,9 @@ from rich.console import Console
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from rl.reporting.progress import ProgressBar
+from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.state import Run
 from rl.training.calibrate import calibrate
 from rl.training.setup import load_pretrained
 from rl.training.train import train
@@ -43,7 +43,7 @@ def test_time_that_is_up_puts_the_calibration_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", [3, 70])
 def test_a_fit_that_is_called_off_leaves_the_policy_as_it_was(tmp_path: Path, after: int) -> None:
     path, network = pretrained(tmp_path)
-    run = Run.new(tiny_config(tmp_path, transfer=TRANSFER), RunFolder(tmp_path / "run"))
+    run, folder = build_run(tiny_config(tmp_path, transfer=TRANSFER)), RunFolder(tmp_path / "run")
     asked = 0
 
     def called_off() -> str | None:
@@ -51,14 +51,13 @@ def test_a_fit_that_is_called_off_leaves_the_policy_as_it_was(tmp_path: Path, af
         asked += 1
         return "enough" if asked > after else None  # while it drives, while it fits
 
-    assert load_pretrained(run, path, called_off).policy is None
+    assert load_pretrained(run, folder, {}, path, called_off).policy is None
     assert run.calibration_due
     for copy in (run.learner.online, run.learner.target):
         state = copy.state_dict()
         assert all(torch.equal(state[name], t) for name, t in network.state_dict().items())
-    assert calibrate(run, lambda: None)
-    report = run.folder.calibration_report
-    assert report.exists()
+    assert calibrate(run, folder.calibration_report, lambda: None)
+    assert folder.calibration_report.exists()
 
 
 def test_a_refused_start_leaves_no_folder(tmp_path: Path) -> None:

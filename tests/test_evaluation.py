@@ -100,7 +100,7 @@ def test_policy_does_not_depend_on_the_rest_of_the_batch() -> None:
     floats = rng.standard_normal((5, 184)).astype(np.float32)
     policy = Policy(network)
     np.testing.assert_allclose(
-        policy.act(frames, floats)[2:3], policy.act(frames[2:3], floats[2:3]), atol=1e-5
+        policy.values(frames, floats)[2:3], policy.values(frames[2:3], floats[2:3]), atol=1e-5
     )
 
 
@@ -110,8 +110,8 @@ def test_noise_is_drawn_only_when_asked_for() -> None:
     frames = rng.integers(0, 256, (2, 34, 34), dtype=np.uint8)
     floats = rng.standard_normal((2, 184)).astype(np.float32)
     policy = Policy(network, num_taus=4)
-    calm = policy.act(frames, floats)
-    noisy = policy.act(frames, floats, noise=True)
-    assert not np.array_equal(noisy, policy.act(frames, floats, noise=True))
+    calm = policy.values(frames, floats)
+    noisy = policy.values(frames, floats, noise=True)
+    assert not np.array_equal(noisy, policy.values(frames, floats, noise=True))
     assert not np.array_equal(noisy, calm)
-    np.testing.assert_array_equal(policy.act(frames, floats), calm)
+    np.testing.assert_array_equal(policy.values(frames, floats), calm)

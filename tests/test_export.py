@@ -72,7 +72,7 @@ class TestOnnx:
         assert set(graph.input_names) == set(input_names(config))
         for size in (1, 7):
             values, actions = graph.act(frames[:size, 0], floats[:size])
-            expected = policy.act(frames[:size, 0], floats[:size])
+            expected = policy.values(frames[:size, 0], floats[:size])
             assert values.dtype == np.float32
             assert actions.dtype == np.int64
             np.testing.assert_allclose(values, expected, atol=2e-5)

@@ -22,11 +22,6 @@ SIBLINGS = {("reporting", "run")}
 WIDE = ("datasets", "rl/envs/sim")
 """Folders that may hold more than `MOST_FILES`."""
 MOST_FILES = 14
-NOT_YET = {
-    ("rl.evaluation.best_runs", "rl.run.folder"),
-    ("rl.replay.rollout", "rl.reporting.times"),
-    ("rl.collecting.collector", "rl.reporting.times"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_a_room_of_rl_imports_only_those_below_it(graph: Graph) -> None:
     tier_of = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
     between = [
         (a, b, a.split(".")[1], b.split(".")[1])
-        for a, b in sorted(arrows(graph) - NOT_YET)
+        for a, b in sorted(arrows(graph))
         if a.startswith("rl.") and b.startswith("rl.") and a.split(".")[1] != b.split(".")[1]
     ]
     assert [(a, b) for a, b, above, below in between if tier_of[below] > tier_of[above]] == []

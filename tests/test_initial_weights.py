@@ -11,9 +11,11 @@ from datasets.contract.config import dump_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from pipeline.cli import main
+from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint, peek_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.init_from import check_start, keep_best, load_initial_weights
+from rl.run.init_from import check_start, load_initial_weights
+from rl.run.saving import RunSaver
 from rl.run.state import Run
 from rl.training.train import train
 from rl.transfer.artifacts import load_artifact
@@ -35,10 +37,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def started(folder: Path, init_from: str, **changes: Any) -> Run:
     """A fresh run that has just taken its weights."""
     cfg = tiny_config(folder, run_name="new", init_from=init_from, **changes)
-    (folder / "new").mkdir()
-    run = Run.new(cfg, RunFolder(folder / "new"))
-    load_initial_weights(run, init_from)
+    new_folder(folder).root.mkdir()
+    run = build_run(cfg)
+    load_initial_weights(run.learner, cfg, new_folder(folder))
     return run
+
+
+def new_folder(folder: Path) -> RunFolder:
+    """The folder of the run that `started` makes."""
+    return RunFolder(folder / "new")
 
 
 def same(ours: Tensors, theirs: Tensors) -> bool:
@@ -67,7 +74,7 @@ def test_moments_come_by_name_if_asked_for(source: RunFolder, tmp_path: Path) ->
     ours, theirs = run.learner.state_dict()["optimizer"], learner_of(source)["optimizer"]
     assert ours.keys() == theirs.keys()
     assert all(same(ours[name], theirs[name]) for name in ours)
-    report = json.loads(run.folder.init_report.read_text())
+    report = json.loads(new_folder(tmp_path).init_report.read_text())
     assert report["moments_kept"] == len(theirs)
     assert report["grad_steps"] == 30
     assert report["weights"] == "raw"
@@ -81,7 +88,7 @@ def test_best_starts_with_the_very_weights_that_were_evaluated(
     state = run.learner.state_dict()
     for name in ("online", "target", "averaged"):
         assert same(state[name], dict(evaluated)), name
-    report = json.loads(run.folder.init_report.read_text())
+    report = json.loads(new_folder(tmp_path).init_report.read_text())
     rows = [row for row in read_csv(source.evaluations) if row["is_champion"] == "1"]
     crowned = [row for row in rows if row["kind"] == "screening"][-1]
     assert report["weights"] == crowned["weights"] == "averaged"
@@ -109,15 +116,16 @@ def peek_for_best(folder: RunFolder) -> tuple[Path, dict[str, Any], dict[str, st
 
 
 def test_a_crash_between_two_saves_leaves_the_earlier_best(tmp_path: Path) -> None:
-    run = Run.new(tiny_config(tmp_path), RunFolder(tmp_path / "run"))
+    run, folder = build_run(tiny_config(tmp_path)), RunFolder(tmp_path / "run")
+    saver = RunSaver(folder)
     run.champion.weights = run.learner.online.state_dict()
     run.champion.summary = {"weights": "raw", "results": []}
-    first, second = keep_best(run), keep_best(run)
+    first, second = saver.save_best(run), saver.save_best(run)
     assert (first.exists(), second.exists()) == (False, True)
     unwritable = {"state": {"names": lambda: 0}, "learner": {}, "evaluated": {}}
     with pytest.raises((AttributeError, TypeError, UserError)):
-        save_checkpoint(run.folder.checkpoints_best, unwritable, kept=1)
-    path, parts, _ = peek_for_best(run.folder)
+        save_checkpoint(folder.checkpoints_best, unwritable, kept=1)
+    path, parts, _ = peek_for_best(folder)
     assert path == second
     assert same(parts["evaluated"], run.learner.online.state_dict())
 

@@ -16,7 +16,8 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
-from rl.run.state import Run
+from rl.run.build import build_run
+from rl.run.saving import RunSaver
 from rl.training.train import train
 from tests.rl_samples import straight_line, tiny_config
 
@@ -81,8 +82,8 @@ def test_map_outside_the_buffer_is_driven_and_measured_but_not_learnt_from(tmp_p
     result = train(cfg, max_frames=900)
     assert result.grad_steps > 0
 
-    run = Run.new(cfg, result.folder)
-    run.restore()
+    run = build_run(cfg)
+    RunSaver(result.folder).restore(run)
     used = run.memory.total
     assert 60 < used < result.frames  # `far` is missing
     to_finish = run.memory.rows()["floats"][:, MARGIN]

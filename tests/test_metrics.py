@@ -17,9 +17,8 @@ from rl.envs.registry import find_track
 from rl.evaluation.greedy import evaluate_drivers
 from rl.evaluation.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.replay.rollout import Rollout
-from rl.reporting.parameter_tags import parameter_tags
-from rl.reporting.rollout_tags import Course, rollout_tags, splits
-from rl.reporting.tensorboard import TensorBoardLog, quantiles
+from rl.reporting.tags import TrackInfo, parameter_tags, quantiles, rollout_tags, splits
+from rl.reporting.tensorboard import TensorBoardLog
 from rl.run.statistics import RunStatistics
 
 
@@ -46,11 +45,11 @@ def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 
     )
 
 
-COURSE = Course(length_m=200.0, finish_m=210.0)
+INFO = TrackInfo(length_m=200.0, finish_m=210.0)
 
 
 def test_tags_of_an_evaluation_run() -> None:
-    tags = rollout_tags(make_rollout(), RunStatistics(), COURSE)
+    tags = rollout_tags(make_rollout(), INFO, is_robust=True)
     assert tags["Race/eval_race_time_trained_A01"] == 9.97
     assert tags["Race/eval_race_time_finished_trained_A01"] == 9.97
     assert tags["Race/eval_race_finished_trained_A01"] == 1.0
@@ -63,8 +62,8 @@ def test_tags_of_an_evaluation_run() -> None:
 
 def test_tags_of_an_unfinished_exploration_run() -> None:
     rollout = make_rollout(finished=False, exploration=True)
-    blind = Course(length_m=200.0, finish_m=210.0, trained=False)
-    tags = rollout_tags(rollout, RunStatistics(), blind)
+    blind = TrackInfo(length_m=200.0, finish_m=210.0, trained=False)
+    tags = rollout_tags(rollout, blind, is_robust=False)
     assert tags["Race/explo_race_time_blind_A01"] == 300.0
     assert "Race/explo_race_time_finished_blind_A01" not in tags
     assert not any(tag.startswith("RL/avg_Q") for tag in tags)
@@ -72,29 +71,29 @@ def test_tags_of_an_unfinished_exploration_run() -> None:
 
 
 def test_splits_lie_at_equal_fractions_and_add_up_to_the_race_time() -> None:
-    course = Course(length_m=80.0, finish_m=90.0)  # marks every 10 m from 20 m on
+    info = TrackInfo(length_m=80.0, finish_m=90.0)  # marks every 10 m from 20 m on
     rollout = make_rollout(ms=190)
     expected = [0.05, 0.025, 0.025, 0.01, 0.01, 0.01, 0.01, 0.05]  # the car goes back at the end
-    assert splits(rollout, course) == pytest.approx(expected)
-    tags = rollout_tags(rollout, RunStatistics(), course)
+    assert splits(rollout, info) == pytest.approx(expected)
+    tags = rollout_tags(rollout, info, is_robust=False)
     assert sum(tags[f"Race/split_A01_{i}"] for i in range(8)) == pytest.approx(0.19)
 
 
 def test_unfinished_run_has_the_splits_that_it_passed() -> None:
-    course = Course(length_m=160.0, finish_m=170.0)  # marks every 20 m from 30 m on
+    info = TrackInfo(length_m=160.0, finish_m=170.0)  # marks every 20 m from 30 m on
     rollout = make_rollout(finished=False)
-    assert splits(rollout, course) == pytest.approx([0.075, 0.035, 0.02, 0.02])
+    assert splits(rollout, info) == pytest.approx([0.075, 0.035, 0.02, 0.02])
     exploring = make_rollout(exploration=True)
-    tags = rollout_tags(exploring, RunStatistics(), course)
+    tags = rollout_tags(exploring, info, is_robust=False)
     assert not any(tag.startswith("Race/split") for tag in tags)
 
 
 def test_ratios_are_percentages_of_reference_times() -> None:
-    course = Course(200.0, 210.0, reference_times_s={"author": 9.97, "gold": 19.94})
-    tags = rollout_tags(make_rollout(), RunStatistics(), course)
+    info = TrackInfo(200.0, 210.0, reference_times_s={"author": 9.97, "gold": 19.94})
+    tags = rollout_tags(make_rollout(), info, is_robust=False)
     assert tags["Race/eval_ratio_trained_author_A01"] == pytest.approx(100.0)
     assert tags["Race/eval_agg_ratio_trained_gold"] == pytest.approx(50.0)
-    slow = rollout_tags(make_rollout(finished=False), RunStatistics(), course)
+    slow = rollout_tags(make_rollout(finished=False), info, is_robust=False)
     assert not any("ratio_trained" in tag for tag in slow)
 
 
@@ -120,12 +119,14 @@ def test_reference_times_are_those_of_the_drivers() -> None:
 
 
 def test_robust_times_are_hardly_slower_than_the_rolling_mean() -> None:
-    tag = "Race/eval_race_time_robust_trained_A01"
     statistics = RunStatistics(rolling_mean_ms={"A01": 10_000.0})
-    assert rollout_tags(make_rollout(ms=9_000), statistics, COURSE)[tag] == 9.0
+    assert statistics.update_rolling_mean(make_rollout(ms=9_000))
     assert statistics.rolling_mean_ms["A01"] == pytest.approx(9_900.0)
-    assert rollout_tags(make_rollout(ms=10_050), statistics, COURSE)[tag] == 10.05
-    assert tag not in rollout_tags(make_rollout(ms=10_200), statistics, COURSE)
+    assert statistics.update_rolling_mean(make_rollout(ms=10_050))
+    assert not statistics.update_rolling_mean(make_rollout(ms=10_200))
+    tag = "Race/eval_race_time_robust_trained_A01"
+    assert rollout_tags(make_rollout(ms=9_000), INFO, is_robust=True)[tag] == 9.0
+    assert tag not in rollout_tags(make_rollout(ms=9_000), INFO, is_robust=False)
 
 
 def test_best_times_count_finishes_and_start_at_dnf() -> None:

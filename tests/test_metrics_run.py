@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
 from datasets.contract.csv_log import read_csv
-from rl.reporting.board_layout import LAYOUT
+from rl.reporting.tensorboard import LAYOUT
 from rl.training.train import train
 from tests.rl_samples import tiny_config
 

@@ -22,19 +22,19 @@ def breaker(**changes: Any) -> PlateauBreaker:
 def test_factor_is_held_then_decays_geometrically() -> None:
     plateau = breaker()
     plateau.offer("a", 5_000, frames=10, seconds=0.0)
-    assert not plateau.look(109, 0.0)
+    assert not plateau.update_phase(109, 0.0)
     assert plateau.factor(109) == 1.0
-    assert plateau.look(110, 0.0)
+    assert plateau.update_phase(110, 0.0)
     factors = [plateau.factor(frames) for frames in (110, 129, 130, 150, 160, 170, 999)]
     assert factors == pytest.approx([3.0, 3.0, 3.0, 3**0.5, 3**0.25, 1.0, 1.0])
 
 
 def test_it_waits_for_the_first_finish() -> None:
     plateau = breaker()
-    assert not plateau.look(100_000, 0.0)
+    assert not plateau.update_phase(100_000, 0.0)
     plateau.offer("a", 5_000, frames=100_000, seconds=0.0)
-    assert not plateau.look(100_099, 0.0)
-    assert plateau.look(100_100, 0.0)
+    assert not plateau.update_phase(100_099, 0.0)
+    assert plateau.update_phase(100_100, 0.0)
 
 
 def test_a_better_time_of_any_map_postpones_it() -> None:
@@ -42,22 +42,22 @@ def test_a_better_time_of_any_map_postpones_it() -> None:
     plateau.offer("a", 5_000, frames=10, seconds=0.0)
     plateau.offer("b", 9_000, frames=50, seconds=0.0)
     plateau.offer("a", 5_000, frames=90, seconds=0.0)  # as good is not better
-    assert not plateau.look(149, 0.0)
+    assert not plateau.update_phase(149, 0.0)
     plateau.offer("b", 8_990, frames=149, seconds=0.0)
-    assert not plateau.look(248, 0.0)
-    assert plateau.look(249, 0.0)
+    assert not plateau.update_phase(248, 0.0)
+    assert plateau.update_phase(249, 0.0)
 
 
 def test_a_phase_runs_to_its_end_and_then_waiting_starts_anew() -> None:
     plateau = breaker()
     plateau.offer("a", 5_000, frames=10, seconds=0.0)
-    assert plateau.look(110, 0.0)
+    assert plateau.update_phase(110, 0.0)
     plateau.offer("a", 4_000, frames=115, seconds=0.0)
     assert plateau.factor(125) == 3.0  # what helps is not taken away
-    assert not plateau.look(169, 0.0)
-    assert not plateau.look(170, 0.0)  # its end
-    assert not plateau.look(269, 0.0)
-    assert plateau.look(270, 0.0)
+    assert not plateau.update_phase(169, 0.0)
+    assert not plateau.update_phase(170, 0.0)  # its end
+    assert not plateau.update_phase(269, 0.0)
+    assert plateau.update_phase(270, 0.0)
     assert plateau.phases == 2
     assert plateau.factor(289) == 3.0
 
@@ -65,32 +65,32 @@ def test_a_phase_runs_to_its_end_and_then_waiting_starts_anew() -> None:
 def test_minutes_count_instead_or_beside() -> None:
     plateau = breaker(after_frames=None, after_minutes=2.0)
     plateau.offer("a", 5_000, frames=10, seconds=60.0)
-    assert not plateau.look(10_000, 179.0)
-    assert plateau.look(10_001, 180.0)
+    assert not plateau.update_phase(10_000, 179.0)
+    assert plateau.update_phase(10_001, 180.0)
     both = breaker(after_minutes=2.0)
     both.offer("a", 5_000, frames=10, seconds=60.0)
-    assert both.look(110, 61.0)
+    assert both.update_phase(110, 61.0)
 
 
 def test_it_is_off_by_default_and_can_be_switched_off() -> None:
     plateau = PlateauBreaker(PlateauBreakerConfig())
     plateau.offer("a", 5_000, frames=10, seconds=0.0)
-    assert not plateau.look(10**9, 10**6)
+    assert not plateau.update_phase(10**9, 10**6)
     running = breaker()
     running.offer("a", 5_000, frames=10, seconds=0.0)
-    assert running.look(110, 0.0)
+    assert running.update_phase(110, 0.0)
     plateau.load_state_dict(running.state_dict())  # as a run resumed without it
     assert plateau.factor(111) == 1.0
-    assert not plateau.look(111, 0.0)
+    assert not plateau.update_phase(111, 0.0)
 
 
 def test_state_comes_back() -> None:
     plateau, other = breaker(), breaker()
     plateau.offer("a", 5_000, frames=10, seconds=3.0)
-    plateau.look(110, 4.0)
+    plateau.update_phase(110, 4.0)
     other.load_state_dict(plateau.state_dict())
     assert other.factor(145) == plateau.factor(145) > 1.0
-    assert (other.look(170, 5.0), other.look(270, 6.0)) == (False, True)
+    assert (other.update_phase(170, 5.0), other.update_phase(270, 6.0)) == (False, True)
     assert other.phases == 2
     other.offer("a", 5_000, frames=280, seconds=7.0)
     assert other.state_dict()["since_frames"] == 170

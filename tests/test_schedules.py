@@ -85,7 +85,7 @@ def test_the_pace_starts_when_the_memory_is_filled_and_follows_the_transitions()
     assert not due(99)
     updates = 0
     while due(110):
-        pace.pay(8)
+        pace.count_update(8)
         updates += 1
     assert (
         updates == 6
@@ -95,6 +95,6 @@ def test_the_pace_starts_when_the_memory_is_filled_and_follows_the_transitions()
 def test_the_pace_is_restored() -> None:
     pace, other = LearningPace(), LearningPace()
     pace.add(7, 3)
-    pace.pay(5)
+    pace.count_update(5)
     other.load_state_dict(pace.state_dict())
-    assert (other.owed, other.used) == (21, 5)
+    assert (other.due, other.used) == (21, 5)

@@ -16,15 +16,16 @@ from datasets.contract.config import dump_config, load_config
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector, CollectorPlan, load_tracks
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, PARTS
 from rl.replay.rollout import Rollout
+from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.init_from import keep_best
+from rl.run.saving import RunSaver
 from rl.run.state import Run
 from rl.training.setup import start_weights
 from rl.transfer.artifacts import Tensors, module_tensors, save_artifacts
@@ -72,14 +73,14 @@ def provide_run(path: Path) -> None:
     """A checkpoint of the run that the shipped file of this name describes."""
     config = little(CONFIGS / "rl" / f"{path.name}.yaml")
     assert path == Path(config.output_dir) / config.run_name
-    run = Run.new(config, RunFolder(path))
-    dump_config(config, run.folder.config)
-    run.save(None)
+    run, saver = build_run(config), RunSaver(RunFolder(path))
+    dump_config(config, saver.folder.config)
+    saver.save(run, None)
     champion = run.champion
     evaluated = evaluate(run.learner.online, find_track("A01"), starts=1, max_race_ms=200)
     notes = {"weights": "raw", "frames": 0, "grad_steps": 0}
     assert champion.consider(run.learner.online, [evaluated], lambda _: [evaluated], None, notes)
-    keep_best(run)
+    saver.save_best(run)
 
 
 def provide(config: RLConfig) -> None:
@@ -180,9 +181,9 @@ def test_ten_updates_move_what_is_trained_and_nothing_else(
     config = little(path)
     provide(config)
     folder = RunFolder(workplace / "runs" / path.stem)
-    run = Run.new(config, folder)
+    run, tracks = build_run(config), load_tracks(config.map_cycle.maps)
     assert run.learner.network.decoder.noisy == config.btr.use_noisy_linear
-    start_weights(run, None, lambda: None)
+    start_weights(run, folder, tracks, None, lambda: None)
     fill_memory(run, rollouts_for(config, driven))
     before = weights_by_part(run)
     schedule = config.schedules_at(0)

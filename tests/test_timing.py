@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 
-from rl.reporting.times import PolicyAges, StepTimer, TimesSummary
+from rl.collecting.timing import StepTimer
+from rl.reporting.times import PolicyAges, TimesSummary
 
 
 def test_cars_share_the_time_of_a_step() -> None:

@@ -12,9 +12,10 @@ import torch
 from datasets.contract.csv_log import read_csv
 from rl.config.experiment import load_rl_config
 from rl.replay.segments import SegmentStore
+from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.state import Run
+from rl.run.saving import RunSaver
 from rl.training.setup import build_source
 from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network
@@ -161,9 +162,8 @@ def test_resume_with_other_exploration_drives_accordingly(tmp_path: Path) -> Non
     random = tiny_config(tmp_path, epsilon_schedule=[[0, 1.0]])
     run = RunFolder(train(random, max_grad_steps=3).folder.root)
     greedy = {"epsilon_schedule": [[0, 0.0]], "epsilon_boltzmann_schedule": [[0, 0.0]]}
-    resumed = Run.new(tiny_config(tmp_path, **greedy), run)
-    resumed.restore()
-    source = build_source(resumed)
+    resumed = build_run(tiny_config(tmp_path, **greedy))
+    source = build_source(resumed, RunSaver(run).restore(resumed))
     rollouts = [r for _ in range(60) for r in source.receive(resumed.frames, 0.0)]
     explored = [rollout for rollout in rollouts if rollout.is_exploration]
     assert explored

@@ -10,15 +10,17 @@ import torch
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.contract.race import DNF_MS
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.collector import CollectorPlan, load_tracks
 from rl.network.iqn import IQN
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
+from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.state import Run
+from rl.run.saving import RunSaver
 from rl.training.calibration_runs import calibration_data, drive_warm_up
-from rl.training.loop import Limits, StopSignal, TrainingLoop
-from rl.training.setup import build_source, load_pretrained
+from rl.training.limits import RunLimits, StopSignal
+from rl.training.loop import TrainingLoop
+from rl.training.setup import build_evaluator, build_source, load_pretrained
 from rl.training.train import train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
@@ -65,12 +67,15 @@ def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> Non
 
 def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> None:
     path, _ = pretrained(tmp_path)
-    run = Run.new(tiny_config(tmp_path, transfer=TRANSFER), RunFolder(tmp_path / "run"))
-    loaded = load_pretrained(run, path)
+    cfg, folder = tiny_config(tmp_path, transfer=TRANSFER), RunFolder(tmp_path / "run")
+    run, tracks = build_run(cfg), load_tracks(cfg.map_cycle.maps)
+    loaded = load_pretrained(run, folder, tracks, path)
     with ProgressLine() as progress:
-        reporter = Reporter(run, progress, resumed=False)
-        limits = Limits(None, None, None, None)
-        loop = TrainingLoop(run, build_source(run), reporter, limits, StopSignal())
+        reporter = Reporter(run, folder, tracks, progress, resumed=False)
+        evaluator = build_evaluator(run, tracks)
+        limits, stop = RunLimits(None, None, None, None), StopSignal()
+        source, saver = build_source(run), RunSaver(folder)
+        loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
         for rollout in loaded.driven:
             loop.take(rollout, own=False)
         assert loop.evaluate(loaded.policy)[0].finish_rate == 1.0
@@ -79,7 +84,7 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
     assert run.statistics.alltime_min_ms == {"straight": DNF_MS}
     assert run.statistics.frames_of_best == 0
     assert run.statistics.first_finish_s is None
-    assert not run.folder.best_runs.exists()
+    assert not folder.best_runs.exists()
     assert run.champion.weights is not None  # yet it is the one to beat
     loop.evaluate()
     assert run.statistics.alltime_min_ms["straight"] < DNF_MS
@@ -89,8 +94,8 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
 def test_calibration_can_be_switched_off(tmp_path: Path) -> None:
     path, network = pretrained(tmp_path)
     cfg = tiny_config(tmp_path, transfer={"calibration": False})
-    run = Run.new(cfg, RunFolder(tmp_path / "run"))
-    assert load_pretrained(run, path).driven == []
+    run = build_run(cfg)
+    assert load_pretrained(run, RunFolder(tmp_path / "run"), {}, path).driven == []
     for name, tensor in network.state_dict().items():
         for copy in (run.learner.online, run.learner.target, run.learner.averaged):
             assert copy is not None
@@ -100,11 +105,11 @@ def test_calibration_can_be_switched_off(tmp_path: Path) -> None:
 def test_partial_transfer_is_not_calibrated(tmp_path: Path) -> None:
     path, network = pretrained(tmp_path)
     cfg = tiny_config(tmp_path, transfer={**TRANSFER, "parts": ["vis", "floats"]})
-    run = Run.new(cfg, RunFolder(tmp_path / "run"))
-    loaded = load_pretrained(run, path)
+    run, folder = build_run(cfg), RunFolder(tmp_path / "run")
+    loaded = load_pretrained(run, folder, {}, path)
     assert loaded.driven == []
     assert loaded.policy is not None  # the pretrained policy itself can be champion
-    assert not run.folder.calibration_report.exists()
+    assert not folder.calibration_report.exists()
     online = run.learner.online.state_dict()
     assert torch.equal(online["img_head.0.weight"], network.state_dict()["img_head.0.weight"])
     assert not online["A_head.2.weight"].any()
@@ -115,9 +120,9 @@ def test_guide_needs_a_whole_policy(tmp_path: Path) -> None:
     assert network.img_head is not None
     encoder = {ENCODER_FILE: module_tensors(network.img_head, "img_head")}
     save_artifacts(tmp_path / "vis", encoder, stage="vis", run_name="v", network=tiny_network())
-    run = Run.new(tiny_config(tmp_path, guide={"enabled": True}), RunFolder(tmp_path / "run"))
+    run = build_run(tiny_config(tmp_path, guide={"enabled": True}))
     with pytest.raises(UserError, match=r"guide\.enabled needs a whole"):
-        load_pretrained(run, tmp_path / "vis")
+        load_pretrained(run, RunFolder(tmp_path / "run"), {}, tmp_path / "vis")
 
 
 def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> Non
     rollouts = drive_warm_up(network, plan, rollouts=4, epsilon=0.2, watch=shares.append)
     assert shares[0] < 0.1 < 0.9 < shares[-1] <= 1.0
     assert len({rollout.seed for rollout in rollouts}) == 4
-    run = Run.new(cfg, RunFolder(tmp_path / "run"))
+    run = build_run(cfg)
     data = calibration_data(rollouts, cfg.rewards_at(0), mini_race=False, gamma=0.9, rng=run.rng)
     from rl.envs.rewards import potential, step_rewards
 

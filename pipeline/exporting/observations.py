@@ -53,7 +53,7 @@ def drive_observations(
             break
         frames.append(batch.frames[live])
         floats.append(batch.floats[live])
-        held = policy.act(batch.frames, batch.floats).argmax(axis=1).astype(np.uint8)
+        held = policy.values(batch.frames, batch.floats).argmax(axis=1).astype(np.uint8)
         for _ in range(TICKS_PER_ACTION):
             batch.tick(np.where(greedy, held, drivers.act()).astype(np.uint8))
         batch.observe()

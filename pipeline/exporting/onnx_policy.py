@@ -273,7 +273,7 @@ def compare(
     same, difference, largest = 0, 0.0, 0.0
     for first, end in itertools.pairwise(borders):
         part = slice(first, end)
-        expected = expected_by.act(frames[part], floats[part])
+        expected = expected_by.values(frames[part], floats[part])
         values, actions = got_by.act(frames[part], floats[part])
         same += int((actions == expected.argmax(axis=1)).sum())
         difference = max(difference, float(np.abs(values - expected).max()))

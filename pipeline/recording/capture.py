@@ -177,8 +177,7 @@ def _long_name(path: Path, root: Path) -> str:
 
 
 def _input_file(path: Path, name: str) -> InputFile:
-    from rl.evaluation.best_runs import load_run
-    from rl.run.folder import RUN_FILE
+    from rl.evaluation.best_runs import RUN_FILE, load_run
 
     leaderboard = leaderboard_name(path.stem)
     map_name, seed, noise, time_ms = None, 0, 0.0, leaderboard.race_time_ms if leaderboard else None

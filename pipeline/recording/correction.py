@@ -127,7 +127,7 @@ class CorrectedPolicy:
         if self._time_ms % self._observed_ms:
             batch.observe()
         racing = np.flatnonzero(~(batch.finished | batch.truncated))
-        values = self._policy.act(batch.frames[racing], batch.floats[racing])
+        values = self._policy.values(batch.frames[racing], batch.floats[racing])
         self._chosen[racing] = values.argmax(axis=1)
         if self._share < 1.0:
             self._drives = np.array([coin.random() < self._share for coin in self._coins])

@@ -20,6 +20,7 @@ from datasets.contract.race import DNF_MS
 from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
 from rl.collecting.recorder import Recorder
+from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, MapCycleEntry
@@ -29,7 +30,6 @@ from rl.envs.sim.road import Track
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from rl.reporting.times import StepTimer
 
 MAX_SEED: Final = 2**62
 
@@ -214,7 +214,9 @@ class Collector:
         for key in np.unique(group):
             cars = np.flatnonzero(group == key)
             policy = self._policies[int(key) // 2]
-            values[cars] = policy.act(batch.frames[cars], batch.floats[cars], noise=bool(key % 2))
+            values[cars] = policy.values(
+                batch.frames[cars], batch.floats[cars], noise=bool(key % 2)
+            )
         return values
 
     def _start(self, cars: npt.NDArray[np.int64], frames_played: int) -> None:

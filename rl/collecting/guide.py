@@ -71,7 +71,7 @@ class Guide:
         cars = np.flatnonzero(time_ms < self.until_ms)
         if not len(cars):
             return
-        actions[cars] = self.policy.act(frames[cars], floats[cars]).argmax(axis=1)
+        actions[cars] = self.policy.values(frames[cars], floats[cars]).argmax(axis=1)
         was_greedy[cars] = actions[cars] == greedy[cars]
 
     def state_dict(self) -> dict[str, Any]:

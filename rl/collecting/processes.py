@@ -168,6 +168,9 @@ class CollectorPool:
             self._averaged.publish(averaged, version)
         self._online.publish(online, version)
 
+    def state_dict(self) -> None:
+        """Return None: what runs in other processes is driven anew after a resume."""
+
     def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
         """The next rollout; none if none came in time.
 

@@ -20,6 +20,9 @@ class RolloutSource(Protocol):
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
         """Let cars be driven with new weights."""
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return what a resumed run needs to go on exactly; None if that is impossible."""
+
     def close(self) -> None:
         """Stop driving."""
 

@@ -13,13 +13,14 @@ from datasets.contract.files import atomic_path, read_json, write_json, write_te
 from datasets.inputs import Inputs, format_inputs
 from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
-from rl.run.folder import RUN_FILE
 
 KEPT_PER_MAP: Final = 10
+RUN_FILE: Final = "run.json"
+"""Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 
 
 def run_of_rollout(rollout: Rollout, start_noise: float) -> DrivenRun:
-    """A finished rollout, which started with a variation of this scale, as inputs."""
+    """Return a finished rollout as inputs; its start varied by this scale."""
     ticks = -(-rollout.race_time_ms // TICK_MS)
     actions = rollout.actions.repeat(TICKS_PER_ACTION)[:ticks]
     return DrivenRun(rollout.track, rollout.seed, start_noise, rollout.race_time_ms, actions)
@@ -62,8 +63,15 @@ def save_best_run(
     return target
 
 
+def remove_partial_runs(folder: Path) -> None:
+    """Delete run folders of `folder` that a killed process left without their last file."""
+    for run in folder.glob("*_*"):
+        if run.is_dir() and not (run / RUN_FILE).exists():
+            shutil.rmtree(run, ignore_errors=True)
+
+
 def saved_runs(folder: Path, track: str) -> list[Path]:
-    """Folders of a map's saved runs, fastest first."""
+    """Return the folders of a map's saved runs, fastest first."""
     found = [
         (int(path.name.removeprefix(f"{track}_")), path)
         for path in folder.glob(f"{track}_*")

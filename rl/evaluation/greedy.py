@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,26 @@ from rl.network.iqn import IQN
 from rl.network.policy import Policy
 
 RELIABLE_FINISH_RATE: Final = 0.95
+
+
+class ActionValues(Protocol):
+    """A policy as values of all actions, of which the largest is driven.
+
+    `rl.network.policy.Policy` is one.
+    """
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width in pixels of the pictures that it sees."""
+
+    @property
+    def uses_frames(self) -> bool:
+        """Whether it looks at pictures at all; those it does not look at are not drawn."""
+
+    def values(
+        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return (B, A) values from (B, H, W) gray frames and (B, F) raw floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,19 +146,57 @@ def evaluate(
     max_race_ms: int = MAX_RACE_MS,
     watch: Callable[[float], None] | None = None,
 ) -> EvaluationResult:
-    """Drive greedily from `starts` different starts.
+    """Let a network drive greedily from `starts` different starts.
 
     Args:
-        network: asked at fixed quantile fractions and without noise, so that the result is
+        network: evaluated at fixed quantile fractions and without noise, so that the result is
             decided by the arguments alone.
         track: where to drive.
-        starts: number of runs.
-        seed: of the starts' variation; another seed gives fresh starts.
+        starts: as for `evaluate_policy`, and so are the other arguments.
+        seed: of the starts' variation.
         num_taus: quantile fractions per decision; None takes `nn.iqn.k`.
         start_noise: factor on the variation of starts.
         no_progress_ms: race time without a new furthest zone after which a run is cut off.
         max_race_ms: race time after which a run is cut off.
-        watch: told after each step what share of the runs has ended, in [0, 1].
+        watch: called after each step with the share of the runs that has ended, in [0, 1].
+
+    Returns:
+        Times, and the best run as inputs.
+    """
+    return evaluate_policy(
+        Policy(network, num_taus=num_taus),
+        track,
+        starts=starts,
+        seed=seed,
+        start_noise=start_noise,
+        no_progress_ms=no_progress_ms,
+        max_race_ms=max_race_ms,
+        watch=watch,
+    )
+
+
+def evaluate_policy(
+    policy: ActionValues,
+    track: Track,
+    *,
+    starts: int = 64,
+    seed: int = 0,
+    start_noise: float = 1.0,
+    no_progress_ms: int = 2_000,
+    max_race_ms: int = DNF_MS,
+    watch: Callable[[float], None] | None = None,
+) -> EvaluationResult:
+    """Let a policy drive greedily from `starts` different starts.
+
+    Args:
+        policy: its action of the highest value is driven.
+        track: where to drive.
+        starts: number of runs.
+        seed: of the starts' variation; another seed gives fresh starts.
+        start_noise: factor on the variation of starts.
+        no_progress_ms: race time without a new furthest zone after which a run is cut off.
+        max_race_ms: race time after which a run is cut off.
+        watch: called after each step with the share of the runs that has ended, in [0, 1].
 
     Returns:
         Times, and the best run as inputs.
@@ -146,13 +204,12 @@ def evaluate(
     batch = RaceBatch(
         [track],
         np.zeros(starts, dtype=np.int64),
-        image_size=network.config.image_hw,
-        render=network.config.use_image_head,
+        image_size=policy.image_hw,
+        render=policy.uses_frames,
         start_noise=start_noise,
         no_progress_ms=no_progress_ms,
         max_race_ms=max_race_ms,
     )
-    policy = Policy(network, num_taus=num_taus)
     seeds = start_seeds(seed, starts)
     batch.reset(np.arange(starts), seeds)
     driven: list[npt.NDArray[np.uint8]] = []
@@ -163,7 +220,7 @@ def evaluate(
         if not len(live):
             break
         actions = np.zeros(starts, dtype=np.uint8)
-        actions[live] = policy.act(batch.frames[live], batch.floats[live]).argmax(axis=1)
+        actions[live] = policy.values(batch.frames[live], batch.floats[live]).argmax(axis=1)
         batch.step(actions)
         driven.append(actions)
     return _result(batch, track.name, seeds, np.array(driven).repeat(TICKS_PER_ACTION, axis=0))

@@ -121,6 +121,21 @@ class Learner:
         self._loss = torch.compile(self.objective.__call__) if compiled else self.objective
         self.frozen = train_mode(self.online, network, 0)
 
+    @property
+    def followers(self) -> list[IQN]:
+        """The networks that follow the online one: target, and averaged if there is one."""
+        return [self.target] if self.averaged is None else [self.target, self.averaged]
+
+    def network_to_evaluate(self, *, use_averaged: bool) -> tuple[IQN, str]:
+        """Return the network to evaluate and its name in logs, `averaged` or `raw`.
+
+        Args:
+            use_averaged: take the averaged weights, if there are any.
+        """
+        if self.averaged is not None and use_averaged:
+            return self.averaged, "averaged"
+        return self.online, "raw"
+
     def _new_network(self) -> IQN:
         """A network whose initial weights depend on the learner's random state alone."""
         seed = int(torch.randint(2**62, (1,), generator=self.generator))
@@ -228,10 +243,9 @@ class Learner:
     # -- other changes of the weights -----------------------------------------------------------
 
     def synchronise(self) -> None:
-        """Copy the online weights to the others, as after loading pretrained parts."""
-        follow(self.target, self.online, 1.0)
-        if self.averaged is not None:
-            follow(self.averaged, self.online, 1.0)
+        """Copy the online weights to the followers, as after loading pretrained parts."""
+        for follower in self.followers:
+            follow(follower, self.online, 1.0)
 
     def reset(self) -> None:
         """Mix fresh weights into the online network."""

@@ -4,42 +4,47 @@ from collections.abc import Mapping
 
 
 class LearningPace:
-    """A debt of transition uses: driving adds to it, updates pay it back.
+    """Keeps the number of updates in proportion to the number of transitions driven.
 
     Attributes:
-        owed: uses that the transitions added so far stand for.
-        used: uses made so far.
+        due: uses of transitions that the updates should have made for what was driven so far.
+        used: uses of transitions that the updates have made so far.
     """
 
     def __init__(self) -> None:
-        self.owed = 0
+        self.due = 0
         self.used = 0
 
     def add(self, transitions: int, uses_per_transition: int) -> None:
-        """Owe the uses of new training transitions."""
-        self.owed += transitions * uses_per_transition
+        """Add the uses of new training transitions to those that are due."""
+        self.due += transitions * uses_per_transition
 
-    def owe(self, uses: int) -> None:
-        """Owe more uses, as after a reset of the weights."""
-        self.owed += uses
+    def add_uses_due(self, uses: int) -> None:
+        """Add uses to those that are due, as after a reset of the weights."""
+        self.due += uses
 
     def is_due(self, *, memory_size: int, memory_start: int, uses_per_transition: int) -> bool:
-        """Whether an update is due.
+        """Return whether an update is due.
 
-        The uses of the first `memory_start` transitions are never made up for: the learner starts
-        at the pace of the collectors instead of hammering a small memory.
+        The uses of the first `memory_start` transitions are left out for good: otherwise the
+        learner would make them all at once, with a small memory, as soon as it may start.
+
+        Args:
+            memory_size: transitions in the memory.
+            memory_start: transitions that the memory must hold before learning starts.
+            uses_per_transition: how often each transition is to be used.
         """
         enough = memory_size >= memory_start
-        return enough and self.used + memory_start * uses_per_transition <= self.owed
+        return enough and self.used + memory_start * uses_per_transition <= self.due
 
-    def pay(self, batch_size: int) -> None:
+    def count_update(self, batch_size: int) -> None:
         """Count the uses of one update."""
         self.used += batch_size
 
     def state_dict(self) -> dict[str, int]:
-        """Both counters."""
-        return {"owed": self.owed, "used": self.used}
+        """Return both counters, under the names of the checkpoint format."""
+        return {"owed": self.due, "used": self.used}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Restore both counters."""
-        self.owed, self.used = int(state["owed"]), int(state["used"])
+        self.due, self.used = int(state["owed"]), int(state["used"])

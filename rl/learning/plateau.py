@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class PlateauBreaker:
-    """Watches the best times and says by how much to raise the learning rate.
+    """Computes a factor on the learning rate from when the best times last improved.
 
     Attributes:
         phases: begun so far.
@@ -36,11 +36,11 @@ class PlateauBreaker:
 
     @property
     def is_on(self) -> bool:
-        """Whether it can act at all."""
+        """Whether the configuration switches it on."""
         return self._config.after_frames is not None or self._config.after_minutes is not None
 
     def offer(self, track: str, race_time_ms: int, *, frames: int, seconds: float) -> None:
-        """Note a finished run.
+        """Take the time of a finished run into account.
 
         Args:
             track: the map's name.
@@ -53,8 +53,8 @@ class PlateauBreaker:
             self._best_ms[track] = race_time_ms
             self._since_frames, self._since_seconds = frames, seconds
 
-    def look(self, frames: int, seconds: float) -> bool:
-        """End the phase or begin one, if it is time to.
+    def update_phase(self, frames: int, seconds: float) -> bool:
+        """End the current phase or begin one, if either is due.
 
         Args:
             frames: observations driven so far.
@@ -91,7 +91,7 @@ class PlateauBreaker:
         return by_frames or (config.after_minutes is not None and minutes >= config.after_minutes)
 
     def factor(self, frames: int) -> float:
-        """Factor on the scheduled learning rate after `frames` observations; 1 between phases."""
+        """Return the factor on the scheduled rate after `frames` observations; 1 between phases."""
         config = self._config
         if self._phase_start is None or not self.is_on:
             return 1.0
@@ -103,7 +103,7 @@ class PlateauBreaker:
         return float(config.factor ** (1.0 - falling / config.decay_frames))
 
     def state_dict(self) -> dict[str, Any]:
-        """Phases, the current one, and since when it waits."""
+        """Return the number of phases, the current one, and the best times with their moment."""
         return {
             "phases": self.phases,
             "phase_start": self._phase_start,

@@ -40,15 +40,25 @@ class Policy:
         self._noisy = network.config.decoder.noisy
         self._device = next(network.parameters()).device
 
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width in pixels of the pictures that it sees."""
+        return self.network.config.image_hw
+
+    @property
+    def uses_frames(self) -> bool:
+        """Whether it looks at pictures at all."""
+        return self.network.config.use_image_head
+
     @torch.inference_mode()
-    def act(
+    def values(
         self,
         frames: npt.NDArray[np.uint8],
         floats: npt.NDArray[np.float32],
         *,
         noise: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Action values of each observation.
+        """Return the action values of each observation.
 
         Args:
             frames: (B, H, W) gray pictures.

@@ -5,7 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rl.reporting.times import RolloutTiming
+
+@dataclass(frozen=True, slots=True)
+class RolloutTiming:
+    """What one run cost its collector.
+
+    Cars of a batch share each step's time equally, so these are costs per car, not latencies.
+    """
+
+    policy_ns: float
+    """Per action: the network and the choice."""
+    environment_ns: float
+    """Per action: physics, picture and floats."""
+    other_ns: float
+    """Per action: recording, handing over, new starts."""
+    in_rollout_percentage: float
+    """Share of the collector's time, in %, in which it drove; the rest it sent or waited."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

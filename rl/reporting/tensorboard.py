@@ -1,7 +1,7 @@
-"""TensorBoard's log folders, numbers collected between two reports, and their quantiles."""
+"""TensorBoard's log folders and their charts, and numbers collected between two reports."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +9,34 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
-from rl.reporting.board_layout import LAYOUT
-
-SUMMARY_QUANTILES: Final = {
-    "q1": 0.25,
-    "median": 0.5,
-    "q3": 0.75,
-    "d9": 0.9,
-    "d98": 0.98,
-    "max": 1.0,
+LAYOUT: Final = {
+    "rulka": {
+        "eval_race_time_robust": ["Multiline", ["Race/eval_race_time_robust"]],
+        "explo_race_time_finished": ["Multiline", ["Race/explo_race_time_finished"]],
+        "loss": ["Multiline", ["Training/loss$", "Training/loss_test$"]],
+        "avg_Q": ["Multiline", ["RL/avg_Q"]],
+        "single_zone_reached": ["Multiline", ["RL/single_zone_reached"]],
+        "gradient norm before clipping": [
+            "Multiline",
+            [f"Gradients/norm_before_clip_{name}$" for name in ("median", "d98", "max")],
+        ],
+        "gradient norm after clipping": [
+            "Multiline",
+            [f"Gradients/norm_{name}$" for name in ("median", "d98", "max")],
+        ],
+        "reward and Munchausen": [
+            "Multiline",
+            [f"RL/mean_abs_{name}_of_batches$" for name in ("reward", "munchausen")],
+        ],
+        "priorities": [
+            "Multiline",
+            [f"Buffer/priorities_{name}$" for name in ("median", "mean", "c98", "max")],
+        ],
+        "policy age": ["Multiline", ["Performance/policy_age"]],
+    }
 }
+"""Charts of TensorBoard's page for custom scalars: category -> chart -> kind and regular
+expressions, which match from a tag's beginning."""
 
 
 class TensorBoardLog:
@@ -91,30 +109,3 @@ class IntervalValues:
         taken = {name: np.array(values) for name, values in self._values.items()}
         self._values.clear()
         return taken
-
-
-def quantiles(
-    values: npt.NDArray[np.floating], prefix: str, names: Sequence[str] = tuple(SUMMARY_QUANTILES)
-) -> dict[str, float]:
-    """Quantiles of some values, by tag `<prefix>_<name>`; nothing of no values.
-
-    Args:
-        values: any number of them.
-        prefix: of the tags.
-        names: which quantiles, of `SUMMARY_QUANTILES`.
-    """
-    if not len(values):
-        return {}
-    found = np.quantile(values, [SUMMARY_QUANTILES[name] for name in names])
-    return {f"{prefix}_{name}": float(value) for name, value in zip(names, found, strict=True)}
-
-
-def priority_tags(priorities: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Spread of the replay priorities; nothing for uniform replay."""
-    if not len(priorities):
-        return {}
-    names = {"min": 0.0, "q1": 0.1, "median": 0.5, "q3": 0.75, "d9": 0.9, "c98": 0.98, "max": 1.0}
-    found = np.quantile(priorities, list(names.values()))
-    tags = {f"Buffer/priorities_{n}": float(v) for n, v in zip(names, found, strict=True)}
-    tags["Buffer/priorities_mean"] = float(priorities.mean())
-    return tags

@@ -1,80 +1,16 @@
-"""Where wall-clock time goes: in collectors, in the learner, and how old a driving policy is."""
+"""Wall-clock time of learner and collectors between two reports, and the age of policies."""
 
 import bisect
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Part = Literal["policy", "environment", "other"]
-_COLUMN: Final[Mapping[Part, int]] = {"policy": 0, "environment": 1, "other": 2}
+from rl.replay.rollout import RolloutTiming
+
 MOST_VERSIONS: Final = 10_000
 """Versions of weights whose birth is remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutTiming:
-    """What one run cost its collector.
-
-    Cars of a batch share each step's time equally, so these are costs per car, not latencies.
-    """
-
-    policy_ns: float
-    """Per action: the network and the choice."""
-    environment_ns: float
-    """Per action: physics, picture and floats."""
-    other_ns: float
-    """Per action: recording, handing over, new starts."""
-    in_rollout_percentage: float
-    """Share of the collector's time, in %, in which it drove; the rest it sent or waited."""
-
-
-class StepTimer:
-    """Times the steps of a batch of cars by part, and shares the time among the cars."""
-
-    def __init__(self, cars: int) -> None:
-        """Start the clocks of `cars` cars."""
-        self._cars = cars
-        self._seconds = np.zeros(len(_COLUMN))
-        self._steps = 0
-        self._lap = time.perf_counter()
-        self._seconds_then = np.zeros((cars, len(_COLUMN)))
-        self._steps_then = np.zeros(cars, dtype=np.int64)
-        self._started = np.full(cars, self._lap)
-
-    def start(self, cars: npt.NDArray[np.integer]) -> None:
-        """Note that some cars begin a run now."""
-        self._seconds_then[cars] = self._seconds
-        self._steps_then[cars] = self._steps
-        self._started[cars] = time.perf_counter()
-
-    def begin(self) -> None:
-        """Note that a step of all cars begins now."""
-        self._steps += 1
-        self._lap = time.perf_counter()
-
-    def lap(self, part: Part) -> None:
-        """Give the time since the last lap to a part."""
-        now = time.perf_counter()
-        self._seconds[_COLUMN[part]] += now - self._lap
-        self._lap = now
-
-    def of(self, car: int) -> RolloutTiming:
-        """What the run of a car has cost since its start."""
-        seconds = self._seconds - self._seconds_then[car]
-        steps = max(self._steps - int(self._steps_then[car]), 1)
-        ns = 1e9 * seconds / (steps * self._cars)
-        elapsed = max(time.perf_counter() - float(self._started[car]), 1e-9)
-        return RolloutTiming(
-            policy_ns=float(ns[_COLUMN["policy"]]),
-            environment_ns=float(ns[_COLUMN["environment"]]),
-            other_ns=float(ns[_COLUMN["other"]]),
-            in_rollout_percentage=min(100.0 * float(seconds.sum()) / elapsed, 100.0),
-        )
 
 
 class PolicyAges:

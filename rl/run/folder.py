@@ -9,7 +9,7 @@
     calibration_report.json   how values were fitted to the injected policy
     train.log
     init_report.json          whose weights it started with (with --init-from)
-    checkpoints/              the last two, each whole or absent; see rl.checkpoint
+    checkpoints/              the last two, each whole or absent; see rl.run.checkpoint
     checkpoints_best/         that of the champion, to start other runs from
     best/                     weights and metadata of the champion, loadable as an artifact
     best_runs/<map>_<ms>/     fastest runs, as inputs
@@ -28,8 +28,6 @@ from typing import Final
 from datasets.contract.errors import UserError
 from datasets.locking import ProcessLock
 
-RUN_FILE: Final = "run.json"
-"""Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -103,16 +101,12 @@ class RunFolder:
             raise UserError(f"{self.root}: no run to resume here ({hint})")
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed process was writing: temporary files, and runs without an end."""
+        """Delete the temporary files and folders that a killed process left."""
         for path in sorted(self.root.rglob(".*.tmp")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        for folder in (self.best_runs, self.good_runs):
-            for run in folder.glob("*_*"):
-                if run.is_dir() and not (run / RUN_FILE).exists():
-                    shutil.rmtree(run, ignore_errors=True)
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Starting a new run with the weights of another one, and keeping the best for such starts.
+"""Starting a new run with the weights of another one.
 
 A resumed run goes on; a run with `init_from` is a new one. It takes weights, and on request the
 optimizer's moments, from the latest checkpoint of another run or, as `RUN@best`, from the
@@ -16,10 +16,11 @@ import yaml
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from rl.config.experiment import RLConfig
+from rl.learning.learner import Learner
 from rl.network.iqn import IQN
-from rl.run.checkpoint import peek_checkpoint, save_checkpoint
+from rl.run.checkpoint import peek_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.state import Run
+from rl.run.saving import architecture_difference
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +77,16 @@ def _snapshot_value(folder: RunFolder, key: str) -> Any:
     return values.get(key) if isinstance(values, dict) else None
 
 
-def load_initial_weights(run: Run, init_from: str) -> IQN:
-    """Give a fresh run the weights of another one, and write down which.
+def load_initial_weights(learner: Learner, cfg: RLConfig, folder: RunFolder) -> IQN:
+    """Load the weights of another run into a fresh learner, and write a report of their source.
 
     Online, target and averaged weights become what they were. Of a best evaluation that measured
     other weights than the raw ones, all three become those that were measured.
 
     Args:
-        run: fresh; its networks are changed, its counters are not.
-        init_from: folder of the other run, with `@best` for its best evaluation.
+        learner: fresh; its networks are changed, its counters are not.
+        cfg: `init_from` names the other run, with `@best` for its best evaluation.
+        folder: of the new run, for the report.
 
     Returns:
         The network that the run would evaluate now.
@@ -92,18 +94,20 @@ def load_initial_weights(run: Run, init_from: str) -> IQN:
     Raises:
         UserError: there is no such run or checkpoint, or it belongs to another network.
     """
+    init_from = cfg.init_from
+    assert init_from is not None
     best = init_from.endswith(BEST)
     source = RunFolder(Path(init_from.removesuffix(BEST)))
     names = ("state", "learner", "evaluated") if best else ("state", "learner")
     path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), names)
-    state, learner = parts["state"], run.learner
-    difference = run.difference(state["architecture"])
+    state = parts["state"]
+    difference = architecture_difference(state["architecture"], learner.network)
     if difference is not None:
         raise UserError(
             f"init_from: {path}: made by another network: {difference}; "
             f"start with the nn settings of that run"
         )
-    learner.load_weights(parts["learner"], keep_optimizer=run.cfg.keep_optimizer)
+    learner.load_weights(parts["learner"], keep_optimizer=cfg.keep_optimizer)
     weights = state["weights"] if best else "raw"
     if best:
         _warn_without_finish(source, state["results"])
@@ -118,9 +122,9 @@ def load_initial_weights(run: Run, init_from: str) -> IQN:
         sha256=hashes,
         frames=state["statistics"]["frames_played"],
         grad_steps=parts["learner"]["counters"]["grad_steps"],
-        moments_kept=len(parts["learner"]["optimizer"]) if run.cfg.keep_optimizer else None,
+        moments_kept=len(parts["learner"]["optimizer"]) if cfg.keep_optimizer else None,
     )
-    write_json(run.folder.init_report, asdict(report))
+    write_json(folder.init_report, asdict(report))
     logger.info(
         "started with the %s weights of %s, checkpoint %s: %s frames, %s updates; moments %s",
         report.weights,
@@ -130,8 +134,8 @@ def load_initial_weights(run: Run, init_from: str) -> IQN:
         f"{report.grad_steps:,}",
         "start afresh" if report.moments_kept is None else f"kept of {report.moments_kept} tensors",
     )
-    use_averaged = learner.averaged is not None and run.cfg.averaging.use_for_evaluation
-    return learner.averaged if use_averaged and learner.averaged is not None else learner.online
+    network, _ = learner.network_to_evaluate(use_averaged=cfg.averaging.use_for_evaluation)
+    return network
 
 
 def _checkpoints(source: RunFolder, *, best: bool) -> Path:
@@ -159,22 +163,3 @@ def _warn_without_finish(source: RunFolder, results: Sequence[Mapping[str, Any]]
             source.root,
             BEST,
         )
-
-
-def keep_best(run: Run) -> Path:
-    """Write the checkpoint of the champion's evaluation; the one before it goes afterwards.
-
-    Besides the learner it holds the very weights that were evaluated: raw, averaged or pretrained.
-
-    Raises:
-        UserError: the disk is full; the earlier one is kept.
-    """
-    champion = run.champion
-    state = {
-        "architecture": run.learner.network.architecture(),
-        "statistics": run.statistics.state_dict(),
-        "weights": champion.summary["weights"],
-        "results": champion.summary["results"],
-    }
-    parts = {"state": state, "learner": run.learner.state_dict(), "evaluated": champion.weights}
-    return save_checkpoint(run.folder.checkpoints_best, parts, kept=1)

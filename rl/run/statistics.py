@@ -1,4 +1,4 @@
-"""What a run has come to: counters, best times, rolling means."""
+"""Statistics of a run: counters, best times, rolling means."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -37,7 +37,7 @@ class RunStatistics:
         return self.training_seconds / 3600.0
 
     def count(self, rollout: Rollout, *, own: bool = True) -> bool:
-        """Take a rollout into account.
+        """Count a rollout and its time.
 
         Args:
             rollout: a run.
@@ -63,10 +63,15 @@ class RunStatistics:
         self.frames_of_best = self.frames_played
         return True
 
-    def robust(self, rollout: Rollout) -> bool:
-        """Update the rolling mean with a finished evaluation run; whether it was as good as that.
+    def update_rolling_mean(self, rollout: Rollout) -> bool:
+        """Update a map's rolling mean with a finished greedy run.
 
-        Faster runs count: the mean starts at a DNF and falls for long before runs can be near it.
+        Args:
+            rollout: a finished run without exploration.
+
+        Returns:
+            Whether the run is robust: at most `ROBUST_WITHIN` slower than the mean before it. Any
+            faster run is, too: the mean starts at `DNF_MS` and comes near the runs slowly.
         """
         mean = self.rolling_mean_ms.get(rollout.track, float(DNF_MS))
         good = rollout.race_time_ms <= (1.0 + ROBUST_WITHIN) * mean

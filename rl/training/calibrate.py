@@ -8,6 +8,7 @@ resumed.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -29,11 +30,12 @@ class _StoppedEarlyError(Exception):
     """Raised out of a long step that was called off."""
 
 
-def calibrate(run: Run, called_off: CalledOff) -> list[Rollout] | None:
+def calibrate(run: Run, report: Path, called_off: CalledOff) -> list[Rollout] | None:
     """Fit the injected policy's values to the returns that it gets.
 
     Args:
         run: its online network holds the policy; all its networks get the fitted heads.
+        report: file to write what was fitted into.
         called_off: asked often.
 
     Returns:
@@ -42,7 +44,7 @@ def calibrate(run: Run, called_off: CalledOff) -> list[Rollout] | None:
     injected = {name: t.clone() for name, t in run.learner.online.state_dict().items()}
     try:
         driven = _drive(run, called_off)
-        _fit(run, driven, called_off)
+        _fit(run, driven, report, called_off)
     except _StoppedEarlyError as stopped:
         run.learner.online.load_state_dict(injected)
         logger.warning("%s: not calibrated yet, a resumed run does it first", stopped)
@@ -78,7 +80,7 @@ def _drive(run: Run, called_off: CalledOff) -> list[Rollout]:
         )
 
 
-def _fit(run: Run, driven: list[Rollout], called_off: CalledOff) -> None:
+def _fit(run: Run, driven: list[Rollout], path: Path, called_off: CalledOff) -> None:
     cfg, learner, options = run.cfg, run.learner, run.cfg.transfer
     gamma = cfg.schedules_at(run.frames).gamma
     data = calibration_data(
@@ -93,14 +95,14 @@ def _fit(run: Run, driven: list[Rollout], called_off: CalledOff) -> None:
     with _watched("fitting values", called_off) as watch:
         report = fit_calibration(
             learner.online,
-            [learner.target] if learner.averaged is None else [learner.target, learner.averaged],
+            learner.followers,
             data,
             grad_steps=options.calibration_grad_steps,
             learning_rate=options.calibration_learning_rate,
             generator=torch.Generator().manual_seed(cfg.seed),
             watch=watch,
         )
-    write_json(run.folder.calibration_report, report.to_json())
+    write_json(path, report.to_json())
     _log(report, finished, len(driven))
 
 

@@ -1,11 +1,11 @@
 """What happens before the first update: pretrained parts, calibration, the guide, collectors."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import rich
@@ -17,10 +17,13 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import Guide
 from rl.collecting.processes import CollectorPool
 from rl.collecting.source import RolloutSource, SerialSource
+from rl.envs.sim.road import Track
+from rl.evaluation.evaluator import Evaluator
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
+from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import GuideDriver, Run
 from rl.training.calibrate import CalledOff, calibrate
@@ -40,7 +43,7 @@ DEFAULT_GUIDE_MS: Final = 10_000
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What came of pretrained parts besides the run's weights.
+    """What the loading of pretrained parts yields besides the run's weights.
 
     Attributes:
         driven: runs that were driven on the way, which the learner may learn from.
@@ -51,11 +54,19 @@ class Pretrained:
     policy: IQN | None = None
 
 
-def start_weights(run: Run, pretrain: Path | None, called_off: CalledOff) -> Pretrained:
+def start_weights(
+    run: Run,
+    folder: RunFolder,
+    tracks: Mapping[str, Track],
+    pretrain: Path | None,
+    called_off: CalledOff,
+) -> Pretrained:
     """Give a fresh run its first weights: another run's, pretrained parts', or random ones.
 
     Args:
         run: fresh; its networks are changed.
+        folder: of the run, for reports.
+        tracks: maps by short name.
         pretrain: folder of a pretraining run, or None for what the configuration says.
         called_off: asked during long steps whether to stop.
 
@@ -63,17 +74,23 @@ def start_weights(run: Run, pretrain: Path | None, called_off: CalledOff) -> Pre
         UserError: what is asked for is missing or does not fit.
     """
     if run.cfg.init_from is not None:
-        return Pretrained(policy=load_initial_weights(run, run.cfg.init_from))
-    return load_pretrained(run, pretrain, called_off)
+        return Pretrained(policy=load_initial_weights(run.learner, run.cfg, folder))
+    return load_pretrained(run, folder, tracks, pretrain, called_off)
 
 
 def load_pretrained(
-    run: Run, pretrain: Path | None, called_off: CalledOff = lambda: None
+    run: Run,
+    folder: RunFolder,
+    tracks: Mapping[str, Track],
+    pretrain: Path | None,
+    called_off: CalledOff = lambda: None,
 ) -> Pretrained:
     """Put pretrained parts into a fresh run, calibrate a whole policy, and set up its guide.
 
     Args:
         run: fresh; its networks are changed.
+        folder: of the run, for reports.
+        tracks: maps by short name; the guide's usual race time is measured on them.
         pretrain: folder of a pretraining run, or None for the paths of the configuration.
         called_off: asked during the calibration whether to stop.
 
@@ -95,10 +112,9 @@ def load_pretrained(
     fresh = IQN(run.learner.network)
     fresh.load_state_dict(run.learner.online.state_dict())
     learner = run.learner
-    copies = [learner.target] if learner.averaged is None else [learner.target, learner.averaged]
     report = inject(
         learner.online,
-        copies,
+        learner.followers,
         sources,
         base_lr=cfg.schedules_at(0).learning_rate,
         parts=cfg.transfer.parts,
@@ -106,35 +122,61 @@ def load_pretrained(
     if teacher is not None:
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:
-            run.guide = GuideDriver(teacher, _typical_race_ms(run, teacher))
+            run.guide = GuideDriver(teacher, _typical_race_ms(teacher, tracks, seed=cfg.seed))
     rich.get_console().print(report.table())
-    write_json(run.folder.injection_report, report.to_json())
+    write_json(folder.injection_report, report.to_json())
     if report.whole_policy:
         run.calibration_due = True
-        return finish_calibration(run, called_off)
+        return finish_calibration(run, folder, called_off)
     same = teacher is not None and teacher.config.architecture() == fresh.config.architecture()
     return Pretrained(policy=teacher if same else None)
 
 
-def finish_calibration(run: Run, called_off: CalledOff) -> Pretrained:
+def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pretrained:
     """Calibrate a run whose injected policy is to be, unless it is switched off or called off.
 
     Args:
         run: new, or resumed after its calibration was called off.
+        folder: of the run, for the report.
         called_off: asked often whether to stop.
     """
     if not run.calibration_due:
         return Pretrained()
-    driven = calibrate(run, called_off) if run.cfg.transfer.calibration else []
+    driven: list[Rollout] | None = []
+    if run.cfg.transfer.calibration:
+        driven = calibrate(run, folder.calibration_report, called_off)
     if driven is None:
         return Pretrained()
     run.calibration_due = False
-    run.source_state = None  # collectors have driven nothing, and hold the weights of before
     return Pretrained(driven, run.learner.online)
 
 
-def build_source(run: Run) -> RolloutSource:
-    """The collectors of a run: processes, or in serial mode one collector in this process."""
+def build_evaluator(run: Run, tracks: Mapping[str, Track]) -> Evaluator:
+    """Build the evaluator of a run's policies on all of its maps.
+
+    Args:
+        run: whose champion it keeps up to date.
+        tracks: maps by short name.
+    """
+    cfg, learner = run.cfg, run.learner
+    return Evaluator(
+        run.champion,
+        tracks,
+        learner.network,
+        cfg.evaluation,
+        cfg.environment,
+        seed=cfg.seed,
+        device=learner.device,
+    )
+
+
+def build_source(run: Run, saved: dict[str, Any] | None = None) -> RolloutSource:
+    """Start the collectors of a run: processes, or in serial mode one in this process.
+
+    Args:
+        run: whose weights they start with.
+        saved: state of the serial collector to go on from; None starts it anew.
+    """
     cfg, learner = run.cfg, run.learner
     guide = run.guide if cfg.guide.enabled else None
     if cfg.guide.enabled and guide is None:
@@ -142,7 +184,7 @@ def build_source(run: Run) -> RolloutSource:
     use_averaged = learner.averaged is not None and cfg.averaging.collector_share > 0.0
     averaged = learner.averaged if use_averaged else None
     if cfg.performance.serial:
-        return _serial_source(run, averaged, guide)
+        return _serial_source(run, averaged, guide, saved)
     cfg.performance.check_backend_installed()
     pool: Callable[..., RolloutSource] = CollectorPool
     count = cfg.performance.resolved_collectors_count
@@ -172,7 +214,10 @@ def build_source(run: Run) -> RolloutSource:
 
 
 def _serial_source(
-    run: Run, averaged: IQN | None, guide_driver: GuideDriver | None
+    run: Run,
+    averaged: IQN | None,
+    guide_driver: GuideDriver | None,
+    saved: dict[str, Any] | None,
 ) -> SerialSource:
     plan = CollectorPlan.from_config(run.cfg, progress=run.frames)
     guide = None
@@ -186,9 +231,8 @@ def _serial_source(
     assert networks[0] is not None
     collector = Collector(plan, networks[0], networks[1], guide, weights_version=run.grad_steps)
     source = SerialSource(collector)
-    if run.source_state is not None:
-        source.load_state_dict(run.source_state)
-        run.source_state = None
+    if saved is not None:
+        source.load_state_dict(saved)
     return source
 
 
@@ -199,7 +243,7 @@ def _cpu_copy(network: IQN) -> IQN:
 
 
 def _teacher(sources: Sources, run: Run) -> IQN | None:
-    """The policy that the artifacts were trained as, None if they hold no whole one."""
+    """Return the policy that the artifacts were trained as, None if they hold no whole one."""
     try:
         return source_policy(sources, run.learner.network).requires_grad_(False)
     except UserError as error:
@@ -209,7 +253,7 @@ def _teacher(sources: Sources, run: Run) -> IQN | None:
 
 
 def _with_agreement(run: Run, report: InjectionReport, fresh: IQN, teacher: IQN) -> InjectionReport:
-    """Measure greedy agreement with the teacher where the teacher drives."""
+    """Add greedy agreement with the teacher, measured where the teacher drives."""
     if teacher.config.image_hw != run.learner.network.image_hw:
         return report
     plan = CollectorPlan.from_config(run.cfg)
@@ -225,11 +269,11 @@ def _with_agreement(run: Run, report: InjectionReport, fresh: IQN, teacher: IQN)
     return report.with_agreement(before, after)
 
 
-def _typical_race_ms(run: Run, teacher: IQN) -> int:
-    """Median race time of the teacher over all maps."""
+def _typical_race_ms(teacher: IQN, tracks: Mapping[str, Track], *, seed: int) -> int:
+    """Measure the median race time of the teacher over all maps."""
     times = [
-        evaluate(teacher, track, starts=GUIDE_STARTS, seed=run.cfg.seed).finished_ms
-        for track in run.tracks.values()
+        evaluate(teacher, track, starts=GUIDE_STARTS, seed=seed).finished_ms
+        for track in tracks.values()
     ]
     finished = np.concatenate(times)
     return int(np.median(finished)) if len(finished) else DEFAULT_GUIDE_MS

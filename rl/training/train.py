@@ -14,25 +14,33 @@ from typing import Any
 import torch
 
 from datasets.contract.config import dump_config
-from datasets.contract.errors import UserError
+from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig
+from rl.evaluation.best_runs import remove_partial_runs
 from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
 from rl.reporting.reporter import Reporter
+from rl.run.artifacts import repair_champion
+from rl.run.build import build_run
 from rl.run.folder import RunFolder, log_to_file, run_lock
 from rl.run.init_from import check_start
+from rl.run.saving import RunSaver
 from rl.run.state import Run
-from rl.training.loop import Limits, StopSignal, TrainingLoop
-from rl.training.setup import build_source, finish_calibration, start_weights
-from rl.transfer.artifacts import load_artifact
-from rl.transfer.metadata import IQN_FILE
+from rl.training.limits import RunLimits, StopSignal
+from rl.training.loop import TrainingLoop
+from rl.training.setup import (
+    build_evaluator,
+    build_source,
+    finish_calibration,
+    start_weights,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run came to.
+    """Result of a finished training run.
 
     Attributes:
         folder: of the run; `folder.best` holds the champion as an artifact.
@@ -59,7 +67,7 @@ class TrainingResult:
     final: tuple[EvaluationResult, ...]
 
     def summary(self) -> list[str]:
-        """What to tell at the end, a line each: how far, how good, and how to go on."""
+        """Return the lines to print at the end: progress, quality, and how to continue."""
         lines = [
             f"{self.folder.root}: {self.frames:,} frames, {self.grad_steps:,} updates, "
             f"{duration(self.training_seconds)} of training in all"
@@ -103,7 +111,7 @@ def train(
     if resume is not None:
         folder.check_exists()
     minutes = max_minutes if max_minutes is not None else cfg.limits.max_minutes
-    limits = Limits(
+    limits = RunLimits(
         deadline=None if minutes is None else started + 60.0 * minutes,
         max_frames=max_frames if max_frames is not None else cfg.limits.max_frames,
         max_grad_steps=(
@@ -123,31 +131,37 @@ def _train(
     cfg: RLConfig,
     folder: RunFolder,
     pretrain: Path | None,
-    limits: Limits,
+    limits: RunLimits,
     stop: StopSignal,
     *,
     resumed: bool,
 ) -> TrainingResult:
-    folder.clear_leftovers()
+    """Set up, train, and evaluate at the end; `pretrain` is for new runs only."""
+    _clear_leftovers(folder)
     if not resumed and cfg.schedule_origin == "now":
         cfg = cfg.model_copy(update={"schedule_origin": 0})
-    run = Run.new(cfg, folder)
+    tracks = load_tracks(cfg.map_cycle.maps)
+    run, saver = build_run(cfg), RunSaver(folder)
 
     def called_off() -> str | None:
         return stop.reason or limits.time_is_up()
 
+    source_state = None
     if resumed:
-        run.restore()
-        _mend_champion(run)
-        pretrained = finish_calibration(run, called_off)
+        source_state = saver.restore(run)
+        repair_champion(folder, run)
+        pretrained = finish_calibration(run, folder, called_off)
+        if pretrained.policy is not None:
+            source_state = None  # the collectors have driven nothing, with weights of before
     else:
-        pretrained = start_weights(run, pretrain, called_off)
-    source = build_source(run)
+        pretrained = start_weights(run, folder, tracks, pretrain, called_off)
+    source = build_source(run, source_state)
     try:
         dump_config(run.cfg, folder.config)  # not before: a refused start leaves no run
         with ProgressLine() as progress:
-            reporter = Reporter(run, progress, resumed=resumed)
-            loop = TrainingLoop(run, source, reporter, limits, stop)
+            reporter = Reporter(run, folder, tracks, progress, resumed=resumed)
+            evaluator = build_evaluator(run, tracks)
+            loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
             for rollout in pretrained.driven:
                 loop.take(rollout, own=False)
             if pretrained.policy is not None:
@@ -157,49 +171,49 @@ def _train(
             else:
                 loop.save()  # from here on the run can be resumed
             try:
-                stopped = loop.run()
+                stopped = loop.train()
                 logger.info("stopping: %s", stopped)
             finally:
                 loop.save()
-            unfit = stop.reason is not None or run.calibration_due
-            final = [] if unfit else _last_evaluations(loop)
+            final: list[EvaluationResult] = []
+            if stop.reason is None and not run.calibration_due:
+                loop.evaluate()  # the last weights may be the best
+                final = loop.evaluate_champion()
             loop.save()
-            reporter.close(seconds_left=loop.seconds_left)
+            reporter.close(seconds_left=limits.seconds_left)
     finally:
         source.close()
+    interrupted = stop.reason is not None
+    return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final))
+
+
+def _clear_leftovers(folder: RunFolder) -> None:
+    """Delete what a killed process left half written."""
+    folder.clear_leftovers()
+    for runs in (folder.best_runs, folder.good_runs):
+        remove_partial_runs(runs)
+
+
+def _result(
+    run: Run,
+    folder: RunFolder,
+    stopped: str,
+    *,
+    interrupted: bool,
+    final: tuple[EvaluationResult, ...],
+) -> TrainingResult:
     statistics = run.statistics
     return TrainingResult(
         folder=folder,
         stopped=stopped,
-        interrupted=stop.reason is not None,
+        interrupted=interrupted,
         frames=run.frames,
         grad_steps=run.grad_steps,
         training_seconds=statistics.training_seconds,
         first_finish_s=statistics.first_finish_s,
         alltime_min_ms=dict(statistics.alltime_min_ms),
-        final=tuple(final),
+        final=final,
     )
-
-
-def _mend_champion(run: Run) -> None:
-    """Write the champion again if a kill left its file and metadata apart."""
-    if run.champion.weights is None:
-        return
-    try:
-        load_artifact(run.folder.best / IQN_FILE)
-    except UserError:
-        run.champion.save(
-            run.folder.best,
-            run.folder.name,
-            run.learner.network,
-            run.statistics.training_seconds,
-        )
-
-
-def _last_evaluations(loop: TrainingLoop) -> list[EvaluationResult]:
-    """Give the last weights their chance, then measure the champion."""
-    loop.evaluate()
-    return loop.evaluate_champion()
 
 
 @contextmanager

@@ -152,6 +152,9 @@ class RayCollectorPool:
         self._news = _news(online, averaged, version, self._news.frames_played)
         self._attend()
 
+    def state_dict(self) -> None:
+        """Return None: what runs in other processes is driven anew after a resume."""
+
     def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
         """The next rollout; none if none came in time.
 

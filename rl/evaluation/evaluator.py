@@ -1,0 +1,149 @@
+"""Periodic evaluation: greedy runs of the current weights, and the choice of the champion."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rl.config.network import NetworkConfig
+from rl.config.sections import EnvironmentConfig, EvaluationConfig
+from rl.envs.sim.road import Track
+from rl.evaluation.champion import Champion
+from rl.evaluation.greedy import ActionValues, EvaluationResult, evaluate_policy
+from rl.network.iqn import IQN
+from rl.network.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+_SCREENING, _FRESH, _FINAL = 1, 2, 3
+"""Purposes of evaluations; each has start seeds of its own."""
+Purpose = Literal["screening", "final"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation on all maps.
+
+    Attributes:
+        results: one per map.
+        purpose: `screening` of a candidate, or the `final` measurement of the champion.
+        weights: which weights drove: `pretrained`, `raw`, `averaged` or `champion`.
+        is_champion: whether the evaluated policy is the champion afterwards.
+    """
+
+    results: list[EvaluationResult]
+    purpose: Purpose
+    weights: str
+    is_champion: bool
+
+
+class Evaluator:
+    """Drives policies greedily on all maps of a run and keeps its champion up to date.
+
+    It changes the champion and nothing else of the run. The results follow from the weights, the
+    seed and the number of the evaluation alone.
+    """
+
+    def __init__(
+        self,
+        champion: Champion,
+        tracks: Mapping[str, Track],
+        network: NetworkConfig,
+        evaluation: EvaluationConfig,
+        environment: EnvironmentConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        policy_of: Callable[[IQN], ActionValues] = Policy,
+    ) -> None:
+        """Prepare; nothing is driven yet.
+
+        Args:
+            champion: of the run.
+            tracks: maps by short name; each is driven.
+            network: architecture of all networks that are evaluated.
+            evaluation: number of starts, and how the champion is chosen.
+            environment: cut-offs and variation of the starts.
+            seed: of the run.
+            device: where the networks are evaluated.
+            policy_of: makes of a network what drives.
+        """
+        self._champion = champion
+        self._tracks = tracks
+        self._config, self._environment = evaluation, environment
+        self._seed = seed
+        self._policy_of = policy_of
+        # Copies are evaluated, so that the modes and noise of the learner's networks stay as they
+        # are.
+        self._candidate, self._defender = (
+            IQN(network).to(device).eval().requires_grad_(False) for _ in range(2)
+        )
+
+    def challenge(
+        self, network: IQN, weights: str, *, number: int, notes: Mapping[str, Any]
+    ) -> Evaluation:
+        """Evaluate a network and make it the champion if it is better.
+
+        Args:
+            network: the candidate; it stays as it is.
+            weights: its name in logs.
+            number: of this evaluation within the run, which selects the starts.
+            notes: plain values to keep with a new champion.
+        """
+        config = self._config
+        self._candidate.load_state_dict(network.state_dict())
+        results = self._drive(self._candidate, _SCREENING, number, config.starts)
+
+        def on_fresh_starts(network: IQN) -> list[EvaluationResult]:
+            if not config.champion:
+                return results
+            return self._drive(network, _FRESH, number, config.final_starts)
+
+        is_champion = self._champion.consider(
+            self._candidate,
+            results,
+            on_fresh_starts,
+            self._defender if config.champion else None,
+            {"weights": weights, **notes},
+        )
+        return Evaluation(results, "screening", weights, is_champion)
+
+    def measure_champion(self, *, number: int) -> Evaluation:
+        """Evaluate the champion on starts that have chosen nothing.
+
+        Args:
+            number: of this evaluation within the run, which selects the starts.
+
+        Raises:
+            ValueError: there is no champion yet.
+        """
+        if self._champion.weights is None:
+            raise ValueError("no policy has become champion yet")
+        starts = self._config.final_starts
+        logger.info("measuring the best policy on %d fresh starts", starts)
+        self._defender.load_state_dict(self._champion.weights)
+        results = self._drive(self._defender, _FINAL, number, starts)
+        return Evaluation(results, "final", "champion", is_champion=True)
+
+    def _drive(
+        self, network: IQN, purpose: int, number: int, starts: int
+    ) -> list[EvaluationResult]:
+        environment = self._environment
+        sequence = np.random.SeedSequence([self._seed, purpose, number])
+        seed = int(sequence.generate_state(1)[0])
+        policy = self._policy_of(network)
+        return [
+            evaluate_policy(
+                policy,
+                track,
+                starts=starts,
+                seed=seed,
+                start_noise=environment.start_noise,
+                no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
+                max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
+            )
+            for track in self._tracks.values()
+        ]

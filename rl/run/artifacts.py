@@ -1,0 +1,84 @@
+"""Files that a run leaves for people and other runs: fastest runs as inputs, and policies."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.errors import UserError
+from rl.evaluation.best_runs import run_of_rollout, save_best_run
+from rl.evaluation.greedy import DrivenRun
+from rl.replay.rollout import Rollout
+from rl.run.folder import RunFolder
+from rl.run.state import Run
+from rl.transfer.artifacts import load_artifact, save_artifacts
+from rl.transfer.metadata import IQN_FILE
+
+
+def keep_rollout(folder: RunFolder, run: Run, rollout: Rollout, *, is_best: bool) -> None:
+    """Save a rollout as inputs if it is the fastest of its map, or fast enough to be kept.
+
+    Args:
+        folder: of the run.
+        run: has counted the rollout.
+        rollout: any run of a collector.
+        is_best: whether it is the fastest of its map so far.
+    """
+    start_noise = run.cfg.environment.start_noise
+    if is_best and rollout.finished:
+        keep_best_run(folder, run, run_of_rollout(rollout, start_noise), rollout.q_values)
+    elif rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
+        save_best_run(folder.good_runs, run_of_rollout(rollout, start_noise), _notes(folder, run))
+
+
+def keep_best_run(
+    folder: RunFolder,
+    run: Run,
+    driven: DrivenRun,
+    q_values: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Save the fastest run of a map as inputs, with the weights once the run is old enough.
+
+    Args:
+        folder: of the run.
+        run: its learner's online network is saved from `frames_before_save_best_runs` on.
+        driven: the fastest run.
+        q_values: (L, A) action values that its policy saw, in reward units.
+    """
+    saved = save_best_run(folder.best_runs, driven, _notes(folder, run), q_values)
+    if run.frames >= run.cfg.frames_before_save_best_runs:
+        save_artifacts(
+            saved,
+            {IQN_FILE: run.learner.online.state_dict()},
+            stage="rl",
+            run_name=folder.name,
+            network=run.learner.network,
+            seconds=run.statistics.training_seconds,
+        )
+
+
+def save_champion(folder: RunFolder, run: Run) -> None:
+    """Write the champion into `folder.best`, as an artifact that any stage can load.
+
+    Raises:
+        UserError: the disk is full; the earlier champion's files are kept.
+    """
+    seconds = run.statistics.training_seconds
+    run.champion.save(folder.best, folder.name, run.learner.network, seconds)
+
+
+def repair_champion(folder: RunFolder, run: Run) -> None:
+    """Write the champion again if its file is missing or does not fit its metadata.
+
+    A process that was killed between the two writes leaves such a pair.
+    """
+    if run.champion.weights is None:
+        return
+    try:
+        load_artifact(folder.best / IQN_FILE)
+    except UserError:
+        save_champion(folder, run)
+
+
+def _notes(folder: RunFolder, run: Run) -> dict[str, Any]:
+    return {"run": folder.name, "frames": run.frames, "grad_steps": run.grad_steps}

@@ -1,0 +1,200 @@
+"""Saving a run's state as a checkpoint, and restoring it.
+
+The names in a checkpoint are a file format: older runs are resumed with them.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from datasets.contract.errors import UserError
+from rl.config.experiment import RLConfig
+from rl.config.network import NetworkConfig
+from rl.network.iqn import IQN
+from rl.replay.segments import SegmentStore
+from rl.run.checkpoint import load_checkpoint, save_checkpoint
+from rl.run.folder import RunFolder
+from rl.run.state import GuideDriver, Run
+
+logger = logging.getLogger(__name__)
+
+
+class RunSaver:
+    """Writes the checkpoints of one run and reads them.
+
+    Attributes:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Prepare to save into `folder`; nothing is written yet."""
+        self.folder = folder
+        self._segments = SegmentStore(folder.checkpoints)
+
+    def save(self, run: Run, source_state: dict[str, Any] | None) -> Path:
+        """Write a checkpoint.
+
+        Args:
+            run: the state.
+            source_state: of the rollout source, None if it has none (collector processes).
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints are kept.
+        """
+        parts: dict[str, Any] = {
+            "state": _counters_and_settings(run),
+            "learner": run.learner.state_dict(),
+            "champion": run.champion.state_dict(),
+        }
+        if source_state is not None:
+            parts["collector"] = source_state
+        if run.guide is not None:
+            parts["guide"] = _guide_state(run.guide)
+        return save_checkpoint(self.folder.checkpoints, parts, self._segments.append(run.memory))
+
+    def restore(self, run: Run) -> dict[str, Any] | None:
+        """Load the newest usable checkpoint into a fresh run.
+
+        Args:
+            run: built from the configuration to continue with; its `cfg` gets the origin of the
+                schedules.
+
+        Returns:
+            The saved state of the rollout source; None if none was saved.
+
+        Raises:
+            UserError: there is no checkpoint, or it belongs to another network.
+        """
+        path, parts, segments = load_checkpoint(self.folder.checkpoints)
+        state = parts["state"]
+        _check_architecture(path, state["architecture"], run.learner.network)
+        run.cfg = _with_schedule_origin(run.cfg, state)
+        run.learner.load_state_dict(parts["learner"])
+        run.champion.load_state_dict(parts["champion"])
+        run.pace.load_state_dict(state["pace"])
+        run.resets.load_state_dict(state["resets"])
+        if "plateau" in state:  # absent from the runs of older versions
+            run.plateau.load_state_dict(state["plateau"])
+        run.statistics.load_state_dict(state["statistics"])
+        run.rng.bit_generator.state = state["rng"]
+        run.calibration_due = state.get("calibration_due", False)
+        run.evaluations = state["evaluations"]
+        run.next_evaluation_frames = state["next_evaluation_frames"]
+        self._segments.adopt(segments)
+        self._segments.restore(run.memory, state["memory"])
+        if "guide" in parts:
+            run.guide = _guide(parts["guide"])
+        logger.info(
+            "resumed %s from checkpoint %s: %d frames, %d updates, %d observations in memory",
+            self.folder.root,
+            path.name,
+            run.frames,
+            run.grad_steps,
+            run.memory.total - run.memory.oldest,
+        )
+        source_state: dict[str, Any] | None = parts.get("collector")
+        return source_state
+
+    def restore_weights(self, run: Run) -> None:
+        """Load weights and moments of the newest usable checkpoint; counters keep their values.
+
+        Raises:
+            UserError: the run diverged before its first save.
+        """
+        path, parts, _ = load_checkpoint(self.folder.checkpoints)
+        learner = run.learner
+        _check_architecture(path, parts["state"]["architecture"], learner.network)
+        counters = learner.counters
+        learner.load_state_dict(parts["learner"])
+        learner.counters = counters
+        counters.skipped_in_a_row = 0
+
+    def save_best(self, run: Run) -> Path:
+        """Write the checkpoint of the champion's evaluation, then delete the one before it.
+
+        Besides the learner it holds the weights that were evaluated: raw, averaged or pretrained.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            UserError: the disk is full; the earlier one is kept.
+        """
+        champion = run.champion
+        state = {
+            "architecture": run.learner.network.architecture(),
+            "statistics": run.statistics.state_dict(),
+            "weights": champion.summary["weights"],
+            "results": champion.summary["results"],
+        }
+        parts = {
+            "state": state,
+            "learner": run.learner.state_dict(),
+            "evaluated": champion.weights,
+        }
+        return save_checkpoint(self.folder.checkpoints_best, parts, kept=1)
+
+
+def architecture_difference(saved: dict[str, Any], network: NetworkConfig) -> str | None:
+    """Return the first difference of a saved architecture to `network`; None without one."""
+    built = network.architecture()
+    for key in built:
+        if saved.get(key) != built[key]:
+            return f"{key} is {saved.get(key)} there and {built[key]} here"
+    return None
+
+
+def _check_architecture(path: Path, saved: dict[str, Any], network: NetworkConfig) -> None:
+    difference = architecture_difference(saved, network)
+    if difference is not None:
+        raise UserError(
+            f"{path}: made by another network: {difference}; resume with the run's own nn settings"
+        )
+
+
+def _counters_and_settings(run: Run) -> dict[str, Any]:
+    """Return the part of a checkpoint that is neither weights nor rollouts."""
+    return {
+        "architecture": run.learner.network.architecture(),
+        "schedule_origin": run.cfg.schedule_origin,
+        "pace": run.pace.state_dict(),
+        "resets": run.resets.state_dict(),
+        "plateau": run.plateau.state_dict(),
+        "statistics": run.statistics.state_dict(),
+        "rng": run.rng.bit_generator.state,
+        "calibration_due": run.calibration_due,
+        "evaluations": run.evaluations,
+        "next_evaluation_frames": run.next_evaluation_frames,
+        "memory": run.memory.cursor(),
+    }
+
+
+def _with_schedule_origin(cfg: RLConfig, state: dict[str, Any]) -> RLConfig:
+    """Decide where the schedules start: now, where the configuration says, or as before."""
+    saved = state["schedule_origin"]
+    if cfg.schedule_origin == "now":
+        origin = state["statistics"]["frames_played"]
+    elif "schedule_origin" in cfg.model_fields_set:
+        return cfg
+    else:
+        origin = 0 if saved == "now" else saved
+    if origin > 0:
+        logger.info("schedules start at %s frames", f"{origin:,}")
+    return cfg.model_copy(update={"schedule_origin": origin})
+
+
+def _guide_state(guide: GuideDriver) -> dict[str, Any]:
+    return {
+        "network": guide.network.config.model_dump(mode="json"),
+        "weights": guide.network.state_dict(),
+        "typical_race_ms": guide.typical_race_ms,
+    }
+
+
+def _guide(saved: dict[str, Any]) -> GuideDriver:
+    network = IQN(NetworkConfig.model_validate(saved["network"]))
+    network.load_state_dict(saved["weights"])
+    return GuideDriver(network.eval().requires_grad_(False), saved["typical_race_ms"])
