@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.batches import Batch
 from datasets.contract.config import load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
@@ -120,6 +121,27 @@ def test_full_iqn_drives_like_the_main_head_at_every_clock(dataset: Path, tmp_pa
         q_values = policy.q_values(frames, floats, taus)
     assert torch.equal(q_values.argmax(dim=1), logits.argmax(dim=1))
     assert len(set(logits.argmax(dim=1).tolist())) > 1
+
+
+@pytest.mark.parametrize("num_taus", [1, 2, 3])
+def test_without_random_fractions_the_median_alone_is_trained(num_taus: int) -> None:
+    options = {"dropout": 0.0, "action_head_dropout": 0.0, "num_taus": num_taus}
+    torch.manual_seed(1)
+    module = BCModule(bc_config(Path("x.h5"), Path("x"), full_iqn_random_tau=False, **options))
+    batch: Batch = {
+        "frames": torch.randint(0, 256, (5, 1, 36, 36), dtype=torch.uint8),
+        "floats": torch.randn(5, 184),
+        "labels": torch.randint(0, 12, (5, 3)),
+        "returns": torch.randn(5),
+    }
+    loss = module.batch_loss(batch)
+    at_median, _ = module.losses(batch, torch.full((5, 1), 0.5))
+    at_others, _ = module.losses(batch, torch.tensor([[0.25, 0.75]]))
+    assert torch.equal(loss, module.batch_loss(batch))  # nothing is drawn
+    torch.testing.assert_close(loss, at_median)
+    assert abs(float(loss.detach() - at_others.detach())) > 1e-4
+    module.config = module.config.model_copy(update={"full_iqn_random_tau": True})
+    assert not torch.equal(module.batch_loss(batch), module.batch_loss(batch))
 
 
 def test_logits_are_not_rounded_where_autocast_is_on(tmp_path: Path) -> None:

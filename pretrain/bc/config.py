@@ -31,9 +31,11 @@ class BCConfig(StageConfig):
         True, description="true | false: train the whole network and write iqn_bc.pt"
     )
     full_iqn_random_tau: bool = Field(
-        True, description="true: random quantile fractions in training | false: fixed ones"
+        True, description="true: random quantile fractions in training | false: 0.5 alone"
     )
-    num_taus: int = Field(2, ge=1, description="quantile fractions per sample in training")
+    num_taus: int = Field(
+        2, ge=1, description="random quantile fractions per sample in training; 0.5 alone is one"
+    )
     num_taus_val: int = Field(8, ge=1, description="fixed quantile fractions in validation")
 
     n_actions: int = Field(N_ACTIONS, description=f"always {N_ACTIONS}")

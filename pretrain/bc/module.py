@@ -90,7 +90,7 @@ class BCModule(StageModule):
         return self.losses(batch, self._training_taus(len(batch["frames"])))[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch at random quantile fractions."""
+        """Loss of one batch at the quantile fractions of training."""
         size = len(batch["frames"])
         loss, parts = self.losses(batch, self._training_taus(size))
         self._log("train", loss, parts, size)
@@ -139,9 +139,10 @@ class BCModule(StageModule):
         )
 
     def _training_taus(self, size: int) -> Tensor:
+        """Fractions to train at: (B, N) random ones, or the median alone, (1, 1)."""
         if self.config.full_iqn_random_tau:
             return stratified_taus(size, self.config.num_taus, device=self.device)
-        return self._fixed_taus(self.config.num_taus)
+        return self._fixed_taus(1)
 
     def _fixed_taus(self, n: int) -> Tensor:
         return midpoint_taus(1, n, device=self.device)
