@@ -112,13 +112,18 @@ def driven() -> dict[tuple[int, int], list[Rollout]]:
     return {}
 
 
+def _seen(size: tuple[int, int]) -> list[str]:
+    """Overrides that give observations pictures of this size; (1, 1) means none."""
+    return ["use_iqn_image_head=false"] if size == (1, 1) else [f"nn.image_size={list(size)}"]
+
+
 def rollouts_for(config: RLConfig, driven: dict[tuple[int, int], list[Rollout]]) -> list[Rollout]:
     """Random runs whose pictures have the network's size."""
     size = config.network.image_hw
     if size not in driven:
         plan_config = little(
             CONFIGS / "rl" / "config_default.yaml",
-            f"nn.image_size={list(size)}",
+            *_seen(size),
             f"{CUTOFF}=1500",
             "nn.decoder.dense_hidden_dimension=8",
         )
