@@ -69,7 +69,7 @@ def value_at(values: Mapping[str, Any], dotted: str) -> Any:
 
 
 def marks_of(path: Path) -> dict[str, Any]:
-    """Values after `# published:` by dotted key, of a file and of its parents in the same folder."""
+    """Values after `# published:` by dotted key, of a file and its parents in the same folder."""
     text = path.read_text(encoding="utf-8")
     parent = path.parent / yaml.safe_load(text)["extends"]
     marks = marks_of(parent) if parent.parent == path.parent else {}
