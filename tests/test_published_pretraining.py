@@ -18,7 +18,7 @@ from pretrain.bc.module import BCModule
 from pretrain.config import StageConfig
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
-from rl.config import load_rl_config
+from rl.config.experiment import load_rl_config
 from rl.transfer.artifacts import ENCODER_FILE
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from rl.config import RLConfig, load_rl_config
+from rl.config.experiment import RLConfig, load_rl_config
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "config_files" / "rl"
