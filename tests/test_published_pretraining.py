@@ -19,7 +19,7 @@ from pretrain.config import StageConfig
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from rl.config.experiment import load_rl_config
-from rl.transfer.artifacts import ENCODER_FILE
+from rl.transfer.metadata import ENCODER_FILE
 
 ROOT = Path(__file__).parent.parent
 PRETRAIN = ROOT / "config_files" / "pretrain"
