@@ -50,7 +50,7 @@ class Objective:
         self._dtype = dtype
 
     def draw_taus(self, batch: int, generator: torch.Generator, device: torch.device) -> Taus:
-        """Fractions for one update of B = `batch`."""
+        """Draw the fractions for one update of B = `batch`."""
 
         def draw(rows: int, n: int) -> Tensor:
             return stratified_taus(rows, n, generator=generator, device=device)
@@ -61,54 +61,96 @@ class Objective:
     def __call__(
         self, online: IQN, target: IQN, batch: Batch, taus: Taus, averages: SelfLossAverages
     ) -> LossTerms:
-        """The loss of `online` on a batch."""
-        kappa = self._iqn.kappa
+        """Compute the loss of `online` on a batch (arXiv:1806.06923, section 3, algorithm 1).
+
+        Args:
+            online: the network that is trained.
+            target: the network that targets are bootstrapped from; it gets no gradient.
+            batch: B transitions.
+            taus: quantile fractions of this update.
+            averages: running means of the self-loss before this update.
+        """
         with self._products_in_low_precision(batch):
+            # Targets: samples r + gamma^n Z_tau'(s', a'), (B, M).
             aim, bonus = self._target(online, target, batch, taus)
+            # Online quantiles: Z_tau(s, .), (B, N, A), and those of the actions taken, (B, N).
             features = online.features(batch.frames, batch.floats)
             quantiles = online.quantiles(features, taus.online)
         predicted = losses.select_actions(quantiles, batch.actions)
-        per_sample = losses.quantile_huber_loss(predicted, taus.online, aim, kappa)
-        ratio = self._learning.target_self_loss_clamp_ratio
-        if ratio is not None:
-            spread = losses.target_self_loss(aim, taus.target, kappa)
-            scale, averages = losses.self_loss_scale(spread, averages, ratio)
-            per_sample = per_sample * scale
-        weighted = per_sample * batch.weights
+        # Loss: quantile regression of each of the N on each of the M, (B,).
+        per_sample = losses.quantile_huber_loss(predicted, taus.online, aim, self._iqn.kappa)
+        # Weighting: by the target's own spread, by the importance of the sample; then reduced.
+        scale, averages = self._scale(aim, taus, averages)
+        weighted = per_sample * scale * batch.weights
         loss = weighted.sum() if self._learning.loss_reduction == "sum" else weighted.mean()
-        with torch.no_grad():
-            value, aimed = predicted.mean(dim=1), aim.mean(dim=1)
-            logged = (value, aimed, batch.rewards.abs(), bonus.abs())
-            means = torch.stack([part.mean() for part in logged])
-            std = quantiles.std(dim=1, correction=0).mean(dim=0)
-            return LossTerms(loss, averages, (value - aimed).abs(), means, std)
+        return _terms(loss, averages, quantiles, predicted, aim, batch.rewards, bonus)
+
+    def _target(self, online: IQN, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
+        """Return the (B, M) targets and the (B,) Munchausen bonus in them, 0 without it."""
+        if self._btr.use_munchausen:
+            return self._munchausen_target(target, batch, taus)
+        return self._greedy_target(online, target, batch, taus), torch.zeros_like(batch.rewards)
 
     @torch.no_grad()
-    def _target(self, online: IQN, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
-        """(B, M) target and (B,) Munchausen bonus, 0 without it."""
+    def _greedy_target(self, online: IQN, target: IQN, batch: Batch, taus: Taus) -> Tensor:
+        """Return (B, M) targets r + gamma^n Z_tau'(s', a*), a* greedy in s'.
+
+        The online network chooses a* in double Q-learning (arXiv:1509.06461), else the target
+        network does.
+        """
         next_frames = normalise_frames(batch.next_frames)
         features = target.features(next_frames, batch.next_floats)
         quantiles = target.quantiles(features, taus.target)
-        if self._btr.use_munchausen:
-            found = losses.munchausen_target(
-                batch.rewards,
-                batch.discounts,
-                quantiles,
-                target.q_values(batch.frames, batch.floats, taus.helper),
-                batch.actions,
-                alpha=self._btr.munchausen_alpha,
-                temperature=self._btr.munchausen_tau,
-                clip_min=self._btr.munchausen_l0,
-            )
-            return found.target, found.bonus
         selector = quantiles.mean(dim=1)
         if self._learning.use_ddqn:
             features = online.features(next_frames, batch.next_floats)
             selector = online.advantages(features, taus.helper)
-        aim = losses.greedy_target(batch.rewards, batch.discounts, quantiles, selector)
-        return aim, torch.zeros_like(batch.rewards)
+        return losses.greedy_target(batch.rewards, batch.discounts, quantiles, selector)
+
+    @torch.no_grad()
+    def _munchausen_target(self, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
+        """Return (B, M) soft targets with the scaled log-policy in them, and that (B,) bonus."""
+        features = target.features(normalise_frames(batch.next_frames), batch.next_floats)
+        return losses.munchausen_target(
+            batch.rewards,
+            batch.discounts,
+            target.quantiles(features, taus.target),
+            target.q_values(batch.frames, batch.floats, taus.helper),
+            batch.actions,
+            alpha=self._btr.munchausen_alpha,
+            temperature=self._btr.munchausen_tau,
+            clip_min=self._btr.munchausen_l0,
+        )
+
+    def _scale(
+        self, aim: Tensor, taus: Taus, averages: SelfLossAverages
+    ) -> tuple[Tensor | float, SelfLossAverages]:
+        """Return (B,) factors by the spread of each target, 1 without them, and new averages."""
+        ratio = self._learning.target_self_loss_clamp_ratio
+        if ratio is None:
+            return 1.0, averages
+        spread = losses.target_self_loss(aim, taus.target, self._iqn.kappa)
+        return losses.self_loss_scale(spread, averages, ratio)
 
     def _products_in_low_precision(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
         if self._dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(batch.frames.device.type, dtype=self._dtype)
+
+
+@torch.no_grad()
+def _terms(
+    loss: Tensor,
+    averages: SelfLossAverages,
+    quantiles: Tensor,
+    predicted: Tensor,
+    aim: Tensor,
+    rewards: Tensor,
+    bonus: Tensor,
+) -> LossTerms:
+    """Add to the loss what priorities and logs are made of; only the loss carries a gradient."""
+    value, aimed = predicted.mean(dim=1), aim.mean(dim=1)
+    logged = (value, aimed, rewards.abs(), bonus.abs())
+    means = torch.stack([part.mean() for part in logged])
+    std = quantiles.std(dim=1, correction=0).mean(dim=0)
+    return LossTerms(loss, averages, (value - aimed).abs(), means, std)

@@ -6,7 +6,7 @@ their beginning, which leaves every later transition of them whole.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,25 @@ NEVER: Final = np.int64(1 << 40)
 SPLIT_CHANGE_PROBABILITY: Final = 0.1
 """Neighbours share pictures, so the split to train or test is drawn for stretches, not steps."""
 NEW_PRIORITY_FACTOR: Final = 2.0
+
+
+class _TransitionIndex(NamedTuple):
+    """Where the B transitions of a sample lie in the ring."""
+
+    slots: Slots
+    """(B,) of s."""
+    places: Slots
+    """(B, n_steps) of the observations from s on."""
+    next_slots: Slots
+    """(B,) of s'."""
+    length: Slots
+    """(B,) actions n from s to s'."""
+    rewarded: Slots
+    """(B,) actions whose rewards count, at most n."""
+    terminal: npt.NDArray[np.bool_]
+    """(B,) whether nothing is bootstrapped from s'."""
+    clock: Slots
+    """(B,) elapsed actions of the mini-race at s, 0 without mini-races."""
 
 
 class ReplayMemory:
@@ -207,36 +226,55 @@ class ReplayMemory:
             ValueError: there are no such transitions.
         """
         slots, weights = self._draw(size, rng, test)
-        columns = self._ring.columns
-        places = (slots[:, None] + np.arange(self.config.n_steps)) % self.capacity
-        left = columns["steps_left"][slots].astype(np.int64)
-        length = self._lengths(places, left)
-        to_finish = np.where(columns["finishes"][slots], left, NEVER)
-        clock = np.zeros(size, dtype=np.int64)
-        used, terminal = length, length >= to_finish
-        if self.config.mini_race:
-            clock = draw_clock(rng, size)
-            used, terminal = limit_to_window(clock, length, to_finish)
-        powers = np.power(gamma, np.arange(self.config.n_steps + 1))
-        inside = np.arange(self.config.n_steps) < used[:, None]
-        rewards = (columns["rewards"][places] * powers[:-1] * inside).sum(axis=1)
-        discounts = np.where(terminal, 0.0, powers[used])
-        next_slots = (slots + length) % self.capacity
-        rewards += discounts * columns["potentials"][next_slots] - columns["potentials"][slots]
-
-        batch = self._buffer(size)
-        self._gather("frames", slots, batch.frames)
-        self._gather("frames", next_slots, batch.next_frames)
-        self._gather("floats", slots, batch.floats)
-        self._gather("floats", next_slots, batch.next_floats)
-        batch.floats.numpy()[:, CLOCK] = clock
-        batch.next_floats.numpy()[:, CLOCK] = clock + length if self.config.mini_race else 0
-        batch.actions.numpy()[:] = columns["actions"][slots]
+        index = self._index(slots, rng)
+        rewards, discounts = self._n_step_sum(index, gamma)
+        batch = self._gather_batch(index)
         batch.rewards.numpy()[:] = rewards
         batch.discounts.numpy()[:] = discounts
         batch.weights.numpy()[:] = weights
-        batch.slots.numpy()[:] = slots
-        batch.clock.numpy()[:] = clock
+        return batch
+
+    def _index(self, slots: Slots, rng: np.random.Generator) -> _TransitionIndex:
+        """Find where the transitions that start in (B,) `slots` lie, and draw their clocks."""
+        columns, n_steps = self._ring.columns, self.config.n_steps
+        places = (slots[:, None] + np.arange(n_steps)) % self.capacity
+        left = columns["steps_left"][slots].astype(np.int64)
+        length = self._lengths(places, left)
+        to_finish = np.where(columns["finishes"][slots], left, NEVER)
+        clock = np.zeros(len(slots), dtype=np.int64)
+        rewarded, terminal = length, length >= to_finish
+        if self.config.mini_race:
+            clock = draw_clock(rng, len(slots))
+            rewarded, terminal = limit_to_window(clock, length, to_finish)
+        next_slots = (slots + length) % self.capacity
+        return _TransitionIndex(slots, places, next_slots, length, rewarded, terminal, clock)
+
+    def _n_step_sum(
+        self, index: _TransitionIndex, gamma: float
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return (B,) n-step rewards with the potentials' difference, and (B,) discounts."""
+        columns, n_steps = self._ring.columns, self.config.n_steps
+        powers = np.power(gamma, np.arange(n_steps + 1))
+        inside = np.arange(n_steps) < index.rewarded[:, None]
+        rewards = (columns["rewards"][index.places] * powers[:-1] * inside).sum(axis=1)
+        discounts = np.where(index.terminal, 0.0, powers[index.rewarded])
+        potentials = columns["potentials"]
+        rewards += discounts * potentials[index.next_slots] - potentials[index.slots]
+        return rewards, discounts
+
+    def _gather_batch(self, index: _TransitionIndex) -> Batch:
+        """Copy observations and actions into the batch of this size."""
+        batch = self._buffer(len(index.slots))
+        self._gather("frames", index.slots, batch.frames)
+        self._gather("frames", index.next_slots, batch.next_frames)
+        self._gather("floats", index.slots, batch.floats)
+        self._gather("floats", index.next_slots, batch.next_floats)
+        next_clock = index.clock + index.length if self.config.mini_race else 0
+        batch.floats.numpy()[:, CLOCK] = index.clock
+        batch.next_floats.numpy()[:, CLOCK] = next_clock
+        batch.actions.numpy()[:] = self._ring.columns["actions"][index.slots]
+        batch.slots.numpy()[:] = index.slots
+        batch.clock.numpy()[:] = index.clock
         return batch
 
     def _draw(
