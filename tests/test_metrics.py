@@ -12,14 +12,20 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import nn
 
 from datasets.contract.csv_log import CsvLog, read_csv
+from rl.collecting.collector import load_tracks
 from rl.config.sections import MapCycleEntry
 from rl.envs.registry import find_track
 from rl.evaluation.greedy import evaluate_drivers
 from rl.evaluation.reference_times import BUILT_IN_S, DRIVERS, reference_times
 from rl.replay.rollout import Rollout
+from rl.reporting.progress import ProgressLine
+from rl.reporting.reporter import Reporter
 from rl.reporting.tags import TrackInfo, parameter_tags, quantiles, rollout_tags, splits
 from rl.reporting.tensorboard import TensorBoardLog
+from rl.run.build import build_run
+from rl.run.folder import RunFolder
 from rl.run.statistics import RunStatistics
+from tests.rl_samples import tiny_config
 
 
 def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 9_970) -> Rollout:
@@ -127,6 +133,23 @@ def test_robust_times_are_hardly_slower_than_the_rolling_mean() -> None:
     tag = "Race/eval_race_time_robust_trained_A01"
     assert rollout_tags(make_rollout(ms=9_000), INFO, is_robust=True)[tag] == 9.0
     assert tag not in rollout_tags(make_rollout(ms=9_000), INFO, is_robust=False)
+
+
+def test_logging_changes_no_state_and_keeps_no_runs(tmp_path: Path) -> None:
+    cfg, folder = tiny_config(tmp_path), RunFolder(tmp_path / "run")
+    run, tracks = build_run(cfg), load_tracks(cfg.map_cycle.maps)
+    statistics, random_state = run.statistics.state_dict(), run.rng.bit_generator.state
+    with ProgressLine() as progress:
+        reporter = Reporter(run, folder, tracks, progress, resumed=False)
+        rollout = dataclasses.replace(make_rollout(), track="straight")
+        reporter.rollout(rollout, is_robust=True, replaced=0)
+        reporter.close()
+    assert run.statistics.state_dict() == statistics
+    assert run.rng.bit_generator.state == random_state
+    assert {path.name for path in folder.root.iterdir()} == {
+        "accumulated_stats.json",
+        "metrics.csv",
+    }
 
 
 def test_best_times_count_finishes_and_start_at_dnf() -> None:
