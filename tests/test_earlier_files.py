@@ -1,16 +1,20 @@
 """Runs, checkpoints and artifacts that an earlier version wrote still load and continue."""
 
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from datasets.contract.csv_log import read_csv
+from pretrain.bc.train import run as run_bc
 from rl.config.experiment import load_rl_config
 from rl.run.checkpoint import load_checkpoint
 from rl.training.train import train
 from rl.transfer.artifacts import load_artifact
-from rl.transfer.metadata import IQN_FILE
+from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
+from tests.pretrain_samples import bc_config, recorded
 
 DATA = Path(__file__).parent / "data" / "before_rooms"
 RUN = Path("rl/tiny")
@@ -48,3 +52,28 @@ def test_a_run_starts_from_the_best_of_an_earlier_version(workplace: Path) -> No
     _, parts, _ = load_checkpoint(workplace / result.folder.checkpoints)
     online = parts["learner"]["online"]
     assert all(torch.equal(online[name], tensor) for name, tensor in best.items())
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """The folder of earlier runs of vis and bc."""
+    with tarfile.open(DATA / "pretrain.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def test_artifacts_of_an_earlier_version_load(pretrained: Path) -> None:
+    encoder = load_artifact(pretrained / "vis" / "eyes" / ENCODER_FILE)
+    policy = load_artifact(pretrained / "bc" / "clone" / IQN_FILE)
+    assert encoder.meta is not None
+    assert policy.meta is not None
+    assert (encoder.meta.stage, policy.meta.stage) == ("vis", "bc")
+
+
+def test_a_run_of_bc_of_an_earlier_version_continues(
+    pretrained: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(recorded(tmp_path_factory), pretrained / "recorded.h5")
+    monkeypatch.chdir(pretrained)
+    folder = run_bc(bc_config(Path("recorded.h5"), Path("bc"), epochs=2))
+    assert [row["epoch"] for row in read_csv(folder / "metrics.csv")] == ["0", "1"]
