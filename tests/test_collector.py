@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from dataclasses import replace
@@ -16,8 +17,9 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from rl.collecting import worker as collector_setup
 from rl.collecting.collector import Collector, CollectorPlan
-from rl.collecting.guide import Guide
-from rl.collecting.processes import CollectorPool
+from rl.collecting.guide import Guide, GuideDriver
+from rl.collecting.pool import PoolSetup
+from rl.collecting.processes import ProcessPool
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
 from rl.collecting.worker import DEATHS_IN_A_ROW, CollectorError, Restarts
 from rl.config.sections import GuideConfig
@@ -186,13 +188,13 @@ def test_a_machine_that_leaves_with_many_collectors_does_not_end_the_run(tmp_pat
     assert len(seeds) == restarts.replaced == 2 * DEATHS_IN_A_ROW
 
 
-def make_pool(folder: Path, count: int) -> CollectorPool:
+def make_pool(folder: Path, count: int) -> ProcessPool:
     cfg = tiny_config(folder, averaging={"decay": 0.0})
     plans = [CollectorPlan.from_config(cfg, index, count) for index in range(count)]
-    return CollectorPool(plans, cfg.performance, make_network())
+    return ProcessPool(PoolSetup(plans, cfg.performance, make_network()))
 
 
-def receive(pool: CollectorPool, count: int, *, within_s: float = 120.0) -> list[Rollout]:
+def receive(pool: ProcessPool, count: int, *, within_s: float = 120.0) -> list[Rollout]:
     rollouts: list[Rollout] = []
     deadline = time.monotonic() + within_s
     while len(rollouts) < count:
@@ -254,9 +256,21 @@ def test_failure_in_a_process_is_one_clear_error(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, averaging={"decay": 0.0})
     plan = CollectorPlan.from_config(cfg)
     wrong = tuple(e.model_copy(update={"map_path": "no_such_map"}) for e in plan.cycle)
-    pool = CollectorPool([replace(plan, cycle=wrong)], cfg.performance, make_network())
+    pool = ProcessPool(PoolSetup([replace(plan, cycle=wrong)], cfg.performance, make_network()))
     try:
         with pytest.raises(UserError, match="no_such_map"):
             receive(pool, 1)
     finally:
         pool.close()
+
+
+def test_a_guide_driver_is_the_same_after_it_was_sent() -> None:
+    driver = GuideDriver(make_network(5, action=None).eval().requires_grad_(False), 12_345)
+    received = pickle.loads(pickle.dumps(driver))
+    assert received.typical_race_ms == 12_345
+    assert received.network.config == driver.network.config
+    assert not received.network.training
+    for name, parameter in driver.network.named_parameters():
+        sent = received.network.get_parameter(name)
+        assert torch.equal(sent, parameter), name
+        assert not sent.requires_grad

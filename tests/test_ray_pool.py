@@ -13,6 +13,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.collecting.collector import CollectorPlan
+from rl.collecting.pool import PoolSetup
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
@@ -20,7 +21,7 @@ from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network
 
 if TYPE_CHECKING:  # needs Ray, which is an extra
-    from rl.collecting.ray.pool import RayCollectorPool
+    from rl.collecting.ray.pool import RayPool
 
 pytestmark = pytest.mark.slow
 
@@ -63,8 +64,8 @@ def make_network(action: int = 0) -> IQN:
 
 def make_pool(
     folder: Path, count: int = 2, change: Callable[[CollectorPlan], CollectorPlan] = lambda p: p
-) -> "RayCollectorPool":
-    from rl.collecting.ray.pool import RayCollectorPool
+) -> "RayPool":
+    from rl.collecting.ray.pool import RayPool
     from rl.collecting.ray.session import RaySession
 
     performance = PerformanceConfig(
@@ -78,10 +79,10 @@ def make_pool(
     cfg = tiny_config(folder, averaging={"decay": 0.0}, epsilon_schedule=[[0, 0.0]])
     cfg = cfg.model_copy(update={"performance": performance})
     plans = [change(CollectorPlan.from_config(cfg, index, count)) for index in range(count)]
-    return RayCollectorPool(RaySession(performance), plans, performance, make_network())
+    return RayPool(RaySession(performance), PoolSetup(plans, performance, make_network()))
 
 
-def receive(pool: "RayCollectorPool", enough: Callable[[list[Rollout]], bool]) -> list[Rollout]:
+def receive(pool: "RayPool", enough: Callable[[list[Rollout]], bool]) -> list[Rollout]:
     """Rollouts until `enough(rollouts)`."""
     rollouts: list[Rollout] = []
     deadline = time.monotonic() + WITHIN_S

@@ -23,7 +23,7 @@ from rl.collecting.recorder import Recorder
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
 from rl.config.schedules import ScheduleConfig
-from rl.config.sections import EnvironmentConfig, MapCycleEntry
+from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
 from rl.envs.registry import make_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
@@ -42,6 +42,7 @@ class CollectorPlan:
     """One round of the map cycle, repetitions written out."""
     environment: EnvironmentConfig
     schedules: ScheduleConfig
+    guide: GuideConfig
     tau_epsilon_boltzmann: float
     cars: int
     averaged_share: float
@@ -62,6 +63,7 @@ class CollectorPlan:
             cycle=cycle,
             environment=cfg.environment,
             schedules=cfg,
+            guide=cfg.guide,
             tau_epsilon_boltzmann=cfg.tau_epsilon_boltzmann,
             cars=cfg.performance.cars_per_collector,
             averaged_share=cfg.averaging.collector_share if cfg.averaging.decay > 0 else 0.0,

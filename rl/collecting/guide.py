@@ -4,13 +4,51 @@ After a random time the learner takes over, so that it meets all of the track fr
 without being tied to the guide's actions (arXiv:2204.02372, with random switch times).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rl.collecting.shared_weights import flat_size, from_flat, to_flat
+from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
+from rl.network.iqn import IQN
 from rl.network.policy import Policy
+
+
+@dataclass(frozen=True, eq=False)
+class GuideDriver:
+    """The policy that guides, as a run keeps it and as collectors elsewhere receive it.
+
+    It is pickled as flat weights, so that it reaches processes and machines in the same way.
+
+    Attributes:
+        network: the frozen policy.
+        typical_race_ms: ms; longest drive where the configuration names none.
+    """
+
+    network: IQN
+    typical_race_ms: int
+
+    def __reduce__(self) -> tuple[Callable[..., "GuideDriver"], tuple[Any, ...]]:
+        """Return how to build an equal one from plain data."""
+        flat = np.empty(flat_size(self.network), dtype=np.float32)
+        to_flat(self.network, flat)
+        return _received, (self.network.config, flat, self.typical_race_ms)
+
+    def guide(self, config: GuideConfig, cars: int) -> "Guide":
+        """Return the guide of a collector with this number of cars."""
+        return Guide(Policy(self.network), config, cars, self.typical_race_ms)
+
+
+def _received(
+    config: NetworkConfig, flat: npt.NDArray[np.float32], typical_race_ms: int
+) -> GuideDriver:
+    network = IQN(config)
+    from_flat(flat.copy(), network)  # a copy: received arrays may be read-only
+    return GuideDriver(network.eval().requires_grad_(False), typical_race_ms)
 
 
 class Guide:

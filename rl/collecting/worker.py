@@ -1,7 +1,7 @@
 """What collectors in processes and collectors on other machines have in common.
 
-How one is built from weights that travel, when it looks for newer ones, when it counts as hanging,
-and how one that is gone is replaced.
+How a collector is built from weights that the learner sends, when it looks for newer ones, when it
+counts as hanging, and how a lost one is replaced.
 """
 
 import logging
@@ -14,11 +14,9 @@ from torch import nn
 
 from datasets.contract.errors import UserError
 from rl.collecting.collector import Collector, CollectorPlan
-from rl.collecting.guide import Guide
+from rl.collecting.guide import GuideDriver
 from rl.config.network import NetworkConfig
-from rl.config.sections import GuideConfig
 from rl.network.iqn import IQN
-from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
 
 logger = logging.getLogger(__name__)
@@ -28,7 +26,8 @@ HANG_S: Final = 120.0
 START_S: Final = 900.0
 """Seconds until the first step: the first start on a machine compiles the simulator."""
 DEATHS_IN_A_ROW: Final = 5
-"""Deaths in one collector's place, without a rollout of any between, that a run puts up with."""
+"""Deaths of one collector and its replacements, without a rollout of any collector in between,
+after which the run stops."""
 
 
 class CollectorError(RuntimeError):
@@ -47,64 +46,85 @@ class WeightsReader(Protocol):
 
 
 @dataclass(frozen=True)
-class GuideSetup:
-    """What a collector needs to build the guide driver."""
+class WeightsReaders:
+    """Where a collector finds the weights of its networks.
 
-    config: GuideConfig
-    network: NetworkConfig
-    weights: WeightsReader
-    typical_race_ms: int
+    Attributes:
+        online: of the online network.
+        averaged: of the averaged network, None without one.
+    """
 
-
-@dataclass(frozen=True)
-class CollectorSetup:
-    """What a collector is built from, wherever it runs."""
-
-    network: NetworkConfig
     online: WeightsReader
-    averaged: WeightsReader | None
-    guide: GuideSetup | None
-    look_every_actions: int
-    threads: int
+    averaged: WeightsReader | None = None
 
-    def build(self, plan: CollectorPlan) -> Collector:
-        """The collector, with networks of its own."""
-        online = IQN(self.network)
-        averaged = None if self.averaged is None else IQN(self.network)
-        version = self._pull(online, averaged)
-        guide = None
-        if self.guide is not None:
-            driver = IQN(self.guide.network)
-            self.guide.weights.pull_into(driver)
-            guide = Guide(Policy(driver), self.guide.config, plan.cars, self.guide.typical_race_ms)
-        return Collector(plan, online, averaged, guide, weights_version=version)
+    def pull(self, online: IQN, averaged: IQN | None) -> int:
+        """Copy the newest weights into a collector's networks.
 
-    def refresh(self, collector: Collector) -> None:
-        """Take the latest weights if they are newer than the collector's."""
-        if collector.weights_version != self.online.version:
-            collector.weights_version = self._pull(collector.online, collector.averaged)
-
-    def _pull(self, online: IQN, averaged: IQN | None) -> int:
+        Returns:
+            The version of the online network's weights.
+        """
         if self.averaged is not None and averaged is not None:
             self.averaged.pull_into(averaged)
         return self.online.pull_into(online)
 
 
+@dataclass(frozen=True)
+class CollectorSetup:
+    """What every collector of a run is built from, in whichever process or machine.
+
+    Attributes:
+        network: description of the online network, and of the averaged one.
+        guide: the policy that drives the first part of some runs, None without one.
+        look_every_actions: actions between two looks for new weights.
+        threads: CPU threads of a collector.
+    """
+
+    network: NetworkConfig
+    guide: GuideDriver | None
+    look_every_actions: int
+    threads: int
+
+
 class DrivingCollector:
     """A collector that looks for newer weights every `look_every_actions` actions."""
 
-    def __init__(self, setup: CollectorSetup, plan: CollectorPlan) -> None:
-        """Build the collector; its cars stand at their starts."""
-        self._setup = setup
-        self._collector = setup.build(plan)
+    def __init__(self, setup: CollectorSetup, plan: CollectorPlan, weights: WeightsReaders) -> None:
+        """Build the collector, with networks of its own; its cars stand at their starts.
+
+        Args:
+            setup: what it shares with the other collectors.
+            plan: what it drives.
+            weights: where its weights come from, the first ones too.
+        """
+        self._look_every_actions = setup.look_every_actions
+        self._weights = weights
+        online = IQN(setup.network)
+        averaged = None if weights.averaged is None else IQN(setup.network)
+        version = weights.pull(online, averaged)
+        guide = None if setup.guide is None else setup.guide.guide(plan.guide, plan.cars)
+        self._collector = Collector(plan, online, averaged, guide, weights_version=version)
         self._actions = 0
 
     def step(self, frames_played: int) -> list[Rollout]:
-        """Let each car act once; the runs that ended with it."""
-        if self._actions % self._setup.look_every_actions == 0:
-            self._setup.refresh(self._collector)
+        """Let each car act once.
+
+        Args:
+            frames_played: observations that the learner has received, for the schedules.
+
+        Returns:
+            The runs that ended with this action.
+        """
+        if self._actions % self._look_every_actions == 0:
+            self._refresh()
         self._actions += 1
         return self._collector.step(frames_played)
+
+    def _refresh(self) -> None:
+        """Take the newest weights if they are newer than the collector's."""
+        collector = self._collector
+        if collector.weights_version != self._weights.online.version:
+            version = self._weights.pull(collector.online, collector.averaged)
+            collector.weights_version = version
 
 
 class Restarts:
@@ -121,21 +141,21 @@ class Restarts:
         self.replaced = 0
 
     def note_rollout(self) -> None:
-        """A rollout came, so starting collectors is not in vain."""
+        """Forget the deaths so far: a rollout came, so collectors do work."""
         self._deaths.clear()
 
     def next_plan(self, index: int, reason: str) -> CollectorPlan:
-        """The plan of a collector that takes the place of `index`: the same with a new seed.
+        """Return the plan of the replacement of collector `index`: the same with a new seed.
 
-        Many may be lost at once, with a machine, so the deaths in each place count by themselves.
+        A machine that fails takes many collectors with it, so deaths are counted per index.
 
         Args:
-            index: of the one that is lost.
+            index: of the lost collector.
             reason: how it was lost, for the log.
 
         Raises:
-            CollectorError: those in this place were lost again and again, without a rollout
-                between.
+            CollectorError: more than `DEATHS_IN_A_ROW` collectors of this index were lost without
+                a rollout in between.
         """
         self.replaced += 1
         self._deaths[index] += 1
@@ -152,12 +172,12 @@ class Restarts:
 
 
 def is_hanging(idle_s: float, *, has_stepped: bool) -> bool:
-    """Whether a collector that has driven nothing for `idle_s` seconds is to be replaced."""
+    """Return whether a collector without a step for `idle_s` seconds is to be replaced."""
     return idle_s > (HANG_S if has_stepped else START_S)
 
 
 def forwarded(error: Exception) -> Exception:
-    """The error of a collector as the learner is to raise it."""
+    """Return the error of a collector in the form that the learner raises."""
     if isinstance(error, UserError):
         return error
     logger.error("collector failed", exc_info=error)

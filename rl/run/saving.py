@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets.contract.errors import UserError
+from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
 from rl.replay.segments import SegmentStore
 from rl.run.checkpoint import load_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.state import GuideDriver, Run
+from rl.run.state import Run
 
 logger = logging.getLogger(__name__)
 

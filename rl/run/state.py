@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.evaluation.champion import Champion
 from rl.learning.learner import Learner
@@ -13,14 +14,6 @@ from rl.learning.resets import ResetTrigger
 from rl.network.iqn import IQN
 from rl.replay.memory import ReplayMemory
 from rl.run.statistics import RunStatistics
-
-
-@dataclass
-class GuideDriver:
-    """The network of the guide driver and how long it may drive."""
-
-    network: IQN
-    typical_race_ms: int
 
 
 @dataclass

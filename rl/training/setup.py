@@ -14,18 +14,18 @@ import torch
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from rl.collecting.collector import Collector, CollectorPlan
-from rl.collecting.guide import Guide
-from rl.collecting.processes import CollectorPool
+from rl.collecting.guide import GuideDriver
+from rl.collecting.pool import PoolSetup
+from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.envs.sim.road import Track
 from rl.evaluation.evaluator import Evaluator
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
-from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
-from rl.run.state import GuideDriver, Run
+from rl.run.state import Run
 from rl.training.calibrate import CalledOff, calibrate
 from rl.training.calibration_runs import drive_warm_up
 from rl.transfer.injector import inject
@@ -186,30 +186,28 @@ def build_source(run: Run, saved: dict[str, Any] | None = None) -> RolloutSource
     if cfg.performance.serial:
         return _serial_source(run, averaged, guide, saved)
     cfg.performance.check_backend_installed()
-    pool: Callable[..., RolloutSource] = CollectorPool
+    pool: Callable[[PoolSetup], RolloutSource] = ProcessPool
     count = cfg.performance.resolved_collectors_count
     if cfg.performance.collector_backend == "ray":
         from rl.collecting.ray.session import RaySession
 
         session = RaySession(cfg.performance)
-        from rl.collecting.ray.pool import (
-            RayCollectorPool,  # only now: the session has settings for Ray
-        )
+        from rl.collecting.ray.pool import RayPool  # only now: the session has settings for Ray
 
-        pool, count = partial(RayCollectorPool, session), session.collectors_count
+        pool, count = partial(RayPool, session), session.collectors_count
     # A resumed run must not drive its first starts again, so its progress is part of the seed.
     plans = [
         CollectorPlan.from_config(cfg, index, count, progress=run.frames) for index in range(count)
     ]
     return pool(
-        plans,
-        cfg.performance,
-        learner.online,
-        averaged,
-        guide=None if guide is None else guide.network,
-        guide_config=cfg.guide,
-        typical_race_ms=0 if guide is None else guide.typical_race_ms,
-        weights_version=run.grad_steps,
+        PoolSetup(
+            plans,
+            cfg.performance,
+            learner.online,
+            averaged,
+            guide=guide,
+            weights_version=run.grad_steps,
+        )
     )
 
 
@@ -220,10 +218,7 @@ def _serial_source(
     saved: dict[str, Any] | None,
 ) -> SerialSource:
     plan = CollectorPlan.from_config(run.cfg, progress=run.frames)
-    guide = None
-    if guide_driver is not None:
-        policy = Policy(guide_driver.network)
-        guide = Guide(policy, run.cfg.guide, plan.cars, guide_driver.typical_race_ms)
+    guide = None if guide_driver is None else guide_driver.guide(plan.guide, plan.cars)
     networks = [
         None if network is None else _cpu_copy(network)
         for network in (run.learner.online, averaged)

@@ -1,8 +1,9 @@
-"""A collector in a Ray actor: the same driving as in a process, on whichever machine Ray has room.
+"""A collector in a Ray actor: the same driving as in a process, on whichever machine has room.
 
-The actor has two threads. One drives when it is asked for the next rollout; the other hears of new
-weights and of the frames driven so far, and answers with a sign of life. So news reach a collector
-in the middle of a run, and one that hangs is told from one that waits for the learner.
+The actor has two threads. One drives when it is asked for the next rollout. The other receives
+messages with the newest weights and the number of frames driven, and answers with a heartbeat. So a
+message reaches a collector in the middle of a run, and a collector that hangs is distinguished from
+one that waits for the learner.
 """
 
 import pickle
@@ -20,9 +21,7 @@ from torch import nn
 
 from rl.collecting.collector import CollectorPlan
 from rl.collecting.shared_weights import from_flat
-from rl.collecting.worker import CollectorSetup, DrivingCollector, GuideSetup, forwarded
-from rl.config.network import NetworkConfig
-from rl.config.sections import GuideConfig
+from rl.collecting.worker import CollectorSetup, DrivingCollector, WeightsReaders, forwarded
 from rl.envs.sim.road import Track
 from rl.replay.rollout import Rollout
 
@@ -31,8 +30,8 @@ ObjectRef = Any
 
 
 @dataclass(frozen=True)
-class News:
-    """What the learner tells all collectors.
+class Message:
+    """What the learner sends to all collectors.
 
     Attributes:
         version: of the weights.
@@ -48,8 +47,8 @@ class News:
 
 
 @dataclass(frozen=True)
-class Sign:
-    """A sign of life.
+class Heartbeat:
+    """The answer of a collector to a message.
 
     Attributes:
         host: name of the machine.
@@ -64,74 +63,40 @@ class Sign:
     has_stepped: bool
 
 
-def _fetch(weights: ObjectRef) -> npt.NDArray[np.float32]:
-    """Flat weights, as a copy: those in the store are for reading only."""
-    flat: npt.NDArray[np.float32] = ray.get(weights)
-    return flat.copy()
-
-
-class _AnnouncedWeights:
-    """The weights of the newest news, fetched when a network takes them."""
+class _MessageWeights:
+    """The weights of the newest message, fetched when a network takes them."""
 
     def __init__(self, actor: "RayCollector", name: Literal["online", "averaged"]) -> None:
         self._actor, self._name = actor, name
 
     @property
     def version(self) -> int:
-        return self._actor.news.version
+        return self._actor.message.version
 
     def pull_into(self, module: nn.Module) -> int:
-        news = self._actor.news
-        from_flat(_fetch(getattr(news, self._name)), module)
-        return news.version
-
-
-class _FixedWeights:
-    """Weights that never change."""
-
-    version = 0
-
-    def __init__(self, reference: ObjectRef) -> None:
-        self._reference = reference
-
-    def pull_into(self, module: nn.Module) -> int:
-        from_flat(_fetch(self._reference), module)
-        return self.version
-
-
-@dataclass(frozen=True)
-class RayGuide:
-    """What a guide driver is built from; `weights` is a reference to its flat weights."""
-
-    config: GuideConfig
-    network: NetworkConfig
-    weights: ObjectRef
-    typical_race_ms: int
-
-
-@dataclass(frozen=True)
-class RaySetup:
-    """What each actor is given, whatever it drives."""
-
-    network: NetworkConfig
-    guide: RayGuide | None
-    look_every_actions: int
-    threads: int
+        message = self._actor.message
+        flat: npt.NDArray[np.float32] = ray.get(getattr(message, self._name))
+        from_flat(flat.copy(), module)  # a copy: the store's array is read-only
+        return message.version
 
 
 class RayCollector:
-    """The actor. `drive` belongs to one thread, `hear` to another.
+    """The actor. One thread calls `drive`, another one `receive_message`.
 
     Attributes:
-        news: the newest that were heard.
+        message: the newest that was received.
     """
 
     def __init__(
-        self, setup: RaySetup, plan: CollectorPlan, tracks: dict[str, Track], news: News
+        self,
+        setup: CollectorSetup,
+        plan: CollectorPlan,
+        tracks: dict[str, Track],
+        message: Message,
     ) -> None:
-        """Keep what the first `drive` builds from: a failure then has a way back."""
+        """Keep what the first `drive` builds from, which can report a failure to the learner."""
         self._setup, self._plan = setup, replace(plan, built=tracks)
-        self.news = news
+        self.message = message
         self._node = ray.get_runtime_context().get_node_id()
         self._collector: DrivingCollector | None = None
         self._done: deque[Rollout] = deque()
@@ -157,35 +122,22 @@ class RayCollector:
         # Pickled here, so that the learner's copy is its own and holds nothing in the store.
         return self._node, pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
 
-    def hear(self, news: News) -> Sign:
-        """Take note of news."""
-        self.news = news
+    def receive_message(self, message: Message) -> Heartbeat:
+        """Keep the message for the driving thread and report what that thread does."""
+        self.message = message
         idle_s = time.monotonic() - self._last_step if self._is_driving else 0.0
-        return Sign(socket.gethostname(), self._node, idle_s, self._has_stepped)
+        return Heartbeat(socket.gethostname(), self._node, idle_s, self._has_stepped)
 
     def _next_rollout(self) -> Rollout:
         if self._collector is None:
             torch.set_num_threads(self._setup.threads)  # counts for the thread that sets it
-            self._collector = DrivingCollector(self._collector_setup(), self._plan)
+            averaged = None
+            if self.message.averaged is not None:
+                averaged = _MessageWeights(self, "averaged")
+            weights = WeightsReaders(_MessageWeights(self, "online"), averaged)
+            self._collector = DrivingCollector(self._setup, self._plan, weights)
         while not self._done:
-            self._done.extend(self._collector.step(self.news.frames_played))
+            self._done.extend(self._collector.step(self.message.frames_played))
             self._last_step = time.monotonic()
             self._has_stepped = True
         return self._done.popleft()
-
-    def _collector_setup(self) -> CollectorSetup:
-        guide, averaged = None, None
-        if self._setup.guide is not None:
-            asked = self._setup.guide
-            weights = _FixedWeights(asked.weights)
-            guide = GuideSetup(asked.config, asked.network, weights, asked.typical_race_ms)
-        if self.news.averaged is not None:
-            averaged = _AnnouncedWeights(self, "averaged")
-        return CollectorSetup(
-            network=self._setup.network,
-            online=_AnnouncedWeights(self, "online"),
-            averaged=averaged,
-            guide=guide,
-            look_every_actions=self._setup.look_every_actions,
-            threads=self._setup.threads,
-        )
