@@ -21,9 +21,9 @@ from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
 from rl.config.experiment import RLConfig
 from rl.learning.learner import Learner
 from rl.network.devices import resolve_device
-from rl.replay.batch import Batch
 from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import Rollout
+from rl.replay.transitions import Batch
 
 ROLLOUT_STEPS = 500
 MEMORY_SLOTS = 20_000

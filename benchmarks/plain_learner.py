@@ -14,7 +14,7 @@ from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.config.learning import LearningConfig
 from rl.config.network import NetworkConfig
 from rl.learning.objective import Taus
-from rl.replay.batch import Batch
+from rl.replay.transitions import Batch
 
 TYPICAL = 0.01
 

@@ -104,36 +104,3 @@ class ReturnTable:
         )
         inside &= (self._keys[left] <= keys) & (keys <= self._keys[right])
         return np.where(exact, self._values[right], np.where(inside, between, np.nan))
-
-
-def minirace_returns(
-    meters: npt.NDArray[np.floating],
-    frame_time_ms: npt.NDArray[np.integer],
-    race_time_ms: int,
-    finished: bool,
-    finish_meters: float,
-    clock: npt.NDArray[np.integer],
-) -> npt.NDArray[np.float32]:
-    """Returns of all frames of one replay.
-
-    Args:
-        meters: (n,) metres along the reference line at each frame.
-        frame_time_ms: (n,) race time of each frame.
-        race_time_ms: end of the race.
-        finished: whether that end is the finish.
-        finish_meters: metres at that end.
-        clock: (n,) elapsed actions of the mini-race at each frame.
-
-    Returns:
-        (n,) float32 in reward units; NaN where the record ends before the mini-race does.
-    """
-    n = len(frame_time_ms)
-    table = ReturnTable(
-        frame_time_ms,
-        meters,
-        np.zeros(n, dtype=np.int64),
-        np.array([race_time_ms]),
-        np.array([finished]),
-        np.array([finish_meters]),
-    )
-    return table.returns(np.arange(n), clock)

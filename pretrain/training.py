@@ -18,7 +18,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
-from pretrain.agreement import SameOnAllRanks
 from pretrain.callbacks import (
     AtomicCheckpointIO,
     Budget,
@@ -29,6 +28,7 @@ from pretrain.callbacks import (
 )
 from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
+from pretrain.ranks import SameOnAllRanks
 from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD, N_FLOATS
 from rl.config.network import NetworkConfig
@@ -34,3 +34,9 @@ def observations(batch: int = 3, config: NetworkConfig | None = None) -> tuple[T
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     draw = torch.randn(batch, N_FLOATS, generator=generator)
     return frames, torch.from_numpy(FLOAT_MEAN) + torch.from_numpy(FLOAT_STD) * draw
+
+
+def count_parameters(module: nn.Module, *, noise_scales: bool = True) -> int:
+    """Number of parameters, without the noisy layers' scales if `noise_scales` is false."""
+    named = module.named_parameters()
+    return sum(p.numel() for name, p in named if noise_scales or not name.endswith("_sigma"))

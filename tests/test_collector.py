@@ -16,9 +16,9 @@ from datasets.contract.actions import ACTION_MS
 from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from rl.collecting import worker as collector_setup
+from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import Guide, GuideDriver
-from rl.collecting.pool import PoolSetup
 from rl.collecting.processes import ProcessPool
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
 from rl.collecting.worker import DEATHS_IN_A_ROW, CollectorError, Restarts

@@ -7,6 +7,7 @@ import pytest
 
 from datasets.contract.errors import UserError
 from datasets.contract.floats import previous_actions
+from datasets.format import ReplayRecord
 from datasets.labels import (
     check_offsets,
     copy_previous_action_accuracy,
@@ -15,7 +16,7 @@ from datasets.labels import (
     leaking_offsets,
 )
 from datasets.reader import ReplayFile
-from datasets.returns import ReturnTable, minirace_returns
+from datasets.returns import ReturnTable
 from tests.dataset_samples import make_replay, sample_records, write_dataset
 
 OFFSETS = (-10, 0, 10, 100)
@@ -132,20 +133,25 @@ def plain_return(
     return total
 
 
+def table_of(replay: ReplayRecord) -> ReturnTable:
+    """The returns of one replay alone."""
+    return ReturnTable(
+        replay.frame_time_ms,
+        replay.meters,
+        np.zeros(len(replay.frame_time_ms), dtype=np.int64),
+        np.array([replay.race_time_ms]),
+        np.array([replay.finished]),
+        np.array([replay.finish_meters]),
+    )
+
+
 @pytest.mark.parametrize("interval_ms", [10, 20, 50])
 @pytest.mark.parametrize("finished", [True, False])
 def test_minirace_returns_equal_a_plain_loop(interval_ms: int, finished: bool) -> None:
     replay = make_replay(5, n_frames=190, interval_ms=interval_ms, finished=finished)
     clock = np.random.default_rng(1).integers(0, 140, 190)
     clock[:3] = [0, 139, 100]
-    found = minirace_returns(
-        replay.meters,
-        replay.frame_time_ms,
-        replay.race_time_ms,
-        finished,
-        replay.finish_meters,
-        clock,
-    )
+    found = table_of(replay).returns(np.arange(190), clock)
     expected = [
         plain_return(
             replay.meters,
@@ -170,14 +176,7 @@ def test_returns_of_a_dataset_equal_those_of_its_replays(file: ReplayFile) -> No
         replay = file.replay(i)
         row = file.replays[i]
         part = slice(row["first_frame"], row["first_frame"] + row["frame_count"])
-        alone = minirace_returns(
-            replay.meters,
-            replay.frame_time_ms,
-            replay.race_time_ms,
-            replay.finished,
-            replay.finish_meters,
-            clock[part],
-        )
+        alone = table_of(replay).returns(np.arange(len(replay.frame_time_ms)), clock[part])
         np.testing.assert_allclose(found[part], alone, rtol=1e-5)
 
 

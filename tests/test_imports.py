@@ -1,5 +1,6 @@
 """Data flows one way: datasets <- rl <- pretrain <- pipeline."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ SIBLINGS = {("reporting", "run")}
 WIDE = ("datasets", "rl/envs/sim")
 """Folders that may hold more than `MOST_FILES`."""
 MOST_FILES = 14
+TWINS = {"", "vis", "bc"}
+"""Folders of `pretrain` whose files may mirror each other: both stages, and what they share."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,31 @@ def test_no_folder_holds_many_files() -> None:
             folders[folder] = folders.get(folder, 0) + 1
     wide = {name: count for name, count in folders.items() if count > MOST_FILES}
     assert wide.keys() <= set(WIDE)
+
+
+def test_a_package_holds_no_two_files_of_one_name() -> None:
+    files: dict[tuple[str, str], list[str]] = {}
+    for path in modules().values():
+        parts = path.relative_to(ROOT).parts
+        if path.name != "__init__.py":
+            files.setdefault((parts[0], path.stem), []).append("/".join(parts[1:-1]))
+    twice = {
+        (package, name): folders
+        for (package, name), folders in files.items()
+        if len(folders) > 1 and not (package == "pretrain" and set(folders) <= TWINS)
+    }
+    assert twice == {}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    classes: dict[str, list[str]] = {}
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert len(classes) > 150
+    twice = {name: files for name, files in classes.items() if len(files) > 1}
+    assert twice == {}
 
 
 def test_every_kind_of_import_is_seen(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rl.learning.learner import Learner
 from rl.learning.resets import ResetTrigger
 from rl.network.iqn import PARTS
 from rl.network.losses import SelfLossAverages
-from rl.replay.batch import Batch
+from rl.replay.transitions import Batch
 
 B, SIDE = 3, 36
 NETWORK: dict[str, Any] = {

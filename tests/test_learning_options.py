@@ -11,10 +11,10 @@ import torch
 from rl.config.experiment import RLConfig
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
-from rl.network.layers import count_parameters
 from rl.run.checkpoint import load_checkpoint
 from rl.training.train import train
 from rl.transfer.load_policy import load_policy
+from tests.network_helpers import count_parameters
 from tests.rl_samples import tiny_config, tiny_network
 from tests.test_learner import make_batch
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from rl.network.losses import (
     SelfLossAverages,
     greedy_target,
-    kl_loss,
-    margin_loss,
     munchausen_target,
     quantile_huber_loss,
     select_actions,
@@ -182,36 +180,3 @@ def test_munchausen_bonus_is_clipped() -> None:
         torch.zeros(1), torch.zeros(1), torch.zeros(1, M, 2), q, torch.tensor([1])
     )
     assert float(result.bonus[0]) == pytest.approx(-0.9)
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.8, 5.0])
-def test_margin_loss_equals_a_loop(margin: float) -> None:
-    actions = torch.tensor([2, 0, 3])
-
-    def reference(q: Tensor) -> Tensor:
-        losses = []
-        for b in range(B):
-            expert = int(actions[b])
-            lifted = [q[b, a] + (0.0 if a == expert else margin) for a in range(A)]
-            losses.append(torch.stack(lifted).max() - q[b, expert])
-        return torch.stack(losses)
-
-    assert_same_with_gradient(lambda q: margin_loss(q, actions, margin), reference, rand(B, A))
-
-
-def test_kl_loss_equals_a_loop() -> None:
-    teacher = rand(B, A, seed=3).detach()
-
-    def reference(logits: Tensor) -> Tensor:
-        losses = []
-        for b in range(B):
-            student_sum = sum(logits[b, a].exp() for a in range(A))
-            teacher_sum = sum(float(teacher[b, a].exp()) for a in range(A))
-            total = torch.zeros((), dtype=torch.float64)
-            for a in range(A):
-                p = float(teacher[b, a].exp()) / teacher_sum
-                total = total + p * (math.log(p) - (logits[b, a].exp() / student_sum).log())
-            losses.append(total)
-        return torch.stack(losses)
-
-    assert_same_with_gradient(lambda logits: kl_loss(logits, teacher), reference, rand(B, A))

@@ -10,8 +10,8 @@ from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.config.network import NetworkConfig
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.network.iqn import IQN, PARTS, midpoint_taus, stratified_taus
-from rl.network.layers import NoisyLinear, count_parameters, resample_noise, set_noise
-from tests.network_helpers import observations, small_config
+from rl.network.layers import NoisyLinear, resample_noise, set_noise
+from tests.network_helpers import count_parameters, observations, small_config
 
 B, N, A = 3, 5, 4
 IMPALA = {"arch": "impala", "channels": [2, 3]}

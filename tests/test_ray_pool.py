@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
+from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import CollectorPlan
-from rl.collecting.pool import PoolSetup
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout

@@ -7,9 +7,9 @@ import torch
 
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from rl.config.learning import MemoryConfig
-from rl.replay.batch import Batch
 from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import Rollout
+from rl.replay.transitions import Batch
 
 H, W, F, A = 3, 5, 7, 4
 GAMMA = 0.9

@@ -17,10 +17,9 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
-from pretrain.agreement import SameOnAllRanks
 from pretrain.callbacks import Budget
 from pretrain.config import StageConfig
-from pretrain.ranks import process_rank
+from pretrain.ranks import SameOnAllRanks, process_rank
 from pretrain.run_folder import OpenedRun, StageFolder, open_run
 from pretrain.training import _build_trainer
 from rl.transfer.artifacts import load_artifact

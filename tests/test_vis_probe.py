@@ -12,8 +12,18 @@ from datasets.contract.floats import N_FLOATS, VELOCITY, WAYPOINTS
 from datasets.reader import ReplayFile
 from datasets.split import split_replays
 from pipeline.cli import main
-from pretrain.vis.probe import PIXELS, RANDOM_ENCODER, TARGETS, ProbeFrames, probe, probe_targets
-from pretrain.vis.ridge import Moments, fit_ridge, held_out_r2, r2_of
+from pretrain.vis.probe import (
+    PIXELS,
+    RANDOM_ENCODER,
+    TARGETS,
+    Moments,
+    ProbeFrames,
+    fit_ridge,
+    held_out_r2,
+    probe,
+    probe_targets,
+    r2_of,
+)
 from pretrain.vis.train import run
 from rl.transfer.artifacts import load_artifact, safe_bytes
 from rl.transfer.metadata import ENCODER_FILE

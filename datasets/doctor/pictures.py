@@ -35,7 +35,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Views:
+class PictureChanges:
     """Changes of pictures (n, F) and of bearings (n, T) of one replay."""
 
     pictures: Array
@@ -48,13 +48,13 @@ class Views:
         return self.pictures[rows], self.bearings[rows + shift]
 
 
-def views_of(rows: ReplayRows) -> Views:
+def changes_of(rows: ReplayRows) -> PictureChanges:
     """The changes over two frames of one replay."""
     points = rows.floats[:, WAYPOINTS].reshape(-1, N_WAYPOINTS, 3).astype(np.float64)
     bearings = np.stack([points[:, i, 0] / (10.0 * i) for i in BEARINGS], axis=1)
     bearings = np.clip(np.nan_to_num(bearings, posinf=0, neginf=0), -10, 10)
     pictures = rows.thumbnails.astype(np.float64)
-    return Views(pictures[2:] - pictures[:-2], bearings[2:] - bearings[:-2])
+    return PictureChanges(pictures[2:] - pictures[:-2], bearings[2:] - bearings[:-2])
 
 
 class PictureCheck:
@@ -72,7 +72,7 @@ class PictureCheck:
         self._interval_ms = interval_ms
         self._off: list[tuple[str, float]] = []
         self._judged = 0
-        views = [views_of(rows) for rows in sample]
+        views = [changes_of(rows) for rows in sample]
         views = [view for view in views if len(view.pictures) > 6 * SHIFTS[-1]]
         self.shift: float | None = None
         if min(image_size) < MIN_SIDE or sum(len(v.pictures) for v in views) < MIN_FRAMES:
@@ -87,7 +87,7 @@ class PictureCheck:
         """Judge one replay."""
         if self.shift is None or len(rows.times) < MIN_REPLAY_FRAMES:
             return
-        view = views_of(rows)
+        view = changes_of(rows)
         curve = np.array([_match([view], self._map, shift) for shift in SHIFTS])
         if curve.max() < MIN_MATCH:
             return
@@ -126,7 +126,7 @@ class PictureCheck:
         return f"frames show what the floats say {abs(shift) * self._interval_ms:.0f} ms {side}"
 
 
-def _fit(views: list[Views], shift: int) -> Array:
+def _fit(views: list[PictureChanges], shift: int) -> Array:
     """Ridge regression of bearings on pictures: (F, T)."""
     pairs = [view.paired(shift) for view in views]
     pictures, bearings = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
@@ -135,7 +135,7 @@ def _fit(views: list[Views], shift: int) -> Array:
     return np.linalg.solve(squares + ridge, pictures.T @ bearings)
 
 
-def _match(views: list[Views], mapping: Array, shift: int) -> float:
+def _match(views: list[PictureChanges], mapping: Array, shift: int) -> float:
     """Mean correlation of predicted and stored changes of the bearings."""
     pairs = [view.paired(shift) for view in views]
     predicted = np.concatenate([pictures @ mapping for pictures, _ in pairs])
@@ -145,13 +145,13 @@ def _match(views: list[Views], mapping: Array, shift: int) -> float:
     return float(np.mean(products / np.maximum(norms, 1e-12)))
 
 
-def _held_out_match(views: list[Views], shift: int) -> float:
+def _held_out_match(views: list[PictureChanges], shift: int) -> float:
     """The match on each half of the replays by the map that is fitted on the other half."""
-    halves: tuple[list[Views], list[Views]] = ([], [])
+    halves: tuple[list[PictureChanges], list[PictureChanges]] = ([], [])
     for view in views:
         middle = len(view.pictures) // 2
-        halves[0].append(Views(view.pictures[:middle], view.bearings[:middle]))
-        halves[1].append(Views(view.pictures[middle:], view.bearings[middle:]))
+        halves[0].append(PictureChanges(view.pictures[:middle], view.bearings[:middle]))
+        halves[1].append(PictureChanges(view.pictures[middle:], view.bearings[middle:]))
     return sum(_match(halves[i], _fit(halves[1 - i], shift), shift) for i in (0, 1)) / 2
 
 

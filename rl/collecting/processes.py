@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
+from rl.collecting.base_pool import CollectorPool, PoolSetup
 from rl.collecting.collector import CollectorPlan
-from rl.collecting.pool import CollectorPool, PoolSetup
 from rl.collecting.shared_weights import SharedWeights
 from rl.collecting.worker import (
     CollectorSetup,

@@ -69,7 +69,7 @@ class CnnConfig(StrictModel):
         return self
 
 
-class VisConfig(PartConfig):
+class ImageEncoderConfig(PartConfig):
     """The image encoder, `img_head`."""
 
     cnn: CnnConfig = Field(default_factory=CnnConfig, description="convolutions")
@@ -123,7 +123,7 @@ class NetworkConfig(StrictModel):
     )
     n_stack: int = Field(1, ge=1, description="frames per observation (image channels)")
     use_image_head: bool = Field(True, description="true | false: false drives by floats alone")
-    vis: VisConfig = Field(default_factory=VisConfig, description="image encoder")
+    vis: ImageEncoderConfig = Field(default_factory=ImageEncoderConfig, description="image encoder")
     floats: FloatsConfig = Field(default_factory=FloatsConfig, description="float encoder")
     iqn: IqnConfig = Field(default_factory=IqnConfig, description="quantile embedding")
     decoder: DecoderConfig = Field(default_factory=DecoderConfig, description="dueling heads")

@@ -31,7 +31,7 @@ from rl.network.parts import (
     set_learning_rate,
     train_mode,
 )
-from rl.replay.batch import Batch
+from rl.replay.transitions import Batch
 
 CPU = torch.device("cpu")
 

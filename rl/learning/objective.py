@@ -12,7 +12,7 @@ from rl.network import losses
 from rl.network.encoders import normalise_frames
 from rl.network.iqn import IQN, stratified_taus
 from rl.network.losses import SelfLossAverages
-from rl.replay.batch import Batch
+from rl.replay.transitions import Batch
 
 
 class Taus(NamedTuple):

@@ -75,12 +75,6 @@ def set_noise(module: nn.Module, noise: bool | None) -> None:
             layer.noise = noise
 
 
-def count_parameters(module: nn.Module, *, noise_scales: bool = True) -> int:
-    """Number of parameters, without the noisy layers' scales if `noise_scales` is false."""
-    named = module.named_parameters()
-    return sum(p.numel() for name, p in named if noise_scales or not name.endswith("_sigma"))
-
-
 class Head(nn.Module):
     """Two linear layers, named `0` and `2` as artifacts carry them, LeakyReLU between.
 

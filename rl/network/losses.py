@@ -171,35 +171,3 @@ def munchausen_target(
         following = (next_log_policy.exp().unsqueeze(1) * soft).sum(dim=2)
         target = (rewards + bonus).unsqueeze(1) + discounts.unsqueeze(1) * following
         return MunchausenTarget(target, bonus)
-
-
-def margin_loss(q: Tensor, expert_actions: Tensor, margin: float) -> Tensor:
-    """Large-margin loss: an expert's action must beat any other by `margin` (arXiv:1704.03732).
-
-    Args:
-        q: (B, A) action values.
-        expert_actions: (B,) integer actions.
-        margin: reward units >= 0.
-
-    Returns: (B,) max over a of (q + margin where a is not the expert's), minus the expert's q.
-    """
-    _check("q", q, (None, None))
-    _check("expert_actions", expert_actions, (q.shape[0],))
-    others = 1.0 - F.one_hot(expert_actions.long(), q.shape[1]).to(q.dtype)
-    expert = q.gather(1, expert_actions.long().unsqueeze(1)).squeeze(1)
-    return (q + margin * others).amax(dim=1) - expert
-
-
-def kl_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL divergence of a softmax policy from its teacher's.
-
-    Args:
-        logits: (B, A) of the student.
-        teacher_logits: (B, A); no gradient flows into them.
-
-    Returns: (B,) KL(teacher || student) in nats.
-    """
-    _check("logits", logits, (None, None))
-    _check("teacher_logits", teacher_logits, (logits.shape[0], logits.shape[1]))
-    teacher = F.log_softmax(teacher_logits.detach(), dim=1)
-    return (teacher.exp() * (teacher - F.log_softmax(logits, dim=1))).sum(dim=1)

@@ -19,11 +19,11 @@ from datasets.contract.minirace import (
     draw_clock,
 )
 from rl.config.learning import MemoryConfig
-from rl.replay.batch import Batch
 from rl.replay.minirace import limit_to_window
 from rl.replay.ring import Columns, ObservationRing, Slots
 from rl.replay.rollout import Rollout
 from rl.replay.sum_tree import SumTree
+from rl.replay.transitions import Batch
 
 LAST, TRAIN, TEST = 0, 1, 2
 """Kinds of slots: after a run's last action, or the start of a transition for training or test."""

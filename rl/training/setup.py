@@ -13,9 +13,9 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
+from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
-from rl.collecting.pool import PoolSetup
 from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.envs.sim.road import Track

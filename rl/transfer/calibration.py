@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -150,17 +150,17 @@ def fit_calibration(
         fit = _Fit(online, data, batch_size, generator, _Work(watch, work))
         loss_before = fit.held_out_loss()
         greedy_before = fit.greedy_actions()
-        gain, estimate, error, source, spread = fit.find_gain()
-        _scale_last_layer(online.A_head, gain)
-        fit.fit_value(gain, grad_steps, learning_rate)
+        found = fit.find_gain()
+        _scale_last_layer(online.A_head, found.gain)
+        fit.fit_value(found.gain, grad_steps, learning_rate)
         report = CalibrationReport(
             samples=len(data.returns),
-            gain=gain,
-            gain_estimate=estimate,
-            gain_standard_error=error,
-            gain_source=source,
-            greedy_gap=gain * float(fit.advantage.amax(dim=1).mean()),
-            return_std=spread,
+            gain=found.gain,
+            gain_estimate=found.estimate,
+            gain_standard_error=found.standard_error,
+            gain_source=found.source,
+            greedy_gap=found.gain * float(fit.advantage.amax(dim=1).mean()),
+            return_std=found.return_std,
             value_loss_before=loss_before,
             value_loss_after=fit.held_out_loss(),
             greedy_agreement=float((fit.greedy_actions() == greedy_before).float().mean()),
@@ -170,6 +170,16 @@ def fit_calibration(
         copy.A_head.load_state_dict(online.A_head.state_dict())
         copy.V_head.load_state_dict(online.V_head.state_dict())
     return report
+
+
+class FittedGain(NamedTuple):
+    """Result of fitting the gain; the fields mean what they mean in `CalibrationReport`."""
+
+    gain: float
+    estimate: float | None
+    standard_error: float | None
+    source: str
+    return_std: float
 
 
 class _Work:
@@ -257,8 +267,11 @@ class _Fit:
             losses.append(quantile_huber_loss(predicted, taus, target, self.kappa))
         return float(torch.cat(losses).mean())
 
-    def find_gain(self) -> tuple[float, float | None, float | None, str, float]:
-        """Return gain, estimate, its standard error, where the gain is from, spread of returns."""
+    def find_gain(self) -> FittedGain:
+        """Fit the gain: the slope of the returns on the advantages of the actions taken.
+
+        Both are residuals of a ridge regression on the state's features.
+        """
         greedy, greedy_action = self.advantage.double().max(dim=1)
         baseline = torch.stack([self.returns.double(), self.taken_advantage.double()], dim=1)
         left = baseline - _ridge_prediction(self.known, baseline)
@@ -268,16 +281,16 @@ class _Fit:
         fallback = _power_of_two(FALLBACK_GAP * spread / gap)
         power = float(advantage.square().sum())
         if bool((self.actions == greedy_action).all()) or power == 0.0:
-            return fallback, None, None, "fallback", spread
+            return FittedGain(fallback, None, None, "fallback", spread)
         estimate = float((advantage * returns).sum()) / power
         noise = returns - estimate * advantage
         error = math.sqrt(float((advantage * noise).square().sum())) / power
         if estimate < SIGNIFICANT_T * error or estimate <= 0.0:
-            return fallback, estimate, error, "fallback", spread
+            return FittedGain(fallback, estimate, error, "fallback", spread)
         low, high = (bound * spread / gap for bound in GAP_BOUNDS)
         bounded = min(max(estimate, low), high)
         source = "fitted" if bounded == estimate else "bounded"
-        return _power_of_two(bounded), estimate, error, source, spread
+        return FittedGain(_power_of_two(bounded), estimate, error, source, spread)
 
     def fit_value(self, gain: float, steps: int, learning_rate: float) -> None:
         """Fit the value head to the returns less the scaled advantages of the actions taken."""

@@ -17,8 +17,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rl.collecting import worker as limits
+from rl.collecting.base_pool import CollectorPool, PoolSetup
 from rl.collecting.collector import CollectorPlan
-from rl.collecting.pool import CollectorPool, PoolSetup
 from rl.collecting.ray.actor import Heartbeat, Message, ObjectRef, RayCollector
 from rl.collecting.ray.session import RaySession
 from rl.collecting.shared_weights import flat_size, to_flat

@@ -18,8 +18,8 @@ from rl.envs.sim.physics import place
 from rl.envs.sim.race import (
     HISTORY_TICKS,
     Cars,
-    Course,
-    Limits,
+    CutOffs,
+    TrackTables,
     clear_race,
     follow_line,
     some_cars,
@@ -77,7 +77,7 @@ class RaceBatch:
         self.packed: PackedTracks = pack_tracks(self.tracks)
         self.render = render
         self.start_noise = start_noise
-        self._limits = Limits(no_progress_ms, max_race_ms)
+        self._limits = CutOffs(no_progress_ms, max_race_ms)
         self.num_cars = len(track_of_car)
         self._cars = _new_cars(np.asarray(track_of_car, dtype=np.int64), len(self.tracks))
         self._course = _course(self.packed, self.tracks)
@@ -259,12 +259,12 @@ def _start(track: Track) -> tuple[float, float, float]:
     return float(points[0, 0]), float(points[0, 2]), math.atan2(aim[0], aim[2])
 
 
-def _course(packed: PackedTracks, tracks: Sequence[Track]) -> Course:
+def _course(packed: PackedTracks, tracks: Sequence[Track]) -> TrackTables:
     point = np.array([track.line.finish_point[[0, 2]] for track in tracks])
     lines = [track.line.points for track in tracks]
     ahead = np.array([points[-1] - points[-1 - _AIM_POINTS] for points in lines])
     last = ahead[:, [0, 2]] / np.linalg.norm(ahead[:, [0, 2]], axis=1, keepdims=True)
-    return Course(
+    return TrackTables(
         ground=ground_table(packed),
         ground_offset=packed.road_offset,
         centers=packed.line_centers,

@@ -34,7 +34,7 @@ from rl.envs.sim.car import (
     Y,
     Z,
 )
-from rl.envs.sim.race import HISTORY_TICKS, Cars, Course
+from rl.envs.sim.race import HISTORY_TICKS, Cars, TrackTables
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -103,7 +103,7 @@ def _write_car(out: F32, state: F64, rotation: F64, vectors: F64) -> None:
 
 
 @compiled
-def observe_cars(cars: Cars, course: Course, floats: F32) -> None:
+def observe_cars(cars: Cars, course: TrackTables, floats: F32) -> None:
     """Writes the floats (B, 184) of every car; the layout is `datasets.contract.floats`."""
     rotation, vectors = np.empty((3, 3)), np.empty((3, 3))
     centers, cumulative = course.centers, course.cumulative

@@ -53,7 +53,7 @@ class Cars(NamedTuple):
     history: U8  # (B, HISTORY_TICKS) ring of the actions of the last ticks
 
 
-class Course(NamedTuple):
+class TrackTables(NamedTuple):
     """What T tracks are to a race: ground, line and finish. Row ranges as in `PackedTracks`."""
 
     ground: F64  # (R, 12) see `rl.envs.sim.road.ground_table`
@@ -73,7 +73,7 @@ def some_cars(cars: Cars, chosen: I64) -> Cars:
     return Cars._make(array[chosen] for array in cars)
 
 
-class Limits(NamedTuple):
+class CutOffs(NamedTuple):
     """When a race is cut off, ms."""
 
     no_progress_ms: int
@@ -93,7 +93,7 @@ def _near_finish(finish: F64, state: F64) -> bool:
 
 
 @compiled
-def follow_line(cars: Cars, course: Course) -> None:
+def follow_line(cars: Cars, course: TrackTables) -> None:
     """Finds zone and metres of cars that were just placed."""
     for car in range(len(cars.track)):
         first = course.line_offset[cars.track[car]]
@@ -120,9 +120,9 @@ def _tick_car(
     car: int,
     ticks: int,
     action: int,
-    limits: Limits,
+    limits: CutOffs,
     cars: Cars,
-    course: Course,
+    course: TrackTables,
 ) -> None:
     """Runs one car; a car that has finished or was cut off stays as it is."""
     if cars.finished[car] or cars.truncated[car]:
@@ -184,7 +184,7 @@ def _tick_car(
 
 
 @compiled
-def tick_cars(cars: Cars, course: Course, actions: U8, ticks: int, limits: Limits) -> None:
+def tick_cars(cars: Cars, course: TrackTables, actions: U8, ticks: int, limits: CutOffs) -> None:
     """`ticks` times 10 ms of every car, each holding its action (B,)."""
     for car in range(len(actions)):
         _tick_car(car, ticks, int(actions[car]), limits, cars, course)
