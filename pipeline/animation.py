@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.contract.actions import TICK_MS
 from datasets.contract.files import atomic_path
-from rl.envs.sim.batch import RaceBatch
+from pipeline.driven_again import drive_again
 from rl.envs.sim.road import Track
 from rl.evaluation.greedy import DrivenRun
 
@@ -35,27 +35,21 @@ class Clip:
     race_time_ms: int
 
 
-def drive_again(track: Track, run: DrivenRun, title: str, side_px: int = SIDE_PX) -> Clip:
-    """Drive a run's inputs from its own start and draw what the driver saw, larger.
+def draw_run(track: Track, run: DrivenRun, title: str, side_px: int = SIDE_PX) -> Clip:
+    """Drive a saved run again and draw what the driver saw, larger.
 
     Raises:
-        RuntimeError: the inputs do not finish in the recorded time: another track or simulator.
+        UserError: see `drive_again`.
     """
-    batch = RaceBatch([track], [0], image_size=(side_px, side_px), start_noise=run.start_noise)
-    batch.reset(np.array([0]), np.array([run.start_seed]))
-    frames = [batch.frames[0].copy()]
-    for tick, action in enumerate(run.actions, 1):
-        batch.tick(np.array([action], dtype=np.uint8))
+    frames: list[npt.NDArray[np.uint8]] = []
+    last = len(run.actions)
+    for tick, batch in enumerate(drive_again(track, run, image_size=(side_px, side_px))):
         if tick * TICK_MS % FRAME_MS == 0:
             batch.observe()
             frames.append(batch.frames[0].copy())
-    batch.observe()
-    frames.append(batch.frames[0].copy())
-    if not batch.finished[0] or int(batch.race_time_ms[0]) != run.race_time_ms:
-        raise RuntimeError(
-            f"{title}: the inputs give {int(batch.race_time_ms[0])} ms, recorded were "
-            f"{run.race_time_ms} ms"
-        )
+        if tick == last:  # the finish is drawn twice if it falls on a frame
+            batch.observe()
+            frames.append(batch.frames[0].copy())
     return Clip(title, np.array(frames), run.race_time_ms)
 
 

@@ -14,13 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path
 from datasets.contract.line import ReferenceLine
+from pipeline.driven_again import drive_again
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import make_track
-from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.car import X, Z
 from rl.envs.sim.line_road import check_line_on_road
 from rl.envs.sim.road import Track
@@ -144,29 +143,13 @@ def _track_of(folder: Path, run: DrivenRun) -> Track:
 
 
 def _forward_path(track: Track, run: DrivenRun) -> F64:
-    """(T, 3) places of the car, tick by tick, where it came farther than ever before."""
-    if len(run.actions) == 0 or run.actions.max() >= N_ACTIONS:
-        raise UserError(f"{run.track}: the run's actions.npy holds no actions of this car")
-    batch = RaceBatch(
-        [track],
-        [0],
-        render=False,
-        start_noise=run.start_noise,
-        no_progress_ms=run.race_time_ms + 1,
-        max_race_ms=run.race_time_ms + 1,
-    )
-    batch.reset([0], [run.start_seed])
-    places, meters = [batch.state[0, X : Z + 1].copy()], [float(batch.meters[0])]
-    for action in run.actions:
-        batch.tick(np.array([action], dtype=np.uint8))
-        if batch.meters[0] > meters[-1]:
+    """Return the (T, 3) positions of the car at the ticks that brought new progress."""
+    places: list[F64] = []
+    farthest_m = -math.inf
+    for batch in drive_again(track, run):
+        if batch.meters[0] > farthest_m:
             places.append(batch.state[0, X : Z + 1].copy())
-            meters.append(float(batch.meters[0]))
-    if not batch.finished[0] or int(batch.race_time_ms[0]) != run.race_time_ms:
-        raise UserError(
-            f"{run.track}: the inputs do not finish in the {run.race_time_ms} ms that were "
-            "recorded: they belong to another map or to another version of the simulator"
-        )
+            farthest_m = float(batch.meters[0])
     return np.array(places)
 
 

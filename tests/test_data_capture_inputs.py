@@ -9,7 +9,8 @@ from datasets.doctor.checks import diagnose
 from datasets.inputs import Inputs, format_inputs, read_inputs
 from datasets.reader import ReplayFile
 from pipeline.cli import main
-from pipeline.recording.capture import CaptureRequest, capture_inputs, find_inputs, key_time
+from pipeline.recording.capture import CaptureRequest, capture_inputs
+from pipeline.recording.inputs import find_inputs, key_time
 from rl.envs.registry import find_track
 from rl.evaluation.best_runs import save_best_run
 from rl.evaluation.greedy import DrivenRun, evaluate_drivers

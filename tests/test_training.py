@@ -14,7 +14,7 @@ from datasets.contract.config import load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.contract.race import DNF_MS
-from pipeline.animation import drive_again
+from pipeline.animation import draw_run
 from rl.config.experiment import RLConfig
 from rl.envs.registry import find_track
 from rl.evaluation.best_runs import load_run, saved_runs
@@ -58,7 +58,7 @@ def test_best_run_drives_again_exactly(finished_run: Path) -> None:
     root = finished_run / "rl" / "tiny"
     best = load_run(saved_runs(root / "best_runs", "straight")[0])
     track = find_track(str(straight_line(finished_run)))
-    assert drive_again(track, best, "best").race_time_ms == best.race_time_ms
+    assert draw_run(track, best, "best").race_time_ms == best.race_time_ms
     script = (root / "best_runs" / f"straight_{best.race_time_ms}").glob("*.inputs")
     lines = next(script).read_text().splitlines()
     assert lines[0].split()[1:] in (["press", key] for key in ("up", "down", "left", "right"))

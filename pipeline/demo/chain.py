@@ -16,7 +16,7 @@ from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from datasets.reader import ReplayFile
-from pipeline.animation import drive_again, save_side_by_side
+from pipeline.animation import draw_run, save_side_by_side
 from pipeline.demo.report import draw_curves, summary_table
 from pipeline.recording.drive import drive_dataset
 from pipeline.recording.request import DriveRequest
@@ -182,7 +182,7 @@ def _report(out: Path, result: DemoResult, track: Track, trained: TrainingResult
         ("learnt", result.rl.best_run),
         ("expert driver", result.expert.best_run),
     ]
-    clips = [drive_again(track, run, title) for title, run in runs if run is not None]
+    clips = [draw_run(track, run, title) for title, run in runs if run is not None]
     save_side_by_side(clips, out / "best_run.gif")
     console = Console()
     console.print(summary_table(result.to_json()))

@@ -11,7 +11,6 @@ from rl.learning.learner import Learner
 from rl.learning.pace import LearningPace
 from rl.learning.plateau import PlateauBreaker
 from rl.learning.resets import ResetTrigger
-from rl.network.iqn import IQN
 from rl.replay.memory import ReplayMemory
 from rl.run.statistics import RunStatistics
 
