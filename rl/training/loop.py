@@ -18,7 +18,7 @@ from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.reporting.progress import duration
 from rl.reporting.reporter import Reporter
-from rl.run.artifacts import keep_best_run, keep_rollout, save_champion
+from rl.run.outputs import keep_best_run, keep_rollout, save_champion
 from rl.run.saving import RunSaver
 from rl.run.state import Run
 from rl.training.limits import RunLimits, StopSignal

@@ -20,10 +20,10 @@ from rl.evaluation.best_runs import remove_partial_runs
 from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
 from rl.reporting.reporter import Reporter
-from rl.run.artifacts import repair_champion
 from rl.run.build import build_run
 from rl.run.folder import RunFolder, log_to_file, run_lock
 from rl.run.init_from import check_start
+from rl.run.outputs import repair_champion
 from rl.run.saving import RunSaver
 from rl.run.state import Run
 from rl.training.limits import RunLimits, StopSignal
