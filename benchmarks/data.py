@@ -58,7 +58,7 @@ class PlainDataset(Dataset[torch.Tensor]):
 
 
 def write_noise(path: Path, n_frames: int, size: int) -> None:
-    """A dataset of random frames, floats and actions."""
+    """Return a dataset of random frames, floats and actions."""
     rng = np.random.default_rng(0)
     times = np.arange(REPLAY_FRAMES, dtype=np.int32) * 50
     with DatasetWriter(path, DatasetSpec((size, size), 50, 50, "noise")) as writer:
@@ -84,7 +84,7 @@ def write_noise(path: Path, n_frames: int, size: int) -> None:
 def frames_per_second(
     batches: Iterable[object], count: Callable[[object], int], seconds: float
 ) -> float:
-    """The fastest pass of those that fit into `seconds`, which other load disturbs least.
+    """Time the fastest pass within `seconds`, which other load disturbs least.
 
     A pass that takes longer than that is measured over its first `seconds`.
     """
@@ -152,7 +152,7 @@ def loader_shares(path: Path, frames: int, seconds: float) -> dict[str, float]:
 
 
 def pass_seconds(module: StageModule, batch: Batch, seconds: float) -> float:
-    """The fastest forward and backward pass of those that fit into `seconds`."""
+    """Time the fastest forward and backward pass within `seconds`."""
     best, end = math.inf, time.perf_counter() + seconds
     module.train()
     module.batch_loss(batch).backward()  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ LEARNING_RATE = 1e-4
 
 
 def synthetic_rollout(seed: int, image_hw: tuple[int, int]) -> Rollout:
-    """A run of random observations of the usual shapes."""
+    """Return a run of random observations of the usual shapes."""
     rng = np.random.default_rng(seed)
     steps = ROLLOUT_STEPS
     floats = FLOAT_MEAN + FLOAT_STD * rng.standard_normal((steps + 1, N_FLOATS), dtype=np.float32)
@@ -57,7 +57,7 @@ def synthetic_rollout(seed: int, image_hw: tuple[int, int]) -> Rollout:
 
 
 def filled_memory(config: RLConfig) -> ReplayMemory:
-    """A memory with more runs than it holds."""
+    """Return a memory with more runs than it holds."""
     image_hw = config.network.image_hw
     memory = ReplayMemory(MEMORY_SLOTS, image_hw, N_FLOATS, config)
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def step_flops(learner: Learner, batch: Batch) -> float:
 
 
 def measure(config: RLConfig, args: argparse.Namespace, threads: int) -> dict[str, Any]:
-    """Samples per second of all forms with one number of threads."""
+    """Return samples per second of all forms with one number of threads."""
     torch.set_num_threads(threads)
     device = resolve_device(args.device)
     memory, rng = filled_memory(config), np.random.default_rng(0)

@@ -90,7 +90,7 @@ class PlainLearner:
         self.typical = self.typical_clamped = torch.tensor(TYPICAL, device=device)
 
     def loss(self, batch: Batch, taus: Taus) -> Tensor:
-        """The scalar loss of a batch."""
+        """Return the scalar loss of a batch."""
         rows = len(batch)
         with torch.no_grad():
             helper = taus.helper.expand(rows, -1)

@@ -44,7 +44,7 @@ class TimedReporter(Reporter):
 
 
 def configuration(args: argparse.Namespace, collectors: int, folder: Path) -> RLConfig:
-    """The run to measure: one map, no evaluations, no saves."""
+    """Return the run to measure: one map, no evaluations, no saves."""
     entry = f"{{short_name: map, map_path: '{args.track}', is_exploration: true}}"
     options = {
         "output_dir": folder / "rl",

@@ -55,7 +55,7 @@ def record_drive(track: str, cars: int, steps: int) -> tuple[U8, Starts]:
 
 
 def simulator_work(track: str, actions: U8, starts: Starts, image_size: int | None) -> Work:
-    """That drive, driven again, and its steps; with frames if there is a size."""
+    """Drive it again, with frames if there is a size; return its steps."""
     steps, cars = actions.shape
     size = (image_size, image_size) if image_size else (1, 1)
     batch = RaceBatch([find_track(track)], [0] * cars, image_size=size, render=bool(image_size))
@@ -72,7 +72,7 @@ def simulator_work(track: str, actions: U8, starts: Starts, image_size: int | No
 
 
 def car_racing_work(env: gymnasium.Env[Any, Any], steps: int = 150) -> Work:
-    """The peer, one 96x96 picture per step, and its steps."""
+    """Drive the peer, one 96x96 picture per step; return its steps."""
     env.reset(seed=0)
     env.action_space.seed(0)
 
@@ -86,7 +86,7 @@ def car_racing_work(env: gymnasium.Env[Any, Any], steps: int = 150) -> Work:
 
 
 def best_rates(works: Sequence[Work]) -> list[float]:
-    """Steps per CPU second of each in its best repetition.
+    """Return the steps per CPU second of each in its best repetition.
 
     They take turns, so that whatever slows the machine for a while slows all of them.
     """

@@ -1,1 +1,1 @@
-"""Replays on disk: the HDF5 format, readers, labels and batches. Knows nothing of networks."""
+"""Replays on disk: the HDF5 format, readers, labels and batches. Independent of networks."""

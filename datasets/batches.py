@@ -144,14 +144,14 @@ class FrameBatches:
         self.set_epoch(int(state["epoch"]), int(state["batch"]))
 
     def sample(self) -> Batch:
-        """A batch to try things with; what is delivered next stays the same."""
+        """Return a batch for trial runs; the order of the next batches stays the same."""
         position = self._position
         batch = next(self._epoch_batches(0, 0))
         self._position = position
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The next epoch, chosen when its first batch is asked for."""
+        """Return the next epoch, which is chosen when its first batch is asked for."""
         if self._next is None:
             self._next = (self._first_epoch(), 0)
         epoch, first = self._next

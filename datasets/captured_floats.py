@@ -105,12 +105,12 @@ class CarStates:
         return np.asarray(known & turns)
 
     def at(self, rows: I64) -> "CarStates":
-        """The states of some rows."""
+        """Return the states of some rows."""
         return CarStates(self.times_ms[rows], {k: v[rows] for k, v in self.columns.items()})
 
 
 def car_states(meta: Sequence[dict[str, Any]]) -> CarStates:
-    """The recorded states by time; of several with one time the last."""
+    """Return the recorded states by time; of several with one time, the last."""
     by_time: dict[int, dict[str, Any]] = {}
     for state in meta:
         time_ms = state.get("time_ms", state.get("race_time"))

@@ -57,7 +57,7 @@ REPLAY_DTYPE: Final = np.dtype(
         ("track", f"U{TEXT_COLUMNS['track']}"),
         ("name", f"U{TEXT_COLUMNS['name']}"),
         ("driver", f"U{TEXT_COLUMNS['driver']}"),
-        ("skill", np.float32),  # 0 novice to 1 expert; NaN where nobody knows
+        ("skill", np.float32),  # 0 novice to 1 expert; NaN if it is unknown
         ("race_time_ms", np.int32),
         ("finished", np.bool_),
         ("finish_meters", np.float32),  # metres at the end of the race, after the last frame
@@ -156,7 +156,7 @@ class ReplayRecord:
         )
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The rows of this replay by the name of their dataset, in the stored types.
+        """Return the rows of this replay by the name of their dataset, in the stored types.
 
         Label actions are among them where they are not the actions.
         """
@@ -180,7 +180,7 @@ class ReplayRecord:
         return digest.hexdigest()
 
     def row(self, first_frame: int, first_action: int) -> npt.NDArray[np.void]:
-        """The row of the replay table, () of `REPLAY_DTYPE`."""
+        """Return the row of the replay table, () of `REPLAY_DTYPE`."""
         values = (
             *(self.track, self.name, self.driver, self.skill, self.race_time_ms, self.finished),
             *(self.finish_meters, self.attempt, first_frame, len(self.frame_time_ms)),
@@ -190,7 +190,7 @@ class ReplayRecord:
 
 
 def content_hash(track: str, race_time_ms: int, finished: bool) -> "hashlib._Hash":
-    """The hash of a replay, before its rows.
+    """Return the hash of a replay, before its rows.
 
     These follow in order: frames, floats, times, metres, actions, and label actions where they are
     not the actions.

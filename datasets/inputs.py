@@ -71,7 +71,7 @@ class Inputs:
 
 
 def format_inputs(inputs: Inputs, form: TextForm = "inputs") -> str:
-    """The run as text, one line per hold, by time.
+    """Return the run as text, one line per hold, by time.
 
     A key that is held at the end has no end in the text. So `read` gives the same run back, except
     for ticks of coasting at its end.

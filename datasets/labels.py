@@ -98,7 +98,7 @@ def _labels(
 
 
 def leaking_offsets(offsets_ms: Sequence[int]) -> list[int]:
-    """The offsets whose label may stand in the previous-action floats of the same frame.
+    """Return the offsets whose label may stand in the previous-action floats of its own frame.
 
     A key is held for some time, so any action before the frame may equal one that the floats show.
     Train them without those floats, or leave them out.

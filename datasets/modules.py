@@ -118,7 +118,7 @@ class FramesModule(L.LightningDataModule):
         return 0 if self.trainer is None else int(self.trainer.current_epoch)
 
     def val_dataloader(self) -> FrameBatches | list[FrameBatches]:
-        """The validation frames as they are stored; nothing when no replay was held out.
+        """Return the validation frames as they are stored; none if no replay was held out.
 
         Raises:
             UserError: too few frames for all ranks.
@@ -142,7 +142,7 @@ class FramesModule(L.LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a stage writes down about its data: plain JSON values."""
+        """Return what a stage writes down about its data: plain JSON values."""
         replays = self.file.replays
         return {
             "path": self.path.as_posix(),

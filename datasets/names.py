@@ -17,7 +17,7 @@ class LeaderboardName(NamedTuple):
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key under which pos2 comes before pos10."""
+    """Return a sort key under which pos2 comes before pos10."""
     return tuple(
         (0, int(part), part) if part.isdecimal() else (1, 0, part)
         for part in _DIGITS.split(name)

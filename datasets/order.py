@@ -65,7 +65,7 @@ class FrameOrder:
         self.smallest_share_frames = min(int(part[:, 1].sum()) for part in shares)
 
     def windows(self, epoch: int) -> Iterator[Window]:
-        """The windows of an epoch, in order."""
+        """Return the windows of an epoch, in order."""
         blocks = self.blocks
         if self._shuffle:
             rng = np.random.default_rng([self._seed, _STREAM_BLOCKS, epoch])
@@ -81,7 +81,7 @@ class FrameOrder:
 
 
 def span_rows(first: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers first[i], first[i] + 1, ... count[i] of them, for each i, one after another."""
+    """Return, for each i in order, the count[i] numbers from first[i] on."""
     starts = np.cumsum(count) - count
     return np.repeat(first - starts, count) + np.arange(int(count.sum()))
 

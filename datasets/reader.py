@@ -67,14 +67,17 @@ class ReplayFile:
 
     @property
     def n_frames(self) -> int:
+        """Number of frames N."""
         return int(self._frame_starts[-1])
 
     @property
     def n_actions(self) -> int:
+        """Number of actions of 10 ms."""
         return int(self._action_starts[-1])
 
     @property
     def n_replays(self) -> int:
+        """Number of replays R."""
         return len(self.replays)
 
     @property
@@ -84,6 +87,7 @@ class ReplayFile:
 
     @property
     def frame_interval_ms(self) -> int:
+        """Time in ms between frames."""
         return self.spec.frame_interval_ms
 
     @property

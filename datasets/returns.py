@@ -55,7 +55,7 @@ class ReturnTable:
 
     @classmethod
     def of(cls, file: ReplayFile) -> "ReturnTable":
-        """The table of a whole dataset."""
+        """Return the table of a whole dataset."""
         rows = file.replays
         return cls(
             file.frame_time_ms,
@@ -69,7 +69,7 @@ class ReturnTable:
     def returns(
         self, frames: npt.NDArray[np.integer], clock: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float32]:
-        """Returns of frames at given clocks.
+        """Look up the returns of frames at given clocks.
 
         Args:
             frames: (B,) indices of frames.

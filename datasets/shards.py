@@ -114,7 +114,7 @@ def rows_bytes(name: str, spec: DatasetSpec, n_frames: int, n_actions: int) -> i
 
 
 def _check_ranges(path: Path, replays: npt.NDArray[np.void], n_frames: int, n_actions: int) -> None:
-    """The replays cover the rows one after another, without gap or overlap."""
+    """Check that the replays cover the rows one after another, without gap or overlap."""
     for kind, total in (("frame", n_frames), ("action", n_actions)):
         ends = replays[f"first_{kind}"] + replays[f"{kind}_count"]
         starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
@@ -125,7 +125,7 @@ def _check_ranges(path: Path, replays: npt.NDArray[np.void], n_frames: int, n_ac
 
 
 def load_parts(path: Path, *, skip_bad: bool = False) -> tuple[list[Part], list[str]]:
-    """The files of a dataset, checked alone and against one another.
+    """Return the files of a dataset, checked alone and against one another.
 
     Args:
         path: a file, or a folder of shards.
@@ -161,7 +161,7 @@ def load_parts(path: Path, *, skip_bad: bool = False) -> tuple[list[Part], list[
 
 
 def _find_shards(folder: Path) -> tuple[list[Path], list[str]]:
-    """The shards of a folder that are there, and what is wrong with its list of them."""
+    """Return the shards that a folder has, and what is wrong with its list of them."""
     there = sorted(folder.glob("*.h5"))
     index = folder / FOLDER_INDEX
     if index.exists():
@@ -189,7 +189,7 @@ def _find_shards(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _numbered(folder: Path, there: list[Path]) -> list[Path]:
-    """The files and the first one that is missing, when all are numbered as by the writer."""
+    """Return the files and the first missing one, if all are numbered as the writer does."""
     matches = [re.fullmatch(r"shard_(\d{5,})\.h5", shard.name) for shard in there]
     numbers = {int(match[1]) for match in matches if match}
     if len(numbers) < len(there) or not numbers:
@@ -200,7 +200,7 @@ def _numbered(folder: Path, there: list[Path]) -> list[Path]:
 
 
 def _alike(parts: list[Part]) -> tuple[list[Part], list[str]]:
-    """The files that are like most frames of the dataset, and what is wrong with the others."""
+    """Return the files that agree with most frames, and what is wrong with the others."""
     votes: Counter[tuple[object, ...]] = Counter()
     for part in parts:
         votes[tuple(getattr(part.spec, what) for what in SHARED)] += part.n_frames

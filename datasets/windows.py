@@ -98,7 +98,7 @@ class WindowSource:
         return {name: np.empty(shapes[name], dtype=ROW_DTYPES[name]) for name in self._names}
 
     def load(self, window: Window) -> LoadedWindow:
-        """The window's rows; they stay valid until the next call."""
+        """Return the window's rows, which stay valid until the next call."""
         frames = window.frames
         back = frames_back(self._file, frames, self._n_stack)
         first, count = window.blocks[:, 0], window.blocks[:, 1]

@@ -194,7 +194,7 @@ class DatasetWriter:
 def disk_errors(path: Path, parts: Path | None = None) -> Iterator[None]:
     """Turn the errors of a failing write into one line for the user.
 
-    HDF5 reports a full disk as OSError or RuntimeError, depending on the call that meets it.
+    HDF5 reports a full disk as OSError or RuntimeError, depending on the call that fails.
     """
     try:
         yield
@@ -207,7 +207,7 @@ def disk_errors(path: Path, parts: Path | None = None) -> Iterator[None]:
 
 
 def _shard_image(spec: DatasetSpec, records: list[ReplayRecord]) -> bytes:
-    """The bytes of an HDF5 file with these replays, built in memory.
+    """Return the bytes of an HDF5 file with these replays, built in memory.
 
     A disk that fills up is then an ordinary failed write of bytes, not a library that holds a
     half-written file open.

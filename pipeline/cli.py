@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run` to a function of the parsed arguments."""
+    """Return the parser of all commands; each sets `run` to a function of the parsed arguments."""
     parser = argparse.ArgumentParser(
         prog="rulka-pipeline",
         description="Three-stage pretraining (visual, behavioural cloning, reinforcement learning) "

@@ -107,7 +107,7 @@ def line_of(track: Track, run: DrivenRun, spacing_m: float) -> F64:
 
 
 def _folder_of(source: Path, map_name: str | None) -> Path:
-    """The folder of the run to drive."""
+    """Return the folder of the run to drive."""
     one = source.parent if source.suffix == ".inputs" else source
     if (one / RUN_FILE).is_file():
         if map_name is not None and load_run(one).track != map_name:
@@ -128,7 +128,7 @@ def _folder_of(source: Path, map_name: str | None) -> Path:
 
 
 def _track_of(folder: Path, run: DrivenRun) -> Track:
-    """The track as the run's configuration has it."""
+    """Return the track as the run's configuration has it."""
     snapshot = RunFolder(folder.parent.parent).config
     if not snapshot.is_file():
         raise UserError(f"{folder}: no {snapshot} beside it, which says what was driven")
@@ -154,7 +154,7 @@ def _forward_path(track: Track, run: DrivenRun) -> F64:
 
 
 def _straight_start(path: F64, line: ReferenceLine, straight_m: float) -> F64:
-    """The path from the line's first point on, in its direction at first."""
+    """Return the path from the line's first point on; it starts in the line's direction."""
     origin = line.points[0]
     ahead = _direction(line.points[0], line.points[min(AIM_POINTS, len(line.points) - 1)])
     along = (path - origin)[:, _GROUND] @ ahead
@@ -166,7 +166,7 @@ def _straight_start(path: F64, line: ReferenceLine, straight_m: float) -> F64:
 
 
 def _straight_finish(path: F64, line: ReferenceLine, straight_m: float, spacing_m: float) -> F64:
-    """The path to half a spacing beyond the finish plane, across which it goes at a right angle."""
+    """Extend the path to half a spacing beyond the finish plane, at a right angle to it."""
     aim = min(AIM_POINTS, len(line.points) - 1)
     ahead = _direction(line.points[-1 - aim], line.points[-1])
     beyond = (path - line.finish_point)[:, _GROUND] @ ahead

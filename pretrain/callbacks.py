@@ -51,6 +51,7 @@ class Budget(L.Callback):
         self._call_s = self._last = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of this call."""
         self._call_s, self._last = 0.0, time.monotonic()
         self.out_of_time = self.elapsed_s >= self._limit_s
         if self.out_of_time:
@@ -59,6 +60,7 @@ class Budget(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Set the learning rate of all parameter groups."""
         rate = self._config.lr * self._factor(trainer)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
@@ -72,6 +74,7 @@ class Budget(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        """Stop the training if its time is over."""
         ends_epoch = batch_idx + 1 == trainer.num_training_batches  # and with it a step
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not ends_epoch:
             return  # in the middle of a step, whose gradients would be lost
@@ -86,6 +89,7 @@ class Budget(L.Callback):
             self.cut_inside = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the time of the validation."""
         self._tick(trainer)
 
     def leave_out(self, seconds: float) -> None:
@@ -94,9 +98,11 @@ class Budget(L.Callback):
         self._call_s += seconds
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the run's training time."""
         return {"elapsed_s": self.elapsed_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
         self.elapsed_s = float(state_dict["elapsed_s"])
 
     def _tick(self, trainer: L.Trainer) -> None:
@@ -147,6 +153,7 @@ class EpochCheckpoint(ModelCheckpoint):
         self._budget = budget
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless the epoch was cut or its metric was not measured."""
         if self._budget.cut_inside and (self.monitor is None or self.best_model_path):
             return
         if self.monitor is None or self.monitor in trainer.callback_metrics:
@@ -157,6 +164,7 @@ class Patience(EarlyStopping):
     """Early stopping that takes its patience from the configuration, in a continued run too."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict()`, but with the configured patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
 
@@ -174,18 +182,22 @@ class RandomState(L.Callback):
         self._loaded: torch.Tensor | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seed the random numbers of all ranks but the first."""
         if trainer.global_rank > 0:
             parts = [self._seed, trainer.global_rank, trainer.current_epoch]
             torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the random state that the checkpoint held."""
         if self._loaded is not None:
             torch.set_rng_state(self._loaded)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return torch's random state."""
         return {"torch": torch.get_rng_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the random state until training starts."""
         self._loaded = state_dict["torch"].cpu()
 
 
@@ -200,11 +212,13 @@ class MetricsFile(L.Callback):
         self._csv: CsvLog | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the file and drop the rows of epochs that are trained again."""
         if trainer.is_global_zero:
             self._csv = CsvLog(self._path)
             self._csv.drop_after("epoch", trainer.current_epoch - 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Append the row of the epoch."""
         if self._csv is None:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -124,7 +124,7 @@ class StageConfig(StrictModel):
 
 
 def network_of(stage: StageConfig, network: NetworkConfig) -> NetworkConfig:
-    """The `nn` section with the stage's image size."""
+    """Return the `nn` section with the stage's image size."""
     values = network.model_dump() | {"image_size": stage.image_size}
     return NetworkConfig.model_validate(values)
 

@@ -23,7 +23,7 @@ class StageModule(L.LightningModule, ABC):
 
     @abstractmethod
     def batch_loss(self, batch: Batch) -> Tensor:
-        """The training loss of a batch, without logging: a scalar."""
+        """Return the training loss of a batch, without logging: a scalar."""
 
 
 def seed_everything(config: StageConfig) -> None:
@@ -32,7 +32,7 @@ def seed_everything(config: StageConfig) -> None:
 
 
 def resolve_precision(config: StageConfig) -> Precision:
-    """The precision to train in; `auto` takes bfloat16 where the hardware computes in it."""
+    """Return the precision to train in; `auto` is bfloat16 where the hardware supports it."""
     if config.precision != "auto":
         return config.precision
     if _on_gpu(config):

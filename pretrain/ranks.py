@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def process_rank(config: StageConfig) -> int:
-    """Number of this process among those of the run; the one with 0 writes the files."""
+    """Return the rank of this process among those of the run; rank 0 writes the files."""
     if config.world_size == 1:
         return 0
     environment = os.environ

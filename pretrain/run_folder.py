@@ -139,7 +139,7 @@ def _values(config: StageConfig) -> dict[str, Any]:
 
 
 def _check_is_run(folder: StageFolder) -> None:
-    """A folder with other things in it, such as artifacts from elsewhere, is not written to."""
+    """Refuse a folder that holds other files, such as artifacts from elsewhere."""
     if not folder.root.exists() or folder.config.exists():
         return
     if not folder.root.is_dir():
@@ -203,7 +203,7 @@ def _check_same(
 
 
 def _with_defaults(config: BaseModel, previous: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration with the keys that are newer than the run, at their defaults."""
+    """Return a run's configuration with the defaults of keys that are newer than the run."""
     filled, model = dict(previous), type(config)
     for key, field in model.model_fields.items():
         section = getattr(config, key)

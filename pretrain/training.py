@@ -55,7 +55,7 @@ class FitResult:
     metrics: dict[str, float]
 
     def notes(self) -> dict[str, Any]:
-        """What the artifacts' metadata says about the training."""
+        """Return what the artifacts' metadata says about the training."""
         return {
             "finished": self.is_finished,
             "ended_by": self.reason,

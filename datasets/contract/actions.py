@@ -57,7 +57,7 @@ KEYS_TO_ACTION: Final[npt.NDArray[np.uint8]] = _keys_to_action_table()
 
 
 def keys_to_actions(keys: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Action of each key combination.
+    """Return the action of each key combination.
 
     Args:
         keys: (..., 4) truthy where accelerate, brake, left, right are pressed.

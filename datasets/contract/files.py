@@ -14,7 +14,7 @@ from datasets.contract.errors import UserError
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
+    """Yield a temporary path that replaces `path` when the block ends without an error.
 
     The file is flushed to disk before it is renamed. On any error the temporary file is removed and
     what was at `path` stays.

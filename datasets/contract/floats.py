@@ -118,7 +118,7 @@ FLOAT_MEAN, FLOAT_STD = _normalisation()
 def previous_actions(
     timeline: npt.NDArray[np.uint8], frame_time_ms: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float32]:
-    """The float block of the five previous actions, from a 10 ms timeline.
+    """Return the float block of the five previous actions, from a 10 ms timeline.
 
     The action k steps ago of a frame at t is the one held at t - 50k ms, so that the newest is
     50 ms old and never one that is still to be chosen. Before the start it is "forward".

@@ -55,7 +55,7 @@ class Answer:
 
 
 def answer_of(rows: ReplayRows) -> Answer | None:
-    """The answer of one replay; None where it is too short, or never steers."""
+    """Return how each lag explains the turning of a replay; None without enough steering."""
     keys = ACTION_KEYS[np.minimum(rows.actions, N_ACTIONS - 1)].astype(np.float64)
     steering = keys[:, 2] - keys[:, 3]
     held = np.concatenate([[0.0], np.cumsum(steering)])
@@ -116,7 +116,7 @@ class MotionCheck:
 
     @property
     def lag_ms(self) -> int | None:
-        """The lag of the dataset as a whole; None where nothing can be told."""
+        """The lag of the dataset as a whole; None if it cannot be determined."""
         return Answer(self._left, self._total).lag_ms
 
     def out_of_step(self) -> dict[int, int]:
@@ -131,7 +131,7 @@ class MotionCheck:
         return found
 
     def _expected(self) -> int:
-        """The lag of the replays that are in step; in doubt the middle of the usual ones."""
+        """Return the lag of the replays that agree; if none do, the middle of the usual lags."""
         sound = [own for _, own, _ in self._lags.values() if own in self.usual_lags]
         return int(np.median(sound)) if sound else (self.low_ms + self.high_ms) // 2
 

@@ -21,7 +21,7 @@ BEARINGS: Final = (2, 3, 4, 6)
 """Waypoints 20 to 60 m ahead, which a picture shows."""
 MIN_FRAMES: Final = 400
 MIN_MATCH: Final = 0.2
-"""Mean correlation with the predicted bearings below which nothing can be told."""
+"""Mean correlation with the predicted bearings below which the lag is unknown."""
 MIN_GAIN: Final = 0.08
 """By how much a displacement must match better than none."""
 MIN_SIDE: Final = 16
@@ -42,14 +42,14 @@ class PictureChanges:
     bearings: Array
 
     def paired(self, shift: int) -> tuple[Array, Array]:
-        """Rows in which the picture of frame k meets the floats of frame k + shift."""
+        """Pairs of the picture of frame k and the floats of frame k + shift."""
         margin = SHIFTS[-1]
         rows = np.arange(margin, len(self.pictures) - margin)
         return self.pictures[rows], self.bearings[rows + shift]
 
 
 def changes_of(rows: ReplayRows) -> PictureChanges:
-    """The changes over two frames of one replay."""
+    """Return the changes over two frames of one replay."""
     points = rows.floats[:, WAYPOINTS].reshape(-1, N_WAYPOINTS, 3).astype(np.float64)
     bearings = np.stack([points[:, i, 0] / (10.0 * i) for i in BEARINGS], axis=1)
     bearings = np.clip(np.nan_to_num(bearings, posinf=0, neginf=0), -10, 10)
@@ -146,7 +146,7 @@ def _match(views: list[PictureChanges], mapping: Array, shift: int) -> float:
 
 
 def _held_out_match(views: list[PictureChanges], shift: int) -> float:
-    """The match on each half of the replays by the map that is fitted on the other half."""
+    """Return the match on each half of the replays by the map fitted on the other half."""
     halves: tuple[list[PictureChanges], list[PictureChanges]] = ([], [])
     for view in views:
         middle = len(view.pictures) // 2

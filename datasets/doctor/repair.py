@@ -204,7 +204,7 @@ def _parts(
 
 
 def _part_of(record: ReplayRecord, rows: npt.NDArray[np.int64], number: int | None) -> ReplayRecord:
-    """Some frames of a replay; the actions from the start on stay, for the previous actions."""
+    """Return some frames of a replay, with all earlier actions: floats need the previous ones."""
     values: dict[str, Any] = {
         name: getattr(record, name)[rows]
         for name in ("frames", "floats", "frame_time_ms", "meters")

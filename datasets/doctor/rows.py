@@ -133,7 +133,7 @@ def _bad_frames(file: ReplayFile, rows: ReplayRows, blank: Mask, same: Mask) -> 
     bad = {"times": bad_times(rows.times, file.frame_interval_ms), "black frames": blank}
     if file.spec.has_floats:
         return bad | _bad_floats(file, rows, same & ~blank)
-    # Without floats nobody knows whether the car moves; at the start it does not.
+    # Without floats it is unknown whether the car moves; at the start it does not.
     nothing = np.zeros(len(blank), dtype=np.bool_)
     known = {"duplicate frames": same & ~blank & (rows.times > START_MS)}
     return dict.fromkeys(FLOAT_CHECKS, nothing) | bad | known
@@ -217,7 +217,7 @@ def check_rows(file: ReplayFile, rows: ReplayRows, findings: Findings) -> None:
 
 
 def unit_problem(rows: ReplayRows) -> str:
-    """What speaks against velocities in m/s and in the car's frame; empty when nothing does."""
+    """Return evidence against velocities in m/s and in the car's frame; empty if there is none."""
     steps = np.diff(rows.times) / 1000
     if len(steps) < GRID or (steps <= 0).any():
         return ""

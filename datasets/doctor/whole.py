@@ -70,7 +70,7 @@ class RepeatCheck:
 
 
 def split_of(file: ReplayFile, val_fraction: float, seed: int, by: SplitBy) -> Split | None:
-    """The split that training would use; None where nothing can be held out."""
+    """Return the split that training would use; None if nothing can be held out."""
     try:
         split = split_replays(file, val_fraction, seed, by)
     except UserError:

@@ -97,7 +97,7 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 
 def describe(file: "ReplayFile") -> dict[str, Any]:
-    """What is in a dataset, as plain JSON values; times in ms, of finished replays."""
+    """Return what is in a dataset, as plain JSON values; times in ms, of finished replays."""
     rows = file.replays
     ticks = file.action_histogram()
     return {
@@ -131,7 +131,7 @@ def describe(file: "ReplayFile") -> dict[str, Any]:
 def _times(rows: Any) -> dict[str, Any]:
     times = rows["race_time_ms"][rows["finished"]]
     known = len(times) > 0
-    skill = rows["skill"][~np.isnan(rows["skill"])]  # nobody knows a person's
+    skill = rows["skill"][~np.isnan(rows["skill"])]  # unknown for human drivers
     return {
         "replays": len(rows),
         "frames": int(rows["frame_count"].sum()),

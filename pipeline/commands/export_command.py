@@ -112,7 +112,7 @@ def _export_policy(arguments: argparse.Namespace) -> int:
 
 
 def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
-    """What a user of the graph needs, as plain JSON types."""
+    """Return the facts that a user of the graph needs, as plain JSON types."""
     from pipeline.exporting.onnx_policy import OPSET, input_names
     from rl.network.iqn import midpoint_taus
     from rl.transfer.metadata import input_contract

@@ -72,7 +72,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
 def _load(
     path: Path, legacy_input: "LegacyInput | None", image_hw: tuple[int, int]
 ) -> "tuple[NetworkConfig, ImageHead]":
-    """The encoder of a run or a file.
+    """Return the encoder of a run or a file.
 
     Raises:
         UserError: there is none, or it does not fit its network.

@@ -1,4 +1,4 @@
-"""`rl --show-schedules`: what a configuration's schedules come to, as a table and as a picture.
+"""`rl --show-schedules`: the values of a configuration's schedules, as a table and as a picture.
 
 Nothing is trained, and torch is not loaded. Curves are read off `schedules_at`, so they are what a
 run would see.
@@ -146,7 +146,7 @@ def driven_points(cfg: ScheduleConfig, key: str) -> list[tuple[float, Any]]:
 
 
 def frames_text(frames: float) -> str:
-    """A count as people write it: 950, 50k, 1.25M."""
+    """Format a count as people write it: 950, 50k, 1.25M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if frames >= size:
             return f"{frames / size:.4g}{unit}"
@@ -293,7 +293,7 @@ def _sampled(steps: list[float], end: float) -> npt.NDArray[np.float64]:
 
 
 def _mark_suffixes(cfg: ScheduleConfig, axis: "Axes", end: float) -> None:
-    """A dotted line where the logs go to another folder."""
+    """Draw a dotted line where the logs go to another folder."""
     for frames, suffix in driven_points(cfg, "tensorboard_suffix_schedule"):
         if 0 < frames < end:
             axis.axvline(frames, color="0.6", linestyle=":", linewidth=0.9)

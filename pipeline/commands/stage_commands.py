@@ -46,7 +46,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     rl.add_argument(
         "--show-schedules",
         action="store_true",
-        help="train nothing: print what the schedules come to and draw them",
+        help="train nothing: print the values of the schedules and draw them",
     )
     rl.add_argument(
         "--out", type=Path, metavar="PNG", help="picture; default: output/schedules/<run_name>.png"
@@ -87,7 +87,7 @@ def add_legacy_input(parser: argparse.ArgumentParser) -> None:
 
 
 def _overrides(arguments: argparse.Namespace, legacy_key: str) -> list[str]:
-    """The overrides of the command line, that of `--legacy-input` included."""
+    """Return the overrides of the command line, that of `--legacy-input` included."""
     if arguments.legacy_input is None:
         return list(arguments.overrides)
     return [*arguments.overrides, f"{legacy_key}={arguments.legacy_input}"]
@@ -101,7 +101,7 @@ def run_vis(arguments: argparse.Namespace) -> int:
 
     config = load_config(VisConfig, arguments.config, arguments.overrides)
     from pretrain.ranks import process_rank
-    from pretrain.vis.train import run  # takes seconds: a mistake above is told before
+    from pretrain.vis.train import run  # takes seconds: errors above are reported first
 
     if process_rank(config) == 0:
         ensure_dataset(Path(config.dataset))
@@ -117,7 +117,7 @@ def run_bc(arguments: argparse.Namespace) -> int:
 
     overrides = _overrides(arguments, "encoder_legacy_input")
     config = load_config(BCConfig, arguments.config, overrides)
-    from pretrain.bc.train import run  # takes seconds: a mistake above is told before
+    from pretrain.bc.train import run  # takes seconds: errors above are reported first
     from pretrain.ranks import process_rank
 
     if process_rank(config) == 0:
@@ -168,7 +168,7 @@ def run_rl(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         raise UserError("--out: only --show-schedules writes a picture; run_name names a run")
     config.performance.check_backend_installed()
-    from rl.training.train import train  # takes seconds: a mistake above is told before
+    from rl.training.train import train  # takes seconds: errors above are reported first
 
     result = train(
         config,

@@ -1,1 +1,1 @@
-"""The demo: all stages on one short track, and the summary of what each stage brought."""
+"""The demo: all stages on one short track, and the summary of the result of each stage."""

@@ -1,4 +1,4 @@
-"""The whole chain on one short track: drive, see, imitate, reinforce; what each step brought."""
+"""The whole chain on one short track: drive, see, imitate, reinforce; the result of each step."""
 
 import logging
 import time
@@ -60,7 +60,7 @@ class DemoResult:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `summary.json`."""
+        """Return the content of `summary.json`."""
         return {
             "data": {
                 "best_ms": int(self.replay_ms.min()),

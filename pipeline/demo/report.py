@@ -19,12 +19,12 @@ mpl.use("Agg")
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
-    """What each stage came to, for the terminal.
+    """Return a table of what each stage achieved.
 
     Args:
         summary: as written to `summary.json`.
     """
-    table = Table(title="what each stage brought (64 fresh starts each)")
+    table = Table(title="result of each stage (64 fresh starts each)")
     table.add_column("")
     for title in ("finished", "best", "mean", "median", "took"):
         table.add_column(title, justify="right")

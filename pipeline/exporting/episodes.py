@@ -104,7 +104,7 @@ def to_episode(record: ReplayRecord, rewards: RewardConfig) -> Episode:
 
 
 def most_frequent(ticks: U8) -> I64:
-    """The most frequent action of each row, the earliest of several.
+    """Return the most frequent action of each row, the earliest of several.
 
     Args:
         ticks: (L, 5) actions, `NO_TICK` where there is none; the first of a row is one.

@@ -209,7 +209,7 @@ def _spaces(image_size: tuple[int, int]) -> "tuple[gymnasium.Space[Any], gymnasi
 
 
 def _environment(file: ReplayFile) -> Any:
-    """The simulator's environment, where all replays were driven in one; else None."""
+    """Return the simulator's environment if all replays were driven in one, else None."""
     height, width = file.image_size
     if file.spec.source != "simulator" or len(file.tracks) != 1 or height != width:
         return None
@@ -280,7 +280,7 @@ def _image_size(path: Path, dataset: Any) -> tuple[int, int]:
 
 
 def _spec(own: dict[str, Any], image_size: tuple[int, int]) -> DatasetSpec:
-    """What the replays share: as it was exported, now with a frame for every step."""
+    """Return what the replays share: as exported, with a frame for every step."""
     known = own.get("spec", {})
     return DatasetSpec(
         image_size=image_size,

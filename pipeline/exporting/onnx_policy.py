@@ -106,7 +106,7 @@ def input_names(config: NetworkConfig) -> tuple[str, ...]:
 
 
 def folded(network: IQN) -> IQN:
-    """A copy on the CPU in evaluation mode: noise off, spectral norms folded into the weights."""
+    """Copy to the CPU in evaluation mode: noise off, spectral norms folded into the weights."""
     # Not a deep copy: that shares the classes of parametrised layers, which are changed below.
     plain = IQN(network.config, num_actions=network.num_actions).eval()
     plain.load_state_dict(network.state_dict())
@@ -245,7 +245,7 @@ class OnnxPolicy:
     def act(
         self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Action values (B, A) and actions (B,) of frames (B, H, W) and raw floats (B, F)."""
+        """Return values (B, A) and actions (B,) for frames (B, H, W) and raw floats (B, F)."""
         given = {"frame": frames[:, None], "floats": floats}
         values, actions = self._session.run(None, {name: given[name] for name in self.input_names})
         return values, actions

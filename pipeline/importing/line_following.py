@@ -51,7 +51,7 @@ def follow_line(line: ReferenceLine, states: CarStates, name: str) -> LineView:
 
 
 def _first_zone(line: ReferenceLine, states: CarStates) -> int:
-    """The start's zone, or the nearest one for a replay that is recorded from later on."""
+    """Return the start's zone, or the nearest one if the recording starts later."""
     x, y, z = states.position[0]
     start = advance_zone(
         START_ZONE, x, y, z, line.zone_centers, line.checkpoint_radius, 0, line.n_zones
@@ -63,7 +63,7 @@ def _first_zone(line: ReferenceLine, states: CarStates) -> int:
 
 
 def find_line(given: Path, track: str, tracks: int) -> ReferenceLine:
-    """The line of a track: the file given, or `<track>.npy` or `<track>_*.npy` in the folder given.
+    """Find the line of a track: the file, or `<track>.npy` or `<track>_*.npy` in the folder.
 
     Args:
         tracks: how many tracks need one.

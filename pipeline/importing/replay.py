@@ -29,7 +29,7 @@ Flags = npt.NDArray[np.bool_]
 STOPPED_EARLY_MS: Final = 1000
 """A capture that stops up to here before the finish stopped on purpose, to avoid the podium."""
 REACH_FACTOR, REACH_M = 1.5, 10.0
-"""How far a car gets in the time that a capture leaves out: so often its speed, and so much."""
+"""Greatest distance in m over the time without frames: factor * speed * time + REACH_M."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class ImportRequest:
             raise UserError("--line is for floats, which --frames-only leaves out: drop one")
 
     def threads(self) -> int:
-        """Number of threads."""
+        """Return the number of threads."""
         return self.workers or min(os.cpu_count() or 1, MAX_WORKERS)
 
 
@@ -245,7 +245,8 @@ class _Import:
             key_ms=TICK_MS,
             source=SOURCE,
             parameters={
-                "folder": self._request.root.resolve().name,  # another one does not continue it
+                # An import of another folder must not continue this one.
+                "folder": self._request.root.resolve().name,
                 "tracks": list(tracks),
                 "fps": selection.fps,
                 "floats": selection.floats,
@@ -268,7 +269,7 @@ class _Import:
         yield from running
 
     def _result(self, future: "Future[Result]") -> Result | None:
-        """What a thread returned; None for a bad replay that is left out."""
+        """Return the result of a thread; None for a bad replay that is left out."""
         try:
             return future.result()
         except UserError as error:

@@ -175,7 +175,7 @@ def _race(
 
 
 def _judge(file: InputFile, record: ReplayRecord, summary: CaptureSummary) -> None:
-    """Say what a person should know of a driven file."""
+    """Warn of what differs from the input file: respawns, no finish, another time."""
     took = f"{record.race_time_ms / 1000:.2f} s"
     if file.inputs.respawns_ms:
         logger.warning("%s: respawns are left out, the simulator has none", file.path)

@@ -62,7 +62,7 @@ class Corrector:
         return cls(network, digest.hexdigest())
 
     def parameters(self, request: "DriveRequest") -> dict[str, object]:
-        """What the dataset says about how it was driven."""
+        """Return what the dataset records of how it was driven."""
         return {
             "policy": self.identity,
             "label_by": request.label_by,

@@ -47,6 +47,7 @@ class ReplayJob:
 
     @property
     def name(self) -> str:
+        """Name of the replay."""
         return f"{self.track_name}_{self.tag}{self.number:05d}"
 
     def draws(self, request: DriveRequest) -> tuple[int, int, float]:

@@ -90,7 +90,7 @@ def _input_file(path: Path, name: str) -> InputFile:
 
 
 def key_time(files: Sequence[InputFile]) -> int:
-    """ms for which the keys of all runs are held at least: 50, as an agent holds them, or 10."""
+    """Return the shortest time in ms that any run holds its keys: 50, as an agent does, or 10."""
     for file in files:
         ticks = len(file.inputs.actions) + 1
         if file.race_time_ms is not None:  # what the text releases at the finish is no change

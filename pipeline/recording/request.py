@@ -13,7 +13,7 @@ MIXED: Final = "mixed"
 
 
 def frame_interval(fps: int) -> int:
-    """ms between frames.
+    """Return the ms between frames.
 
     Raises:
         UserError: they would not fall on ticks.
@@ -82,6 +82,7 @@ class DriveRequest:
 
     @property
     def frame_interval_ms(self) -> int:
+        """Time in ms between frames."""
         return 1000 // self.fps
 
     def skill_range(self) -> tuple[float, float]:

@@ -34,12 +34,14 @@ class Tape:
     labels: list[int] = field(default_factory=list)
 
     def observe(self, batch: "RaceBatch", car: int, time_ms: int) -> None:
+        """Add a car's present observation, made at `time_ms` of the race."""
         self.frames.append(batch.frames[car].copy())
         self.floats.append(batch.floats[car].copy())
         self.times.append(time_ms)
         self.meters.append(float(batch.meters[car]))
 
     def record(self, batch: "RaceBatch", car: int, **facts: object) -> ReplayRecord:
+        """Return what was recorded of a car as a replay; `facts` are its other fields."""
         return ReplayRecord(
             race_time_ms=int(batch.race_time_ms[car]),
             finished=bool(batch.finished[car]),

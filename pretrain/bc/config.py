@@ -124,7 +124,7 @@ class BCConfig(StageConfig):
 
     @property
     def label_offsets_ms(self) -> tuple[int, ...]:
-        """ms from the frame to the label of each offset."""
+        """Time in ms from the frame to the label of each offset."""
         shift = TICK_MS if self.next_tick else 0
         return tuple(offset + shift for offset in self.bc_time_offsets_ms)
 

@@ -25,7 +25,7 @@ STARTS_SEED: Final = 20_000
 
 
 def driven_tracks(config: BCConfig, file: ReplayFile) -> list[Track]:
-    """The tracks to drive: those that are named, else the data's own, as far as they are built in.
+    """Return the tracks to drive: those named, else the built-in ones of the data.
 
     Raises:
         UserError: an unknown track, or none at all.
@@ -41,7 +41,7 @@ def driven_tracks(config: BCConfig, file: ReplayFile) -> list[Track]:
 
 
 def driven_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:
-    """What is logged of driven runs.
+    """Return what is logged of driven runs.
 
     Returns: `driven_finish_rate` over all runs; `driven_mean_s`, the mean over tracks of the mean
         time of finished runs, absent where no run finished; both by track where there are several;
@@ -84,11 +84,13 @@ class DrivenValidation(L.Callback):
         self._config, self._tracks = config, tracks
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the metrics of the last driving, so that no later row repeats them."""
         for name in list(trainer.callback_metrics):  # else the next row repeats them
             if name.startswith("driven_"):
                 trainer.callback_metrics.pop(name)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Drive and log, if it is due after this epoch."""
         if not self._is_due(trainer):
             return
         assert isinstance(pl_module, BCModule)
@@ -108,9 +110,11 @@ class DrivenValidation(L.Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the seconds of driving."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
         self.seconds = float(state_dict["seconds"])
 
     def _is_due(self, trainer: L.Trainer) -> bool:

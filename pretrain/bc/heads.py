@@ -44,7 +44,7 @@ class OffsetPolicy(nn.Module):
             nn.init.zeros_(self.network.V_head.last.bias)
 
     def head(self, offset_ms: int) -> Head:
-        """The head of one offset."""
+        """Return the head of one offset."""
         if offset_ms == self.main_offset_ms:
             return self.network.A_head
         head = self.offset_heads[str(offset_ms)]
@@ -52,7 +52,7 @@ class OffsetPolicy(nn.Module):
         return head
 
     def head_inputs(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
-        """What the heads see.
+        """Return the input of the heads.
 
         Args:
             frames: (B, 1, H, W) uint8.
@@ -96,7 +96,7 @@ class OffsetPolicy(nn.Module):
             parameter.div_(temperature)
 
     def trained_modules(self, config: BCConfig) -> dict[str, nn.Module]:
-        """The parts that this run trains, by the name that artifacts carry."""
+        """Return the parts that this run trains, by their names in artifacts."""
         network = self.network
         modules: dict[str, nn.Module | None] = {
             "img_head": None if config.freeze_encoder else network.img_head,

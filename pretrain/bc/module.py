@@ -59,7 +59,7 @@ class BCModule(StageModule):
         return self
 
     def losses(self, batch: Batch, taus: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and its parts with the logits.
+        """Return the loss of a batch, and its parts with the logits.
 
         Args:
             batch: frames (B, 1, H, W) uint8, labels (B, K) int64; floats (B, 184) and returns (B,)
@@ -86,7 +86,7 @@ class BCModule(StageModule):
         return loss, parts
 
     def batch_loss(self, batch: Batch) -> Tensor:
-        """The training loss of a batch, without logging: a scalar."""
+        """Return the training loss of a batch, without logging: a scalar."""
         return self.losses(batch, self._training_taus(len(batch["frames"])))[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

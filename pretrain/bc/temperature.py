@@ -60,7 +60,7 @@ def reliability(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Rel
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature under which the labels are most likely (arXiv:1706.04599, section 4.2).
+    """Fit the temperature that maximises the likelihood (arXiv:1706.04599, section 4.2).
 
     The likelihood has one peak in 1 / T, so a search by golden section finds it.
 

@@ -93,7 +93,7 @@ def _inputs(config: BCConfig, data: ReplayModule) -> dict[str, Any]:
 
 
 def _class_weights(config: BCConfig, data: ReplayModule) -> Tensor | None:
-    """(A,) weights of the actions in the training loss."""
+    """Return the (A,) weights of the actions in the training loss."""
     scheme = config.class_weights
     if scheme == "none":
         return None
@@ -111,7 +111,7 @@ def _driven_validation(config: BCConfig, data: ReplayModule) -> DrivenValidation
 
 
 def _start_of(path: Path) -> Sources:
-    """The weights of an earlier run.
+    """Return the weights of an earlier run.
 
     Raises:
         UserError: none there, or an encoder alone.

@@ -11,7 +11,7 @@ from rl.config.network import NetworkConfig
 
 
 class SimclrConfig(StrictModel):
-    """How frames are altered and told apart, with `task: simclr`; 0 leaves a change out."""
+    """How frames are altered and distinguished, with `task: simclr`; 0 leaves a change out."""
 
     temperature: float = Field(0.2, gt=0.0, description="> 0: divides the cosines in the loss")
     projection_hidden: int = Field(256, ge=1, description="units of the projection head")

@@ -88,7 +88,7 @@ class VisModule(StageModule):
         return gray.round().clamp(0, 255).to(torch.uint8)
 
     def batch_loss(self, batch: Batch) -> Tensor:
-        """The training loss of a batch, without logging: a scalar."""
+        """Return the training loss of a batch, without logging: a scalar."""
         return self._losses(batch["frames"])[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -115,7 +115,7 @@ class VisModule(StageModule):
         )
 
     def encoder_tensors(self) -> Tensors:
-        """The encoder of one frame as (x - 128) / 128, under the network's names."""
+        """Return the encoder of one frame as (x - 128) / 128, under the network's names."""
         tensors = module_tensors(self.img_head, "img_head")
         if self.config.image_normalization == "01":
             tensors = fold_unit_range(tensors)

@@ -45,7 +45,7 @@ Scores = dict[str, float]
 
 
 def probe_targets(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """What is to be found, from raw float features.
+    """Compute the targets of the probe from raw float features.
 
     Args:
         floats: (n, 184).
@@ -105,7 +105,7 @@ class ProbeFrames:
         return sum(len(frames) for frames in self.parts.values())
 
     def batches(self) -> Iterator[tuple[str, Tensor, npt.NDArray[np.float64]]]:
-        """The part, (B, 1, H, W) uint8 frames and (B, T) targets of one pass after another."""
+        """Yield the part, (B, 1, H, W) uint8 frames and (B, T) targets of each pass."""
         for part, frames in self.parts.items():
             for start in range(0, len(frames), PASS_FRAMES):
                 chosen = frames[start : start + PASS_FRAMES]
@@ -172,7 +172,7 @@ def probe_encoders(
 
 
 def encoder_of(network: NetworkConfig, tensors: Mapping[str, Tensor]) -> ImageHead:
-    """The image encoder that tensors, by full name, are of.
+    """Build the image encoder from its tensors, which have their full names.
 
     Raises:
         UserError: they are not those of this network's encoder.
@@ -196,7 +196,7 @@ def _features(head: ImageHead, device: torch.device) -> Featuriser:
 
 
 def _random_encoders(networks: list[NetworkConfig], device: torch.device) -> dict[str, Featuriser]:
-    """An untrained encoder of each architecture, the same one in every call."""
+    """Build an untrained encoder of each architecture, the same one in every call."""
     distinct = {str(network.architecture()["cnn"]): network for network in networks}
     found: dict[str, Featuriser] = {}
     for network in distinct.values():

@@ -26,7 +26,7 @@ PASS_FRAMES = 256
 
 
 def some_frames(data: FramesModule, count: int, *, held_out: bool) -> npt.NDArray[np.int64]:
-    """Indices (at most count,) of evenly spaced frames, of training where none is held out."""
+    """Return indices (at most count,) of evenly spaced held-out frames, else training frames."""
     frames = data.frames_of("val" if held_out and len(data.split.val) else "train")
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames)))
     return frames[chosen.astype(np.int64)]
@@ -59,7 +59,7 @@ def _save_reconstructions(path: Path, module: VisModule, data: FramesModule) -> 
 
 
 def _save_traversals(path: Path, module: VisModule, data: FramesModule) -> None:
-    """Turn the numbers that carry most, one at a time, of the code of a frame."""
+    """Draw the effect of the latent dimensions with the most information, one at a time."""
     assert module.code is not None
     seen = observations(data, some_frames(data, CODED_FRAMES, held_out=True))
     encoded = [module.code.encode(module.features(part)) for part in torch.split(seen, PASS_FRAMES)]

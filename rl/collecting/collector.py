@@ -57,7 +57,7 @@ class CollectorPlan:
     def from_config(
         cls, cfg: RLConfig, index: int = 0, count: int = 1, *, progress: int = 0
     ) -> "CollectorPlan":
-        """The plan of collector `index` of `count`; `progress` of a run varies the seed."""
+        """Build the plan of collector `index` of `count`; `progress` of a run varies the seed."""
         cycle = tuple(entry for entry in cfg.map_cycle.entries for _ in range(entry.repeat))
         return cls(
             cycle=cycle,
@@ -72,7 +72,7 @@ class CollectorPlan:
         )
 
     def tracks(self) -> dict[str, Track]:
-        """The maps of the cycle by short name."""
+        """Return the maps of the cycle by short name."""
         if self.built is not None:
             return self.built
         return load_tracks(self.cycle)

@@ -1,7 +1,7 @@
 """A guide driver: a frozen pretrained policy that drives the first part of some runs.
 
-After a random time the learner takes over, so that it meets all of the track from its first minute
-without being tied to the guide's actions (arXiv:2204.02372, with random switch times).
+After a random time the learner takes over, so that it drives on all of the track from its first
+minute without being tied to the guide's actions (arXiv:2204.02372, with random switch times).
 """
 
 from collections.abc import Callable

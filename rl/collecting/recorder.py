@@ -70,7 +70,7 @@ class Recorder:
         self.length += 1
 
     def take(self, batch: RaceBatch, car: int) -> dict[str, Any]:
-        """Copies of a car's run as the array fields of a `Rollout`, and start it anew.
+        """Return a car's run as the array fields of a `Rollout`, and start recording anew.
 
         Args:
             batch: has just stepped; it shows what came after the last action.
@@ -88,7 +88,7 @@ class Recorder:
         return run
 
     def state_dict(self) -> dict[str, Any]:
-        """The recorded part of all arrays, copied."""
+        """Return the recorded part of all arrays, copied."""
         used = int(self.length.max())
         arrays = {name: array[:, :used].copy() for name, array in self._arrays.items()}
         for car, length in enumerate(self.length):  # what an earlier run left there is not state

@@ -22,7 +22,7 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def flat_size(module: nn.Module) -> int:
-    """Number of float32 values that hold the module's state."""
+    """Return the number of float32 values that hold the module's state."""
     return sum(tensor.numel() for tensor in _tensors(module))
 
 

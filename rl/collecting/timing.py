@@ -44,7 +44,7 @@ class StepTimer:
         self._lap = now
 
     def of(self, car: int) -> RolloutTiming:
-        """What the run of a car has cost since its start."""
+        """Return the time that the run of a car has taken since its start."""
         seconds = self._seconds - self._seconds_then[car]
         steps = max(self._steps - int(self._steps_then[car]), 1)
         ns = 1e9 * seconds / (steps * self._cars)

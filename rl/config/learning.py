@@ -66,7 +66,9 @@ class LearningConfig(StrictModel):
         0.8, ge=0.0, le=1.0, description="0 to 1: share of fresh weights in the heads' last layers"
     )
     additional_transition_after_reset: int = Field(
-        1_600_000, ge=0, description="transition uses added to what the learner owes after a reset"
+        1_600_000,
+        ge=0,
+        description="transition uses that are added to the updates due after a reset",
     )
     skipped_batches_before_rollback: int = Field(
         20, ge=1, description="batches in a row with a useless loss before weights are restored"

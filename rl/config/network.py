@@ -148,7 +148,7 @@ class NetworkConfig(StrictModel):
         return parts[name]
 
     def architecture(self) -> dict[str, Any]:
-        """What decides the shape and meaning of the parameters, as plain JSON types."""
+        """Return what decides the shape and meaning of the parameters, as plain JSON types."""
         floats = {"n_floats": self.floats.n_floats, "layer_norm": self.floats.layer_norm}
         floats["hidden_dimension"] = self.floats.hidden_dimension
         cnn = self.vis.cnn.model_dump(mode="json")

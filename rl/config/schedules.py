@@ -64,7 +64,7 @@ def exponential(points: Points, step: float) -> float:
 
 
 def _segment(points: Points, step: float) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """The points around `step` and how far between them it lies, in [0, 1]."""
+    """Return the points around `step` and its position between them, in [0, 1]."""
     index = bisect.bisect_right([point[0] for point in points], step)
     if index == 0:
         return points[0], points[0], 0.0

@@ -118,7 +118,8 @@ class EvaluationConfig(StrictModel):
     starts: int = Field(32, ge=1, description="runs per evaluation")
     final_starts: int = Field(64, ge=1, description="runs of the last evaluation, on fresh starts")
     champion: bool = Field(
-        False, description="true | false: the best policy gives way to one better on fresh starts"
+        False,
+        description="true | false: replace the best policy only by one better on fresh starts",
     )
 
 

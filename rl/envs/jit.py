@@ -16,7 +16,7 @@ _KEEP_S: Final = 24 * 3600.0
 
 
 def _cache_folder() -> Path:
-    """A folder named after the sources of `rl/envs` and of the contract's constants.
+    """Return a folder named after the sources of `rl/envs` and the contract's constants.
 
     Numba's cache looks only at the file of the function itself, so a routine that inlines
     another file's function would keep running the old code after an edit there.
@@ -43,7 +43,7 @@ def _use_cache_folder() -> None:
 
 
 def _remove_old_caches(current: Path) -> None:
-    """Drops what earlier versions of the sources left behind, a day after it was written."""
+    """Delete the caches of earlier versions of the sources that are older than a day."""
     for folder in current.parent.glob("numba-*"):
         try:
             old = time.time() - folder.stat().st_mtime > _KEEP_S

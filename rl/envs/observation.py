@@ -41,7 +41,7 @@ def advance_zone(
     first: int,
     n_zones: int,
 ) -> int:
-    """The zone of a car at (x, y, z) that was in `zone`, searched locally: lines overlap.
+    """Return the new zone of a car at (x, y, z); the search is local, since lines overlap.
 
     Args:
         zone: 0-based zone within the car's line.

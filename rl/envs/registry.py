@@ -42,7 +42,7 @@ def _from_file(path: Path) -> Track:
 
 
 def find_track(spec: str) -> Track:
-    """The track that `spec` names: a built-in name, `random:SEED`, or a `.npy` path.
+    """Return the track that `spec` names: a built-in name, `random:SEED`, or a `.npy` path.
 
     Raises:
         UserError: nothing of that name, or a line that cannot be driven.
@@ -67,7 +67,7 @@ def find_tracks(spec: str) -> list[Track]:
 
 
 def make_track(map_path: str, reference_line_path: str | None = None) -> Track:
-    """The road of `map_path`, followed along another line if one is given.
+    """Build the road of `map_path`, followed along another line if one is given.
 
     Args:
         map_path: as for `find_track`.

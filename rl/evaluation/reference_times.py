@@ -19,7 +19,7 @@ They belong to the simulator's tracks: a recorded map of the same name is anothe
 
 
 def reference_times(entries: Iterable[MapCycleEntry], short_name: str) -> dict[str, float]:
-    """Reference times of a map in seconds, by `author` and `gold`; those that are known.
+    """Return the known reference times of a map in seconds, by `author` and `gold`.
 
     Args:
         entries: of the map cycle; what they name takes precedence over the built-in times.

@@ -137,7 +137,7 @@ class Learner:
         return self.online, "raw"
 
     def _new_network(self) -> IQN:
-        """A network whose initial weights depend on the learner's random state alone."""
+        """Build a network whose initial weights depend on the learner's random state alone."""
         seed = int(torch.randint(2**62, (1,), generator=self.generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -254,7 +254,7 @@ class Learner:
     # -- saving ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of everything that the next update depends on."""
+        """Return a copy of everything that the next update depends on."""
         counters = self.counters
         return {
             "online": _weights(self.online),

@@ -76,7 +76,7 @@ def clip(network: IQN, norm: Tensor, learning: LearningConfig) -> Tensor:
 
 
 def moments(network: IQN, optimizer: torch.optim.Optimizer) -> Moments:
-    """Copies of the optimizer's state by parameter name; parameters never updated have none."""
+    """Copy the optimizer's state by parameter name; parameters never updated have none."""
     return {
         name: {key: value.clone() for key, value in optimizer.state[parameter].items()}
         for name, parameter in network.named_parameters()

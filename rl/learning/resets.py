@@ -44,7 +44,7 @@ class ResetTrigger:
         return due
 
     def state_dict(self) -> dict[str, int]:
-        """The last flag, and the transitions at which the next reset is due."""
+        """Return the last flag, and the transitions at which the next reset is due."""
         return {"flag": self._flag, "next": self._next, "every": self._every}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for on this machine.
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
 
     Raises:
         UserError: an unknown device, or one that this machine does not have.
@@ -34,7 +34,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format of the learner's matrix products; weights and outputs stay in float32.
+    """Return the number format of matrix products; weights and outputs stay in float32.
 
     `auto` is bfloat16 where the device multiplies in it, which is about twice as fast.
     """

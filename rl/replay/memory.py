@@ -109,7 +109,7 @@ class ReplayMemory:
         return self._ring.bytes_per_slot + tree
 
     def priorities(self) -> npt.NDArray[np.float64]:
-        """Sampling weights of the training transitions; empty without prioritised replay."""
+        """Return the sampling weights of training transitions; empty without priorities."""
         if self._tree is None:
             return np.zeros(0)
         return self._tree.get(self._start_slots(TRAIN))
@@ -311,7 +311,7 @@ class ReplayMemory:
     # -- saving ---------------------------------------------------------------------------------
 
     def rows(self, first: int = 0) -> Columns:
-        """Copies of the observations from number `first` on that are still held, by age.
+        """Copy the observations from number `first` on that are still held, by age.
 
         They never change after they are written (priorities are apart), so a checkpoint can
         append the rows since the last one and drop those before `oldest`.

@@ -69,7 +69,7 @@ class ObservationRing:
         return slots
 
     def rows(self, first: int = 0) -> Columns:
-        """Copies of the observations from number `first` on that are still held, by age."""
+        """Copy the observations from number `first` on that are still held, by age."""
         slots = self.slots(max(first, self.oldest))
         return {name: column[slots] for name, column in self.columns.items()}
 

@@ -70,7 +70,7 @@ class Rollout:
     """What it cost the collector; None if nobody measured."""
 
     def __len__(self) -> int:
-        """Number of actions L."""
+        """Return the number of actions L."""
         return len(self.actions)
 
     def all_frames(self) -> npt.NDArray[np.uint8]:

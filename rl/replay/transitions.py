@@ -56,15 +56,15 @@ class Batch:
         )
 
     def __len__(self) -> int:
-        """Number of transitions B."""
+        """Return the number of transitions B."""
         return len(self.actions)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on another device; itself if it is there already."""
+        """Return the batch on another device; itself if it is there already."""
         if self.frames.device == device:
             return self
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def clone(self) -> "Batch":
-        """A copy that later batches do not overwrite."""
+        """Return a copy that later batches do not overwrite."""
         return Batch(**{f.name: getattr(self, f.name).clone() for f in fields(self)})

@@ -53,7 +53,7 @@ class TimesSummary:
         self._rollouts.append(timing)
 
     def take(self) -> str:
-        """A Markdown table of the time since the last one, and start anew."""
+        """Return a Markdown table of the time since the last one, and start anew."""
         elapsed = max(time.monotonic() - self._since, 1e-9)
         rows = {f"learner: {n}": f"{100 * s / elapsed:.1f} %" for n, s in self._spent.items()}
         rows["learner: rest"] = f"{100 - 100 * sum(self._spent.values()) / elapsed:.1f} %"

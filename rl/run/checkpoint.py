@@ -150,7 +150,7 @@ def peek_checkpoint(
 
 
 def check_checkpoint(path: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None if they are as they were written."""
+    """Return what is wrong with a checkpoint's files; None if they are as written."""
     problem = _check_parts(path)
     if problem is not None:
         return problem
@@ -163,7 +163,7 @@ def check_checkpoint(path: Path) -> str | None:
 
 
 def _check_parts(path: Path, names: Sequence[str] | None = None) -> str | None:
-    """What is wrong with some parts, or all, the replay memory apart."""
+    """Return what is wrong with some parts, or all, except the replay memory."""
     try:
         manifest = read_json(path / MANIFEST)
     except UserError as error:

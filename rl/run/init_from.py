@@ -139,7 +139,7 @@ def load_initial_weights(learner: Learner, cfg: RLConfig, folder: RunFolder) -> 
 
 
 def _checkpoints(source: RunFolder, *, best: bool) -> Path:
-    """The folder to look into; the message says what is missing."""
+    """Return the folder to look into; an error says what is missing."""
     if not source.config.exists():
         raise UserError(
             f"init_from: {source.root}: no run here (no {source.config.name}); "

@@ -232,7 +232,7 @@ def _find_meta(
 
 
 def safe_bytes(artifact: Artifact) -> bytes:
-    """An artifact as a safetensors file, its metadata as JSON texts in the header.
+    """Return an artifact as a safetensors file, its metadata as JSON texts in the header.
 
     Raises:
         UserError: an artifact without metadata, or the package is missing.

@@ -1,7 +1,7 @@
 """Brings an imitated policy to the scale of returns before temporal-difference learning.
 
 Cross-entropy leaves the advantage output as logits, with gaps far larger than those of returns, and
-the value output as anything at all. Here a gain on the advantages and the value head are fitted to
+the value output untrained. Here a gain on the advantages and the value head are fitted to
 returns that the policy got, everything else untouched. A positive gain keeps every greedy action.
 It is folded into the last layer of `A_head`, so nothing is left in the network's structure, and it
 is rounded to a power of two, so that the scaled outputs are the same numbers up to the exponent and
@@ -28,21 +28,21 @@ SIGNIFICANT_T: Final = 2.0
 GAP_BOUNDS: Final = (0.01, 3.0)
 """Allowed greedy gap (greedy less mean action value), in standard deviations of the returns."""
 FALLBACK_GAP: Final = 0.1
-"""The same gap where the data do not tell: one action of 50 ms changes the return of 7 s little."""
+"""The same gap if the fit is not significant: one action of 50 ms changes 7 s little."""
 RIDGE: Final = 1e-4
 """Penalty of the ridge regressions, relative to the mean square of an input."""
 Watch = Callable[[float], None]
-"""Told the share of a long step that is done, in [0, 1]; what it raises ends the step."""
+"""Called with the share of a long step that is done, in [0, 1]; an exception ends the step."""
 _VALIDATION_SHARE: Final = 0.1
 _CHUNK: Final = 1024
 _PASSES: Final = 5
 """Times that a fit passes over all samples."""
 _CHUNK_WORK: Final = 4
-"""What a chunk of a pass costs, in updates of the value head; near enough for a progress bar."""
+"""Approximate cost of a chunk of a pass, in updates of the value head, for the progress bar."""
 
 
 def unwatched(share: float) -> None:
-    """A watch that does nothing."""
+    """Do nothing: the watch of a step that nobody watches."""
     del share
 
 
@@ -123,8 +123,8 @@ def fit_calibration(
 ) -> CalibrationReport:
     """Fit the gain on the advantage output and the value head to returns; the rest is untouched.
 
-    The returns and the advantages of the actions taken are freed of what the state explains
-    (ridge regression); the slope of the one on the other is the gain. The value head then learns
+    The gain is the slope of the returns on the advantages of the actions taken, after a ridge
+    regression on the state's features has been subtracted from both. The value head then learns
     the returns less the scaled advantages: its last layer by ridge regression, then all of it by
     quantile regression. The spread of the scaled advantages over taus is left out there.
 
@@ -138,7 +138,8 @@ def fit_calibration(
         learning_rate: of those updates at the start.
         batch_size: samples per update.
         generator: CPU generator of batches and taus.
-        watch: told the share of the work that is done; if it raises, `online` is half fitted.
+        watch: called with the share of the work that is done; if it raises, `online` is half
+            fitted.
 
     Raises:
         ValueError: see `CalibrationData.check`.
@@ -232,7 +233,7 @@ class _Fit:
 
     @torch.no_grad()
     def _known(self, data: CalibrationData) -> Tensor:
-        """Inputs (n, *) that explain returns: features, floats, floats times the time that is left.
+        """Return inputs (n, *) that explain returns: features, floats, floats times the time left.
 
         Imitation has no use for the clock, so the features alone may not tell the horizon.
         """
@@ -360,7 +361,7 @@ def _scale_last_layer(head: Head, gain: float) -> None:
 
 @contextlib.contextmanager
 def _only_value_head_trains(online: IQN) -> Iterator[None]:
-    """Evaluation mode and gradients for `V_head` alone, and everything as it was afterwards."""
+    """Set evaluation mode and gradients for `V_head` alone; restore all of it afterwards."""
     modes = {module: module.training for module in online.modules()}
     flags = {parameter: parameter.requires_grad for parameter in online.parameters()}
     online.eval()

@@ -56,7 +56,7 @@ class ArtifactMeta(StrictModel):
 
 
 def input_contract() -> tuple[dict[str, str], dict[str, Any]]:
-    """What the network does to frames and floats, and the actions that its outputs stand for."""
+    """Return how the network scales frames and floats, and the actions of its outputs."""
     floats = hashlib.sha256(FLOAT_MEAN.tobytes() + FLOAT_STD.tobytes()).hexdigest()
     normalisation = {"frames": IMAGE_NORMALISATION, "floats_mean_std_sha256": floats}
     return normalisation, {"names": list(ACTION_NAMES), "action_ms": ACTION_MS}

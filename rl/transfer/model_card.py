@@ -26,7 +26,7 @@ _MEASURED: Final = {
     "share that was not cut off; times are in ms, of the finished runs alone.",
 }
 _LIMITS: Final = (
-    "It was made for one simulator and one car, and knows nothing of other traffic or of damage.",
+    "It was made for one simulator and one car, without other traffic and without damage.",
     "It sees one gray frame and 184 floats of the kind that this version writes; others are "
     "refused when it is loaded, or are wrong without notice if they are fed past that check.",
     "It was measured as said above and nowhere else: other tracks may be beyond it.",
@@ -59,7 +59,7 @@ def model_card(meta: ArtifactMeta, folder: Path) -> str:
 
 
 def number(value: Any) -> str:
-    """A value of the metadata as text: up to six digits of a number, `-` for none."""
+    """Format a value of the metadata: up to six digits of a number, `-` for none."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -239,7 +239,7 @@ def _loading(meta: ArtifactMeta, folder: Path) -> list[str]:
 
 
 def _track(dataset: Mapping[str, Any] | None) -> str:
-    """A track that the simulator has: one of the training data's, if they come from there."""
+    """Return a built-in track: one of the training data's if they come from the simulator."""
     simulated = dataset is not None and dataset.get("source") == "simulator"
     tracks = dataset.get("tracks", []) if dataset is not None and simulated else []
     return shlex.quote(str(tracks[0])) if tracks else "A01"

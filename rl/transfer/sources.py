@@ -150,7 +150,7 @@ def artifacts_in(folder: Path) -> dict[str, Path]:
 
 
 def _in_folder(folder: Path, kind: str) -> Path | None:
-    """An artifact in a folder; the state dict where there is a safetensors file too."""
+    """Return an artifact of a folder; the state dict if there is a safetensors file too."""
     for path in (folder / kind, (folder / kind).with_suffix(SAFE_SUFFIX)):
         if path.is_file():
             return path
@@ -158,7 +158,7 @@ def _in_folder(folder: Path, kind: str) -> Path | None:
 
 
 def _origin(artifact: Artifact) -> tuple[Path, str]:
-    """What artifacts of one run share; safetensors files of several may lie in one folder."""
+    """Return what artifacts of one run share; one folder may hold files of several runs."""
     meta = artifact.meta
     run = "" if meta is None else meta.model_dump_json(include={"stage", "run_name", "network"})
     return artifact.path.parent, run

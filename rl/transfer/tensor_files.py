@@ -48,7 +48,7 @@ def check_export_extra(*packages: str) -> None:
 
 
 def serialise(path: Path, tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes of a PyTorch state dict of float32 tensors.
+    """Return the bytes of a PyTorch state dict of float32 tensors.
 
     Raises:
         UserError: a tensor is not finite; `path` names it.
@@ -88,7 +88,7 @@ def deserialise(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def serialise_safe(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
-    """The bytes of a safetensors file with these header strings, and a hash over everything.
+    """Return a safetensors file as bytes, with these header strings and a hash of it all.
 
     Raises:
         UserError: a tensor is not finite, or the package is missing.
@@ -103,7 +103,7 @@ def serialise_safe(path: Path, tensors: Mapping[str, Tensor], header: Mapping[st
 
 
 def safe_header(path: Path, data: bytes) -> dict[str, str]:
-    """The header strings of a safetensors file; empty if it has none.
+    """Return the header strings of a safetensors file; empty if it has none.
 
     Raises:
         UserError: not a safetensors file.
@@ -122,7 +122,7 @@ def safe_header(path: Path, data: bytes) -> dict[str, str]:
 
 
 def read_safe_header(path: Path) -> dict[str, str]:
-    """The header strings of a safetensors file on the disk, without its tensors.
+    """Return the header strings of a safetensors file on the disk, without its tensors.
 
     Raises:
         UserError: not a safetensors file, or it cannot be read.

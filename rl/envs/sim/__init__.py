@@ -1,0 +1,1 @@
+"""The racing simulator: roads, cars, drivers, pictures and floats, compiled with numba."""

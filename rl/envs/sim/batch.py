@@ -90,7 +90,7 @@ class RaceBatch:
         self.observe()
 
     def reset(self, cars: npt.ArrayLike, seeds: npt.ArrayLike) -> None:
-        """Puts `cars` (k,) back to the start, each varied by its own seed (k,); observes."""
+        """Put `cars` (k,) back to the start, each varied by its own seed (k,), and observe."""
         chosen = np.atleast_1d(np.asarray(cars, dtype=np.int64))
         for car, seed in zip(chosen, np.atleast_1d(np.asarray(seeds)), strict=True):
             along, aside, speed, angle = _start_variation(int(seed)) * self.start_noise
@@ -111,13 +111,13 @@ class RaceBatch:
         self._tick(actions, 1)
 
     def observe(self) -> None:
-        """Fills `floats` and `frames` for every car."""
+        """Fill `floats` and `frames` for every car."""
         observe_cars(self._cars, self._course, self.floats)
         if self.render:
             self._draw(self.frames, self._cars)
 
     def move_to_track(self, car: int, track: int) -> None:
-        """Puts a car exactly at the start of another track; call `reset` after it."""
+        """Put a car exactly at the start of another track; call `reset` after it."""
         if not 0 <= track < len(self.tracks):
             raise IndexError(f"track {track} of {len(self.tracks)}")
         self._cars.track[car] = track
@@ -125,7 +125,7 @@ class RaceBatch:
         self._observe_placed(np.array([car]))
 
     def get_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies of all arrays that determine every car's future."""
+        """Return copies of all arrays that determine every car's future."""
         return {name: array.copy() for name, array in self._cars._asdict().items()}
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -151,7 +151,7 @@ class RaceBatch:
         tick_cars(self._cars, self._course, held, ticks, self._limits)
 
     def _observe_placed(self, chosen: I64) -> None:
-        """Finds the line and observes for some cars that were just placed."""
+        """Find the line and observe for some cars that were just placed."""
         rows = some_cars(self._cars, chosen)
         follow_line(rows, self._course)
         for name in ("zone", "furthest_zone", "meters"):

@@ -75,7 +75,7 @@ _NO_PATCH: Final = (0.0, 0.0, 0.0, 0.0)
 
 @compiled
 def _make_view(state: F64, width: int, height: int) -> View:
-    """The camera behind a car, for a canvas of width x height pixels."""
+    """Build the camera behind a car, for a canvas of width x height pixels."""
     sin_yaw, cos_yaw = math.sin(state[YAW]), math.cos(state[YAW])
     pitch = math.tan(min(max(CAMERA.pitch_share * state[PITCH], -0.5), 0.5))
     focal_x, focal_y = 0.5 * width / CAMERA.half_fov_x, 0.5 * height / CAMERA.half_fov_y
@@ -102,7 +102,7 @@ def _make_view(state: F64, width: int, height: int) -> View:
 def _bare_section(
     view: View, center: F64, left: F64, row: int, step: int, borders: Borders
 ) -> Section:
-    """The cross-section at a row as seen in the direction of `step`: -1 is against the road's."""
+    """Return the cross-section at a row, seen along `step`: -1 is against the road's direction."""
     at, x, y, z = np.uint64(row), np.uint64(0), np.uint64(1), np.uint64(2)
     left_x, left_z = step * left[at, x], step * left[at, y]
     return make_section(view, center[at, x], center[at, y], center[at, z], left_x, left_z, borders)
@@ -110,7 +110,7 @@ def _bare_section(
 
 @compiled
 def _section(view: View, tracks: PackedTracks, row: int, step: int) -> Section:
-    """The cross-section at a row with the road's own borders."""
+    """Return the cross-section at a row with the road's own borders."""
     edges, walls = tracks.road_edges, tracks.road_walls
     at, a, b = np.uint64(row), np.uint64(0 if step > 0 else 1), np.uint64(1 if step > 0 else 0)
     borders = (walls[at, a], edges[at, a], -edges[at, b], -walls[at, b])
@@ -129,7 +129,7 @@ def _patch_gray(kind: int, row: int, detailed: bool) -> int:
 
 @compiled
 def _patch_end(kinds: U8, first: int, here: int, there: int, step: int, striped: int) -> int:
-    """The first row on the way from `here` to `there` where the kind of patch changes.
+    """Return the first row from `here` to `there` where the kind of patch changes.
 
     striped: a kind that is cut at every other row too, counted from `first`.
     """
@@ -155,7 +155,7 @@ def _patch_border(
 
 @compiled
 def _draw_finish(canvas: U8, view: View, tracks: PackedTracks, row: int, step: int) -> None:
-    """A white bar on the road and a checkered banner over it."""
+    """Draw the finish: a white bar on the road and a checkered banner over it."""
     center, across = tracks.road_center, tracks.road_left
     left, right = tracks.road_edges[row, 0], tracks.road_edges[row, 1]
     borders = (left, left, -right, -right) if step > 0 else (right, right, -left, -left)
@@ -219,7 +219,7 @@ def _draw_block(
     outer: Section,
     detailed: bool,
 ) -> Section:
-    """The road from `here` to `there`, cut where a patch begins or ends; returns the last section.
+    """Draw the road from `here` to `there`, cut at patches, and return the last section.
 
     Args:
         first: the road's first row, from which bands are counted.
@@ -259,7 +259,7 @@ def _piece_length(row: int, distance: int) -> int:
 
 @compiled
 def _is_split(left: F64, here: int, there: int, distance: int, length: int) -> bool:
-    """True if a piece is cut in two because the road turns, or is what such a cut left over."""
+    """Return whether a piece is cut in two where the road turns, or is a half of such a cut."""
     if length < LONG_ROWS and distance % length > 0:
         return True
     if CAMERA.near_rows < distance <= CAMERA.middle_rows:
@@ -272,7 +272,7 @@ def _is_split(left: F64, here: int, there: int, distance: int, length: int) -> b
 def _draw_side(
     canvas: U8, view: View, tracks: PackedTracks, track: int, row: int, reach: int, step: int
 ) -> None:
-    """The road from `reach` rows away to the block of `row`, far to near.
+    """Draw the road from `reach` rows away to the block of `row`, far to near.
 
     step: 1 for the road ahead, with the car's own block, -1 for the road behind.
     """
@@ -309,7 +309,7 @@ def _draw_background(canvas: U8, view: View) -> None:
 
 @compiled
 def _draw_car(canvas: U8, view: View, state: F64) -> None:
-    """The car from behind: its nose points where it steers, its tail hangs out in a slide."""
+    """Draw the car from behind: its nose points where it steers, its tail swings in a slide."""
     forward = state[VX] * view.sin_yaw + state[VZ] * view.cos_yaw
     lateral = state[VX] * view.cos_yaw - state[VZ] * view.sin_yaw
     slip = min(max(lateral / max(abs(forward), 8.0), -0.6), 0.6)
@@ -340,7 +340,7 @@ def _draw_car(canvas: U8, view: View, state: F64) -> None:
 def _draw(
     canvas: U8, view: View, tracks: PackedTracks, track: int, road_index: int, state: F64
 ) -> None:
-    """Draws one car's view at the canvas' own resolution, without averaging.
+    """Draw one car's view at the canvas' own resolution, without averaging.
 
     Args:
         canvas: uint8, a row for each of the view's, at least as wide; overwritten.
@@ -366,7 +366,7 @@ def _draw(
 def render_all(
     frames: U8, tracks: PackedTracks, track_of_car: I64, road_index: I64, state: F64
 ) -> None:
-    """Renders every car's view; each frame depends on its own car alone.
+    """Render every car's view; each frame depends on its own car alone.
 
     Args:
         frames: (B, H, W) uint8, overwritten.
@@ -383,6 +383,6 @@ def render_all(
 
 
 def render(frame: U8, tracks: PackedTracks, track: int, road_index: int, state: F64) -> None:
-    """Renders one car's view into `frame` (H, W) uint8; see `render_all` for the arguments."""
+    """Render one car's view into `frame` (H, W) uint8; see `render_all` for the arguments."""
     one_track = np.array([track], dtype=np.int64)
     render_all(frame[None], tracks, one_track, np.array([road_index], dtype=np.int64), state[None])

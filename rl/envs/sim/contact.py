@@ -58,7 +58,7 @@ def _beyond(road: F64, row: int, x: float, z: float) -> float:
 
 @compiled
 def locate(road: F64, row: int, x: float, z: float) -> int:
-    """The row whose section the point lies beyond and the next one's it does not.
+    """Return the last row, near `row`, whose section the point has passed.
 
     Searched from `row` outwards, since roads cross over themselves.
     """
@@ -83,7 +83,7 @@ def surface_at(road: F64, row: int, d: float) -> int:
 
 @compiled
 def project(state: F64, road: F64, row: int, sin_yaw: float, cos_yaw: float) -> int:
-    """Finds the car on its road: fills ROAD_S, ROAD_D, GRADE, GROUND_Y and the wheels' surfaces.
+    """Find the car on its road: fill ROAD_S, ROAD_D, GRADE, GROUND_Y and the wheels' surfaces.
 
     Sine and cosine of the heading are handed on: they would cost more than the rest.
     A flying car keeps the surfaces that its wheels touched last.
@@ -155,7 +155,7 @@ def hold_between_walls(state: F64, road: F64, a: int, sin_yaw: float, cos_yaw: f
 
 @compiled
 def _hit(state: F64, nx: float, nz: float) -> None:
-    """A wall whose outward normal is (nx, nz): lose speed.
+    """Take speed from a car at a wall whose outward normal is (nx, nz).
 
     The heading stays: a wall that turned the nose along itself would lead a car that never steers
     round every corner to the finish.

@@ -59,7 +59,7 @@ def _ramp(skill: float, *values: float) -> float:
 
 
 def draw_manner(skill: float, rng: np.random.Generator) -> Manner:
-    """The driver of one run.
+    """Return the driver of one run.
 
     Args:
         skill: 0 (novice) to 1 (expert).
@@ -154,7 +154,7 @@ class DriverPool:
         key_ms: int = 10,
         attentive: bool = False,
     ) -> None:
-        """Prepares every car's driver.
+        """Prepare every car's driver.
 
         Args:
             batch: the cars, at their starts.
@@ -178,7 +178,7 @@ class DriverPool:
         self.reset(np.arange(n), seed, skill)
 
     def reset(self, cars: npt.ArrayLike, seeds: npt.ArrayLike, skill: npt.ArrayLike) -> None:
-        """New drivers for `cars` (k,), drawn from `seeds` (k,) at `skill` (k,) or one for all."""
+        """Draw new drivers for `cars` (k,) from `seeds` (k,), at `skill` (k,) or one for all."""
         chosen = np.atleast_1d(np.asarray(cars, dtype=np.int64))
         skills = np.broadcast_to(np.asarray(skill, dtype=np.float64), chosen.shape)
         for car, seed, level in zip(chosen, np.atleast_1d(np.asarray(seeds)), skills, strict=True):
@@ -200,11 +200,11 @@ class DriverPool:
         return self._actions.copy()
 
     def advise(self, held: U8) -> U8:
-        """What each driver would press now in a car that somebody else drives.
+        """Return what each driver would press now in a car that another policy drives.
 
-        Drivers remember their keys: one that is held is kept longer, and steering is not changed
-        again at once. Here they take over those that are really pressed, so that they say what
-        they would do from now on, not what they would do had they driven all the time.
+        A driver's choice depends on the keys it holds: a held key is kept longer, and steering is
+        not changed again at once. Here the keys that are really pressed replace those memories, so
+        the advice is for the present state, not for one that the driver would have reached.
 
         Args:
             held: (B,) uint8 actions pressed until now; at the start "accelerate".

@@ -56,7 +56,7 @@ class RaceEnv(gymnasium.Env[Observation, np.int64]):
         rewards: RewardConfig | None = None,
         render_mode: str | None = None,
     ) -> None:
-        """Builds the track.
+        """Build the track.
 
         Args:
             track: a name, `random:SEED`, the path of a `.npy` reference line, or a track.
@@ -95,7 +95,7 @@ class RaceEnv(gymnasium.Env[Observation, np.int64]):
         return self._observation(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Holds `action` for 50 ms, or until the finish."""
+        """Hold `action` for 50 ms, or until the finish."""
         batch = self.batch
         time_before, meters_before = int(batch.race_time_ms[0]), float(batch.meters[0])
         floats_before = batch.floats[0].copy()

@@ -104,7 +104,7 @@ def _write_car(out: F32, state: F64, rotation: F64, vectors: F64) -> None:
 
 @compiled
 def observe_cars(cars: Cars, course: TrackTables, floats: F32) -> None:
-    """Writes the floats (B, 184) of every car; the layout is `datasets.contract.floats`."""
+    """Write the floats (B, 184) of every car; the layout is `datasets.contract.floats`."""
     rotation, vectors = np.empty((3, 3)), np.empty((3, 3))
     centers, cumulative = course.centers, course.cumulative
     for car in range(len(floats)):

@@ -29,7 +29,7 @@ def _climb(rng: np.random.Generator) -> float:
 
 
 def random_pieces(rng: np.random.Generator) -> list[Piece]:
-    """A list of pieces of about 600 to 1,800 m in all."""
+    """Return a list of pieces of about 600 to 1,800 m in all."""
     pieces: list[Piece] = [Straight(round(rng.uniform(60, 130)))]
     for _ in range(int(rng.integers(4, 10))):
         pieces.append(_turn(rng, _climb(rng)))
@@ -55,7 +55,7 @@ def runs_into_itself(center: F64) -> bool:
 
 
 def generated_track(seed: int, *, attempts: int = _ATTEMPTS) -> Track:
-    """The track of a seed, the same on every machine.
+    """Return the track of a seed, the same on every machine.
 
     Raises:
         UserError: every attempt ran into itself; seeds need a handful of attempts at most.

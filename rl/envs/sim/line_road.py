@@ -38,7 +38,7 @@ def _extended(points: F64) -> F64:
 
 
 def _middle(line: ReferenceLine) -> F64:
-    """The road's middle (M, 3): the smoothed line, pushed outward in corners."""
+    """Return the road's middle (M, 3): the smoothed line, pushed outward in corners."""
     even = resample(_extended(line.points), ROAD_SPACING_M / 2, horizontal=True)
     even = smooth(even, 2.0 * _PATH_SIGMA_M)
     bend = smooth(curvature(even), 12.0)
@@ -81,7 +81,7 @@ def _progress(center: F64, left: F64, points: F64) -> tuple[I64, F64]:
 
 
 def road_for_line(line: ReferenceLine, seed: int, name: str = "reference line") -> Road:
-    """A road whose width and surfaces come from `seed` and on which `line` is a driven line.
+    """Build a road around a driven line; its width and surfaces come from `seed`.
 
     Raises:
         UserError: too steep or too tight for a road.

@@ -24,7 +24,7 @@ _LEAST_SLACK_M = 1e-9
 
 @compiled
 def wrap_angle(angle: float) -> float:
-    """The same angle in [-pi, pi)."""
+    """Return the same angle in [-pi, pi)."""
     return angle - 2.0 * math.pi * math.floor(angle / (2.0 * math.pi) + 0.5)
 
 
@@ -83,7 +83,7 @@ def _quadratic_form(
     band: Floats,
     linear: Floats,
 ) -> None:
-    """Writes the pentadiagonal matrix `band` (3, M) and vector `linear` (M,) around `points`."""
+    """Write the pentadiagonal matrix `band` (3, M) and vector `linear` (M,) around `points`."""
     n = points.shape[0]
     band[:] = 0.0
     linear[:] = 0.0
@@ -124,7 +124,7 @@ def _quadratic_form(
 
 @compiled
 def _solve_pentadiagonal(band: Floats, extra: Floats, rhs: Floats, factor: Floats) -> None:
-    """Solves (band + diag(extra)) x = rhs in place by LDL^T; `factor` is (3, M) scratch."""
+    """Solve (band + diag(extra)) x = rhs in place by LDL^T; `factor` is (3, M) scratch."""
     n = rhs.shape[0]
     for i in range(n):
         d = band[0, i] + extra[i]

@@ -64,7 +64,7 @@ def _steering(state: F64, left: int, right: int) -> None:
 
 @compiled
 def _gearbox(state: F64, speed: float) -> float:
-    """Updates gear and revs; returns the share of the engine's force that reaches the wheels."""
+    """Update gear and revs; return the share of the engine's force that reaches the wheels."""
     if state[SHIFT_LEFT_MS] > 0.0:
         state[SHIFT_LEFT_MS] -= TICK_MS
     gear = int(state[GEAR])
@@ -245,7 +245,7 @@ def drive_tick(
 
 @compiled
 def place(state: F64, road: F64, row: int, x: float, z: float, yaw: float, speed: float) -> int:
-    """Puts a car on the ground at (x, z), rolling forward at `speed`; returns its road row."""
+    """Put a car on the ground at (x, z), rolling forward at `speed`; return its road row."""
     state[:] = 0.0
     state[X], state[Z], state[YAW] = x, z, yaw
     sin_yaw, cos_yaw = math.sin(yaw), math.cos(yaw)

@@ -78,7 +78,7 @@ def _height(piece: Piece, at: F64) -> F64:
 
 
 def center_of(pieces: Sequence[Piece]) -> tuple[F64, int, int]:
-    """The road's middle (M, 3) every metre, the row of the start and the row of the finish."""
+    """Return the road's middle (M, 3) every metre, and the rows of start and finish."""
     parts: list[Piece] = [Straight(LEAD_IN_M), *pieces, Straight(LEAD_OUT_M)]
     lengths = [_length(piece) for piece in parts]
     ends = np.cumsum(lengths)
@@ -102,7 +102,7 @@ def center_of(pieces: Sequence[Piece]) -> tuple[F64, int, int]:
 
 
 def build_track(name: str, pieces: Sequence[Piece], seed: int) -> Track:
-    """A track from its pieces; width, surfaces and the driven line come from `seed`."""
+    """Return a track from its pieces; width, surfaces and the driven line come from `seed`."""
     center, first, last = center_of(pieces)
     rng = np.random.default_rng([seed, 11])
     edges = lay_edges(center, rng)

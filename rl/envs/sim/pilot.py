@@ -97,7 +97,7 @@ class Motion(NamedTuple):
 
 @compiled
 def hash_unit(seed: np.uint64, counter: np.uint64) -> float:
-    """A uniform number in [0, 1) of a seed and a counter (splitmix64)."""
+    """Return a uniform number in [0, 1) from a seed and a counter (splitmix64)."""
     z = seed + counter * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -268,7 +268,7 @@ def _pedals(
 def decide(
     state: F64, course: Course, traits: Traits, memory: I64, tick: int, key_ticks: int
 ) -> int:
-    """The action to press now.
+    """Return the action to press now.
 
     Args:
         state: (STATE_SIZE,) of the car.

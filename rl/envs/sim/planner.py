@@ -50,7 +50,7 @@ _AT_LIMIT = Shares()
 class Plan:
     """The paths of a track, as courses of M sections.
 
-    offset: (M,) m from the centre, left > 0, of the racing path; course: what it meets, with the
+    offset: (M,) m from the centre, left > 0, of the racing path; course: its properties, with the
     profile of a car at its limit, which takes time_s.
     careless_offset: (M,) m, the path of a driver who sees no patches.
     start, finish: road rows.
@@ -94,7 +94,7 @@ def _shave(
     course: Course,
     bumps: F64,
 ) -> float:
-    """Tries smooth bumps all along the path and keeps those that make it faster; seconds."""
+    """Try smooth bumps along the path, keep those that make it faster; return its seconds."""
     n = offset.shape[0]
     best = _lap_time(road, offset, start, finish, shares, course)
     saved = offset.copy()
@@ -116,7 +116,7 @@ def _shave(
 
 
 def sections_of(road: Road) -> Sections:
-    """The road's arrays for compiled code."""
+    """Return the road's arrays for compiled code."""
     return Sections(road.center, road.left, road.edges, road.patch_kind, road.patch_span)
 
 
@@ -186,7 +186,7 @@ class _Planner:
         return [(np.maximum(low, left + clear), high), (low, np.minimum(high, right - clear))]
 
     def decide_patches(self, offset: F64) -> F64:
-        """Takes the fastest way past every patch, in order; returns the path's offsets."""
+        """Choose the fastest way past every patch, in order; return the path's offsets."""
         best = self.solve(offset, _ROUNDS, _ITERATIONS)
         for kind, first, end in _patches(self.road):
             if first < self.start + _START_HOLD_M:
@@ -207,7 +207,7 @@ class _Planner:
         return offset
 
     def straighten_flights(self, offset: F64) -> None:
-        """Solves again with little bend where the car flies, and where it takes off and lands."""
+        """Solve again with little bend where the car flies, and where it takes off and lands."""
         for _ in range(2):
             flown = np.flatnonzero(self.course.flight[: self.finish])
             straight = np.zeros(len(offset))
@@ -250,7 +250,7 @@ _PLANS: dict[int, tuple[weakref.ref[Track], Plan]] = {}
 
 
 def plan(track: Track) -> Plan:
-    """The plan of a track, made on first use and kept as long as the track lives."""
+    """Return the plan of a track, made on first use and kept as long as the track lives."""
     key = id(track)
     kept = _PLANS.get(key)
     if kept is not None and kept[0]() is track:

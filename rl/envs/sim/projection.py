@@ -66,7 +66,7 @@ class Section(NamedTuple):
 def make_section(
     view: View, x: float, y: float, z: float, left_x: float, left_z: float, borders: Borders
 ) -> Section:
-    """The cross-section through world point (x, y, z) with the unit vector (left_x, left_z).
+    """Return the cross-section through world point (x, y, z) with the unit vector (left_x, left_z).
 
     Args:
         borders: lateral metres of left wall, left edge, right edge, right wall.
@@ -119,7 +119,7 @@ def make_section(
 
 @compiled
 def point_at(section: Section, d: float) -> Point:
-    """The point `d` metres to the left of the section's own."""
+    """Return the point `d` metres to the left of the section's own."""
     return (
         section.x + d * section.left_x,
         section.y + d * section.left_y,
@@ -129,8 +129,10 @@ def point_at(section: Section, d: float) -> Point:
 
 @compiled
 def bound(ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> Bound:
-    """The plane through the camera, a and b. To the right of a -> b on the ground lies, with
-    side > 0, column >= offset + slope * row, else column <= it.
+    """Return the plane through the camera, a and b, as (offset, slope, side) on the canvas.
+
+    Points to the right of a -> b on the ground have column >= offset + slope * row if side > 0,
+    else column <= that.
     """
     nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
     if abs(nx) < _TINY:

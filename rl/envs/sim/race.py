@@ -69,7 +69,7 @@ class TrackTables(NamedTuple):
 
 
 def some_cars(cars: Cars, chosen: I64) -> Cars:
-    """Copies of the rows `chosen` (k,)."""
+    """Return copies of the rows `chosen` (k,)."""
     return Cars._make(array[chosen] for array in cars)
 
 
@@ -94,7 +94,7 @@ def _near_finish(finish: F64, state: F64) -> bool:
 
 @compiled
 def follow_line(cars: Cars, course: TrackTables) -> None:
-    """Finds zone and metres of cars that were just placed."""
+    """Find zone and metres of cars that were just placed."""
     for car in range(len(cars.track)):
         first = course.line_offset[cars.track[car]]
         n_zones = course.line_offset[cars.track[car] + 1] - first
@@ -124,7 +124,7 @@ def _tick_car(
     cars: Cars,
     course: TrackTables,
 ) -> None:
-    """Runs one car; a car that has finished or was cut off stays as it is."""
+    """Drive one car; a car that has finished or was cut off stays as it is."""
     if cars.finished[car] or cars.truncated[car]:
         return
     track = cars.track[car]

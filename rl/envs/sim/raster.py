@@ -40,20 +40,20 @@ MIN_COLUMNS: Final = 128  # of a canvas; so many are painted at once, if it is n
 
 @compiled
 def _row_at(view: View, y: float) -> int:
-    """The first row of the canvas whose centre is at `y` or below, between 0 and the last + 1."""
+    """Return the first canvas row whose centre is at `y` or below, from 0 to the last + 1."""
     y = min(max(y, 0.0), float(view.height))
     return int(y + 0.5) if y <= view.split else view.split + int(0.5 * (y - view.split) + 0.5)
 
 
 @compiled
 def _center_of(view: View, row: int) -> float:
-    """The y of a row's centre."""
+    """Return the y of a row's centre."""
     return row + 0.5 if row < view.split else 2.0 * row + 1.0 - view.split
 
 
 @compiled
 def fill_row(canvas: U8, row: int, start: float, stop: float, gray: int) -> None:
-    """Sets the pixels of a row between two columns; unsigned indices allow for a memset."""
+    """Set the pixels of a row between two columns; unsigned indices allow for a memset."""
     value = np.uint8(gray)
     first, last = np.uint64(start + 0.5), np.uint64(stop + 0.5)
     if canvas.shape[1] != MIN_COLUMNS:
@@ -71,7 +71,7 @@ def fill_row(canvas: U8, row: int, start: float, stop: float, gray: int) -> None
 def fill_rectangle(
     canvas: U8, view: View, left: float, top: float, right: float, bottom: float, gray: int
 ) -> None:
-    """Fills the pixels whose centres lie inside; anything outside the canvas is cut off."""
+    """Fill the pixels whose centres lie inside; anything outside the canvas is cut off."""
     start, stop = min(max(left, 0.0), float(view.width)), min(max(right, 0.0), float(view.width))
     for row in range(_row_at(view, top), _row_at(view, bottom)):
         fill_row(canvas, row, start, stop, gray)
@@ -110,7 +110,7 @@ def _paint(canvas: U8, row: int, starts: Four, counts: Four, grays: Four) -> Non
 
 @compiled
 def _faces_camera(near: Section, far: Section) -> bool:
-    """True if the surface is seen from above: the near point is inside the far line's plane."""
+    """Return whether a surface is seen from above: its near point is inside the far plane."""
     nx = far.y * far.left_z - far.z * far.left_y
     ny = far.z * far.left_x - far.x * far.left_z
     nz = far.x * far.left_y - far.y * far.left_x
@@ -140,7 +140,7 @@ def _rows_between(view: View, near: Section, far: Section) -> tuple[int, int]:
 
 @compiled
 def _cut(low: float, high: float, left: Bound, right: Bound, y: float) -> tuple[float, float]:
-    """The part of columns low..high to the right of `left` and to the left of `right`, on row y."""
+    """Return the part of columns low..high right of `left` and left of `right`, on row y."""
     x = left[0] + left[1] * y
     if left[2] > 0.0:
         low = max(low, x)
@@ -162,7 +162,7 @@ def _side(near: Section, far: Section, d_near: float, d_far: float) -> Bound:
 
 @compiled
 def _strip(near: Section, far: Section, left: Ends, right: Ends) -> Strip:
-    """The bounds of a strip; left, right: lateral metres of a border at `near` and at `far`."""
+    """Return the bounds of a strip; left, right: lateral metres of its borders, near and far."""
     return _side(near, far, left[0], left[1]), _side(near, far, right[0], right[1])
 
 
@@ -183,7 +183,7 @@ def _ordered(strip: Strip) -> tuple[float, float, float, float, bool]:
 def _fill_slowly(
     canvas: U8, view: View, rows: tuple[int, int], ends: Strip, strips: FourStrips, grays: Four
 ) -> None:
-    """Fills nested strips of which some are seen along their ground, as beside the road."""
+    """Fill nested strips, some of them seen along their ground, as beside the road."""
     for row in range(rows[0], rows[1]):
         y = _center_of(view, row)
         low, high = _cut(0.0, float(view.width), ends[0], ends[1], y)
@@ -197,7 +197,7 @@ def _fill_slowly(
 def fill_road(
     canvas: U8, view: View, near: Section, far: Section, patch: Borders, grays: Four
 ) -> None:
-    """Fills four nested strips between two cross-sections, that of a patch the innermost.
+    """Fill four nested strips between two cross-sections; a patch is the innermost.
 
     Args:
         patch: lateral metres left, right of `near`, then left, right of `far`; all 0: none.
@@ -241,7 +241,7 @@ def fill_road(
 
 @compiled
 def fill_wall(canvas: U8, view: View, a: Point, b: Point, rise: float, gray: int) -> None:
-    """Fills an upright rectangle over the ground line a -> b, seen from its right-hand side only.
+    """Fill an upright rectangle over the ground line a -> b, seen from its right side only.
 
     rise: height times the vertical focal length.
     """

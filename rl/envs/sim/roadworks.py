@@ -102,7 +102,7 @@ def _patch_span(edges: F64, line_d: F64, rng: np.random.Generator) -> F64:
 
 
 def _turbo_span(edges: F64, line_d: F64, rng: np.random.Generator) -> F64:
-    """A narrow strip anywhere on the road, sometimes right on the line."""
+    """Return the (M, 2) borders of a random narrow strip, which may lie on the line."""
     half = rng.uniform(*TURBO_WIDTH_M) / 2
     low, high = (-edges[:, 1] + half).max(), (edges[:, 0] - half).min()
     at = float(line_d.mean()) if rng.random() < 0.3 else rng.uniform(low, high)

@@ -44,7 +44,7 @@ class Sections(NamedTuple):
 
 
 class Course(NamedTuple):
-    """What a car meets along one path; (M,) each.
+    """Properties of one path and of the fastest drive along it; (M,) each.
 
     points: (M, 3) m. heading: rad. curvature: 1/m, left > 0. spacing: m to the next section.
     grip: share of the grip on asphalt. drag: m/s^2 of extra drag at 30 m/s.
@@ -66,13 +66,13 @@ class Course(NamedTuple):
 
 
 def empty_course(n: int) -> Course:
-    """A course of `n` sections to be filled."""
+    """Return a course of `n` sections to be filled."""
     return Course(np.zeros((n, 3)), *(np.zeros(n) for _ in range(9)))
 
 
 @compiled
 def _meet_surfaces(road: Sections, offset: F64, course: Course, first: int, end: int) -> None:
-    """Fills grip, drag and boost on rows first:end."""
+    """Fill grip, drag and boost on rows first:end."""
     for i in range(first, end):
         grip, drag, boost = 0.0, 0.0, 0.0
         right, left = road.patch_span[i, 0], road.patch_span[i, 1]
@@ -144,7 +144,7 @@ def _landing(course: Course, i: int, speed: float) -> int:
 
 @compiled
 def _take_off_limits(course: Course) -> None:
-    """Lowers the limit where a flying car would leave its path sideways."""
+    """Lower the limit where a flying car would leave its path sideways."""
     points, heading, limit = course.points, course.heading, course.limit
     for i in range(points.shape[0]):
         while limit[i] > LEAST_SPEED_MPS:
@@ -158,7 +158,7 @@ def _take_off_limits(course: Course) -> None:
 
 @compiled
 def _mark_flights(course: Course) -> int:
-    """Marks the rows that a car at the profile's speed flies over; returns how many."""
+    """Mark the rows that a car at the profile's speed flies over; return how many."""
     marked, i, n = 0, 1, course.speed.shape[0]
     course.flight[:] = 0.0
     while i < n - 1:
@@ -173,7 +173,7 @@ def _mark_flights(course: Course) -> int:
 
 @compiled
 def _brake_pass(course: Course, brake_share: float) -> None:
-    """Lowers the limits so that each can be reached by braking from the one before."""
+    """Lower the limits so that each can be reached by braking from the one before."""
     curvature, spacing, limit = course.curvature, course.spacing, course.limit
     n = curvature.shape[0]
     # Where a turbo strip pushes, as far as it goes on pushing behind its end.
@@ -227,7 +227,7 @@ def _gas_pass(course: Course, start: int) -> None:
 
 @compiled
 def fill_speed(course: Course, start: int, shares: Shares) -> None:
-    """Fills limit, flight and the fastest speed along a path, from standing at row `start`."""
+    """Fill limit, flight and the fastest speed along a path, from standing at row `start`."""
     _cornering_limits(course, shares)
     _take_off_limits(course)
     course.flight[:] = 0.0
@@ -249,7 +249,7 @@ def profile_time(course: Course, start: int, finish: int) -> float:
 
 @compiled
 def fill_course(road: Sections, offset: F64, start: int, shares: Shares, course: Course) -> None:
-    """Fills the course of the path with these offsets (M,) m."""
+    """Fill the course of the path with these offsets (M,) m."""
     path_points(road.center, road.left, offset, course.points)
     path_geometry(course.points, course.heading, course.curvature, course.spacing)
     _meet_surfaces(road, offset, course, 0, offset.shape[0])

@@ -71,6 +71,6 @@ TRACK_NAMES: tuple[str, ...] = tuple(_BUILT_IN)
 
 
 def built_in_track(name: str) -> Track:
-    """The built-in track of that name (one of `TRACK_NAMES`)."""
+    """Return the built-in track of that name (one of `TRACK_NAMES`)."""
     pieces, seed = _BUILT_IN[name]
     return build_track(name, pieces, seed)
