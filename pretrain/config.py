@@ -1,22 +1,21 @@
 """What the two pretraining stages have in common in their configuration."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import StrictModel
+from datasets.contract.config import RunName, StrictModel
+from datasets.contract.ownership import Stage
 from rl.config.network import NetworkConfig, PartConfig
-
-RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class StageConfig(StrictModel):
     """Data, budget, optimiser and hardware of a pretraining stage."""
 
-    run_name: str = Field(
-        pattern=RUN_NAME_PATTERN, description="letters, digits, . _ -: folder of the run"
-    )
+    stage: ClassVar[Stage]
+
+    run_name: RunName = Field(description="letters, digits, . _ + -: folder under output_dir")
     output_dir: Path = Field(description="path: the run's folder is made in it")
     overwrite: bool = Field(
         False, description="true | false: throw away the run of this name and start again"

@@ -48,6 +48,20 @@ FREE_KEYS = BUDGET_KEYS | {
 """May differ between the calls that make one run: they do not decide what is learnt."""
 
 
+WRITTEN_FILES = (
+    "inputs.json",
+    "metrics.csv",
+    "held_out.csv",
+    "finished.json",
+    "pretrain_meta.json",
+    "MODEL_CARD.md",
+    "*.pt",
+    "*.safetensors",
+    "*.png",
+)
+"""What the stages write beside checkpoints and logs: `overwrite` removes these and no others."""
+
+
 class StageFolder:
     """Paths inside the folder of a pretraining run."""
 
@@ -98,8 +112,7 @@ def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedR
         logging.getLogger().setLevel(logging.WARNING)
         yield _seen(folder, config)
         return
-    _check_is_run(folder)
-    with run_lock(RunFolder(folder.root)):
+    with run_lock(RunFolder(folder.root), config.stage):
         if config.overwrite:
             _remove_run(folder)
         previous = _previous_config(folder)
@@ -138,30 +151,15 @@ def _values(config: StageConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _check_is_run(folder: StageFolder) -> None:
-    """Refuse a folder that holds other files, such as artifacts from elsewhere."""
-    if not folder.root.exists() or folder.config.exists():
-        return
-    if not folder.root.is_dir():
-        raise UserError(f"{folder.root}: a file, expected a folder; choose another run_name")
-    foreign = sorted(path.name for path in folder.root.iterdir() if not path.name.startswith("."))
-    if foreign:
-        raise UserError(
-            f"{folder.root}: holds {', '.join(foreign[:3])} but no run (no {folder.config.name}); "
-            f"choose another name with --set run_name=NAME"
-        )
-
-
 def _remove_run(folder: StageFolder) -> None:
     if not folder.config.exists():
         return
     logger.info("%s: the run there is thrown away (overwrite: true)", folder.root)
-    for path in folder.root.iterdir():
-        if path.name.startswith(".") or path == folder.config:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+    for folder_of_run in (folder.tensorboard, folder.checkpoints):
+        if folder_of_run.is_dir():
+            shutil.rmtree(folder_of_run)
+    for pattern in WRITTEN_FILES:
+        for path in folder.root.glob(pattern):
             path.unlink()
     folder.config.unlink()  # last: while it is there, the folder is known as a run
 

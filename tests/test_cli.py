@@ -242,7 +242,7 @@ def test_a_run_that_cannot_be_resumed_so(tmp_path: Path, capsys: Capture) -> Non
     other = refused(capsys, *resume, "--set", "nn.floats.hidden_dimension=10")
     assert "made by another network: floats" in other
     assert "exclude each other" in refused(capsys, *resume, "--pretrain", tmp_path)
-    with run_lock(RunFolder(run)):
+    with run_lock(RunFolder(run), "rl"):
         assert "another process is training this run" in refused(capsys, *resume)
         command = ("rl", "--config", tmp_path / "rl.yaml")
         assert "another process is training this run" in refused(capsys, *command)

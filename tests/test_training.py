@@ -89,9 +89,9 @@ def test_resume_needs_a_run_of_the_same_network(finished_run: Path, tmp_path: Pa
 def test_second_run_with_the_same_name_is_refused(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path)
     folder = RunFolder(Path(cfg.output_dir) / cfg.run_name)
-    with run_lock(folder), pytest.raises(UserError, match="another process"):
+    with run_lock(folder, "rl"), pytest.raises(UserError, match="another process"):
         train(cfg, max_grad_steps=1)
-    with run_lock(folder):
+    with run_lock(folder, "rl"):
         pass  # free again
 
 

@@ -8,10 +8,10 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_text
@@ -19,6 +19,14 @@ from datasets.contract.files import write_text
 ENV_PREFIX: Final = "RULKA_"
 MOST_LISTED: Final = 16
 """Keys of a section that an error lists when none of them is near the unknown one."""
+
+
+RunName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)
+]
+"""Name of a run, which is the name of one folder: never a path."""
+LogSuffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]*$", max_length=50)]
+"""What is appended to a run's name for its log folders."""
 
 
 class StrictModel(BaseModel):

@@ -40,6 +40,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace what is at `path`, unless that was asked for.
+
+    Raises:
+        UserError: something is there and `overwrite` is false.
+    """
+    if not overwrite and Path(path).exists():
+        raise UserError(f"{path} exists; choose another --out or add --overwrite")
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush what was made, renamed or removed in a folder, so that a power cut keeps it."""
     if os.name == "nt":  # a folder cannot be opened there; the rename itself is journaled

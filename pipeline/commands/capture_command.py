@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets.contract.files import write_text
+from datasets.contract.files import check_output, write_text
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
@@ -53,6 +53,7 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         help="script: times in milliseconds (default); inputs: in seconds",
     )
     inputs.add_argument("--out", type=Path, help="file to write; default: print it")
+    inputs.add_argument("--overwrite", action="store_true", help="replace an existing output")
     inputs.set_defaults(run=run_inputs)
 
 
@@ -80,5 +81,6 @@ def run_inputs(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         sys.stdout.write(text)
     else:
+        check_output(arguments.out, overwrite=arguments.overwrite)
         write_text(arguments.out, text)
     return 0

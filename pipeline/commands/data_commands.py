@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
-from datasets.contract.errors import UserError
+from datasets.contract.files import check_output
 from pipeline.commands import (
     capture_command,
     drive_command,
@@ -70,8 +70,7 @@ def run_line(arguments: argparse.Namespace) -> int:
     """Make a reference line of a driven run."""
     from pipeline.driven_line import write_line
 
-    if arguments.out.exists() and not arguments.overwrite:
-        raise UserError(f"{arguments.out}: exists; choose another --out or add --overwrite")
+    check_output(arguments.out, overwrite=arguments.overwrite)
     line = write_line(
         arguments.source, arguments.out, map_name=arguments.map, spacing_m=arguments.spacing
     )

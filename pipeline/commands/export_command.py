@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.contract.errors import UserError
+from datasets.contract.files import check_output
 from pipeline.commands.stage_commands import Commands, add_legacy_input
 from pipeline.saved_policies import policy_folder
 
@@ -44,8 +45,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     suffix = SUFFIXES[arguments.format]
     if out.suffix != suffix:
         raise UserError(f"--out {out}: a name that ends in {suffix} is expected")
-    if out.exists() and not arguments.overwrite:
-        raise UserError(f"{out} exists; choose another --out or add --overwrite")
+    check_output(out, overwrite=arguments.overwrite)
     if arguments.format == "safetensors":
         check_export_extra("safetensors")
         return _export_tensors(arguments)

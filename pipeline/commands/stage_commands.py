@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from datasets.contract.errors import UserError
+from datasets.contract.files import check_output
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     rl.add_argument(
         "--out", type=Path, metavar="PNG", help="picture; default: output/schedules/<run_name>.png"
+    )
+    rl.add_argument(
+        "--overwrite", action="store_true", help="with --out: replace an existing picture"
     )
     rl.set_defaults(run=run_rl)
 
@@ -163,10 +167,15 @@ def run_rl(arguments: argparse.Namespace) -> int:
     if arguments.show_schedules:
         from pipeline.commands.show_schedules import show_schedules
 
+        if arguments.out is not None:
+            check_output(arguments.out, overwrite=arguments.overwrite)
         show_schedules(config, arguments.out)
         return 0
-    if arguments.out is not None:
-        raise UserError("--out: only --show-schedules writes a picture; run_name names a run")
+    for option, is_given in (("--out", arguments.out), ("--overwrite", arguments.overwrite)):
+        if is_given:
+            raise UserError(
+                f"{option}: only for the picture of --show-schedules; run_name names a run"
+            )
     config.performance.check_backend_installed()
     from rl.training.train import train  # takes seconds: errors above are reported first
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS
 from datasets.contract.errors import UserError
+from datasets.contract.files import check_output
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
@@ -94,8 +95,7 @@ def export_minari(
     check_export_extra("minari")
     _check_source(file)
     path, name = place_of(out)
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; choose another --out or add --overwrite")
+    check_output(path, overwrite=overwrite)
     summary = MinariSummary(path, name)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

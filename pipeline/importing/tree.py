@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.captured import find_captured
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
+from datasets.contract.files import check_output
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.writer import DatasetWriter
 from pipeline.importing.replay import Outline, Selection, load_record, outline
@@ -109,8 +110,7 @@ def import_tree(out: Path, request: ImportRequest, *, overwrite: bool = False) -
         UserError: nothing to import, a bad replay without `skip_bad`, an existing output.
     """
     request.check()
-    if Path(out).exists() and not overwrite:  # before a long survey
-        raise UserError(f"{out} exists; choose another --out or add --overwrite")
+    check_output(out, overwrite=overwrite)  # before a long survey
     folders = find_captured(request.root)
     summary = ImportSummary(Path(out))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "replays")

@@ -1,11 +1,13 @@
 """Configuration of behavioural cloning."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from datasets.contract.actions import N_ACTIONS, TICK_MS
+from datasets.contract.config import RunName
+from datasets.contract.ownership import Stage
 from pretrain.config import StageConfig, check_image_size, network_of, part_problems
 from rl.config.network import LegacyInput, NetworkConfig
 
@@ -13,8 +15,9 @@ from rl.config.network import LegacyInput, NetworkConfig
 class BCConfig(StageConfig):
     """What is imitated, which parts of the network learn it, and what is written."""
 
-    run_name: str = Field(
-        "v3_multi_offset", description="letters, digits, . _ -: folder of the run"
+    stage: ClassVar[Stage] = "bc"
+    run_name: RunName = Field(
+        "v3_multi_offset", description="letters, digits, . _ + -: folder of the run"
     )
     output_dir: Path = Field(
         Path("output/ptretrain/bc"), description="path: the run's folder is made in it"

@@ -1,11 +1,12 @@
 """Configuration of the visual stage."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import StrictModel
+from datasets.contract.config import RunName, StrictModel
+from datasets.contract.ownership import Stage
 from pretrain.config import StageConfig, check_image_size, network_of, part_problems
 from rl.config.network import NetworkConfig
 
@@ -44,7 +45,8 @@ TASK_KEYS = {
 class VisConfig(StageConfig):
     """What the encoder learns, and the network that it belongs to."""
 
-    run_name: str = Field("v1", description="letters, digits, . _ -: folder of the run")
+    stage: ClassVar[Stage] = "vis"
+    run_name: RunName = Field("v1", description="letters, digits, . _ + -: folder of the run")
     output_dir: Path = Field(
         Path("output/ptretrain/vis"), description="path: the run's folder is made in it"
     )

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import load_config
+from datasets.contract.config import RunName, load_config
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
 from rl.config.reward_weights import RewardConfig, RunRewardConfig
@@ -34,7 +34,9 @@ PRETRAIN_PATHS: Final = (
 class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     """One run. The keys that experiments vary most are flat, the others are in sections."""
 
-    run_name: str = Field("default", min_length=1, description="folder under output/rl")
+    run_name: RunName = Field(
+        "default", description="letters, digits, . _ + -: folder under output_dir"
+    )
     output_dir: str = Field("output/rl", description="folder of all runs")
     tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
     seed: int = Field(444, ge=0, description="seed of everything random")

@@ -12,14 +12,14 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import StrictModel
+from datasets.contract.config import LogSuffix, StrictModel
 
 Points = Sequence[tuple[float, float]]
 Value = TypeVar("Value")
 
 ScalarSchedule = tuple[tuple[int, float], ...]
 MemorySchedule = tuple[tuple[int, tuple[int, int]], ...]
-TextSchedule = tuple[tuple[int, str], ...]
+SuffixSchedule = tuple[tuple[int, LogSuffix], ...]
 
 _OFF = ((0, 0.0),)
 _SLIDING = ((0, 0.0), (4_500_000, 0.0), (5_000_000, 0.001), (15_000_000, 0.0))
@@ -120,7 +120,7 @@ class ScheduleConfig(StrictModel):
         ((0, (50_000, 20_000)), (5_000_000, (100_000, 75_000)), (7_000_000, (200_000, 150_000))),
         description="[frames, [transitions kept, transitions before learning]], staircase",
     )
-    tensorboard_suffix_schedule: TextSchedule = Field(
+    tensorboard_suffix_schedule: SuffixSchedule = Field(
         (
             (0, ""),
             (6_000_000, "_2"),

@@ -8,6 +8,7 @@
     injection_report.json     what was loaded from earlier stages (with --pretrain)
     calibration_report.json   how values were fitted to the injected policy
     train.log
+    .rulka.json               which run the folder belongs to; see datasets.contract.ownership
     init_report.json          whose weights it started with (with --init-from)
     checkpoints/              the last two, each whole or absent; see rl.run.checkpoint
     checkpoints_best/         that of the champion, to start other runs from
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets.contract.errors import UserError
+from datasets.contract.ownership import MARKER, SNAPSHOT, Owner, Stage, claim_run_folder
 from datasets.locking import ProcessLock
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -36,7 +38,7 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.config = self.root / "config_snapshot.yaml"
+        self.config = self.root / SNAPSHOT
         self.stats = self.root / "accumulated_stats.json"
         self.metrics = self.root / "metrics.csv"
         self.evaluations = self.root / "evaluations.csv"
@@ -101,8 +103,21 @@ class RunFolder:
             raise UserError(f"{self.root}: no run to resume here ({hint})")
 
     def clear_leftovers(self) -> None:
-        """Delete the temporary files and folders that a killed process left."""
-        for path in sorted(self.root.rglob(".*.tmp")):
+        """Delete the temporary files and folders that a killed process left.
+
+        Only in the folders that training writes: whatever else lies in the run's folder stays.
+        """
+        written = (
+            self.checkpoints,
+            self.checkpoints_best,
+            self.best,
+            self.best_runs,
+            self.good_runs,
+        )
+        temporary = [*self.root.glob(".*.tmp")]
+        for folder in written:
+            temporary += folder.rglob(".*.tmp")
+        for path in sorted(temporary):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -114,18 +129,25 @@ def _names_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def run_lock(folder: RunFolder) -> Iterator[None]:
-    """Hold the run for this process alone.
+def run_lock(folder: RunFolder, stage: Stage) -> Iterator[Owner]:
+    """Hold the run for this process alone, in a folder that belongs to it.
 
     The lock is the operating system's and ends with the process, however it ends. If a new run is
-    refused, its folder goes again.
+    refused, its folder is removed again.
+
+    Args:
+        folder: of the run; it is made and marked if it does not exist.
+        stage: which stage the run belongs to.
+
+    Yields:
+        The owner that the folder's marker file names.
 
     Raises:
-        UserError: another process is training this run.
+        UserError: another process is training this run, or the folder belongs to something else.
     """
     is_new = not folder.root.exists()
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
+        owner = claim_run_folder(folder.root, stage)
         lock = ProcessLock(folder.root / ".lock")
     except BlockingIOError as error:
         raise UserError(
@@ -135,10 +157,11 @@ def run_lock(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder.root}: the run's folder cannot be made ({error})") from error
     try:
-        yield
+        yield owner
     except UserError:
         if is_new and not folder.has_started:
             folder.discard()
+            (folder.root / MARKER).unlink(missing_ok=True)
             lock.remove()
             with contextlib.suppress(OSError):  # someone else has put something into it
                 folder.root.rmdir()
