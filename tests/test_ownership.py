@@ -18,8 +18,12 @@ from datasets.contract.ownership import (
 )
 from pipeline.cli import main
 from pretrain.bc.config import BCConfig
+from pretrain.run_folder import open_run
 from pretrain.vis.config import VisConfig
+from rl.config.experiment import load_rl_config
+from rl.reporting.tensorboard import TensorBoardLog
 from rl.run.folder import RunFolder, run_lock
+from rl.training.train import train
 from tests.rl_samples import tiny_config
 
 BAD_NAMES = ("..", ".", "", "a/b", "/tmp/a", "a\n", "a\\b", "a b", ".hidden", "[/x]", "x" * 101)
@@ -168,3 +172,60 @@ def test_a_picture_of_schedules_does_not_replace_a_file(
     assert out.read_text() == "mine"
     assert main([*command, "--out", str(out), "--overwrite"]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rl_leaves_the_folder_of_another_stage_alone(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    folder = Path(cfg.output_dir) / cfg.run_name
+    claim_run_folder(folder, "bc")
+    dump_config(BCConfig(), folder / "config_snapshot.yaml")
+    before = (folder / "config_snapshot.yaml").read_bytes()
+    with pytest.raises(UserError, match="belongs to the bc run tiny"):
+        train(cfg, max_grad_steps=1)
+    assert (folder / "config_snapshot.yaml").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == [MARKER, "config_snapshot.yaml"]
+
+
+def test_a_run_whose_logs_would_fall_into_another_runs_is_refused_at_its_start(
+    tmp_path: Path,
+) -> None:
+    train(tiny_config(tmp_path, run_name="a_2"), max_grad_steps=1)
+    with pytest.raises(UserError, match="a_2: holds the logs of the rl run a_2"):
+        train(tiny_config(tmp_path, run_name="a"), max_grad_steps=1)
+    assert not (tmp_path / "rl" / "a").exists()
+
+
+def test_logs_go_elsewhere_when_their_folder_was_taken_during_a_run(tmp_path: Path) -> None:
+    owner = Owner("rl", "a", "0123456789")
+    board = TensorBoardLog(tmp_path, "a", owner)
+    board.scalars({"Race/x": 1.0}, 1)
+    claim_log_folder(tmp_path / "a_2", Owner("rl", "a_2", "other"), resumed=False)
+    board.scalars({"Race/x": 2.0}, 2, "_2")
+    board.close()
+    assert not list((tmp_path / "a_2").glob("events*"))
+    assert len(list((tmp_path / "a_2.01234567").glob("events*"))) == 1
+    assert read_owner(tmp_path / "a") == owner
+
+
+def test_no_two_shipped_runs_share_a_log_folder() -> None:
+    owners: dict[str, str] = {}
+    for path in sorted(Path("config_files/rl").glob("*.yaml")):
+        cfg = load_rl_config(path)
+        for suffix in {suffix for _, suffix in cfg.tensorboard_suffix_schedule}:
+            folder = cfg.run_name + suffix
+            assert owners.setdefault(folder, cfg.run_name) == cfg.run_name, path.name
+
+
+def test_overwriting_a_run_keeps_what_the_stage_did_not_write(tmp_path: Path) -> None:
+    config = VisConfig(output_dir=tmp_path, run_name="a")
+    with open_run(config, {}):
+        pass
+    folder = config.run_folder
+    for name in ("notes.txt", "encoder.pt", "checkpoints/last.ckpt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    with open_run(config.model_copy(update={"overwrite": True}), {}):
+        pass
+    assert (folder / "notes.txt").exists()
+    assert not (folder / "encoder.pt").exists()
+    assert not (folder / "checkpoints").exists()

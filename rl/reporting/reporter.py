@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.contract.csv_log import CsvLog
 from datasets.contract.files import write_json
+from datasets.contract.ownership import read_owner
 from datasets.contract.race import DNF_MS
 from rl.config.experiment import RLConfig
 from rl.envs.sim.road import Track
@@ -67,7 +68,10 @@ class Reporter:
         self._run, self._folder = run, folder
         self._progress = progress
         self._board = TensorBoardLog(
-            Path(run.cfg.tensorboard_dir), folder.name, start_frames=run.frames if resumed else 0
+            Path(run.cfg.tensorboard_dir),
+            folder.name,
+            read_owner(folder.root),
+            start_frames=run.frames if resumed else 0,
         )
         self._metrics, self._evaluations = CsvLog(folder.metrics), CsvLog(folder.evaluations)
         for log in (self._metrics, self._evaluations):

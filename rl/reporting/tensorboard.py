@@ -1,5 +1,6 @@
 """TensorBoard's log folders and their charts, and numbers collected between two reports."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
+
+from datasets.contract.errors import UserError
+from datasets.contract.ownership import Owner, claim_log_folder
+
+logger = logging.getLogger(__name__)
 
 LAYOUT: Final = {
     "rulka": {
@@ -42,17 +48,21 @@ expressions, which match from a tag's beginning."""
 class TensorBoardLog:
     """Scalars in `<folder>/<run><suffix>`, where the suffix follows a schedule."""
 
-    def __init__(self, folder: Path, run_name: str, *, start_frames: int = 0) -> None:
+    def __init__(
+        self, folder: Path, run_name: str, owner: Owner | None = None, *, start_frames: int = 0
+    ) -> None:
         """Prepare to write; a log folder is opened with its first scalar.
 
         Args:
             folder: of all logs.
             run_name: first part of the log folder's name.
+            owner: of the run's folder, which the log folders are marked with.
             start_frames: frames of the run now. Later entries that a folder has already are
                 hidden: a resumed run drives them again, a new run never drove them.
         """
         self._folder = Path(folder)
         self._run_name = run_name
+        self._owner = owner
         self._start_frames = start_frames
         self._suffix: str | None = None
         self._writer: SummaryWriter | None = None
@@ -77,7 +87,7 @@ class TensorBoardLog:
     def _open(self, suffix: str) -> SummaryWriter:
         if self._writer is None or suffix != self._suffix:
             self.close()
-            path = self._folder / f"{self._run_name}{suffix}"
+            path = self._claimed(self._folder / f"{self._run_name}{suffix}")
             is_new = not any(path.glob("events.out.*"))
             self._writer = SummaryWriter(str(path), purge_step=self._purge_step(suffix, is_new))
             if is_new:
@@ -85,6 +95,23 @@ class TensorBoardLog:
             self._suffix = suffix
             self._opened.add(suffix)
         return self._writer
+
+    def _claimed(self, path: Path) -> Path:
+        """Mark a log folder as this run's.
+
+        All log folders are checked when a run starts. If another run has taken this one since,
+        training must not stop: the logs go to a folder with the run's id in its name.
+        """
+        if self._owner is None:
+            return path
+        try:
+            claim_log_folder(path, self._owner, resumed=True)
+        except UserError as error:
+            own = path.with_name(f"{path.name}.{self._owner.id[:8]}")
+            logger.warning("%s; logging to %s", error, own)
+            claim_log_folder(own, self._owner, resumed=True)
+            return own
+        return path
 
     def _purge_step(self, suffix: str, is_new: bool) -> int | None:
         """First step that is hidden in a folder; what was written at the start itself stays."""

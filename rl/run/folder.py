@@ -27,8 +27,16 @@ from pathlib import Path
 from typing import Final
 
 from datasets.contract.errors import UserError
-from datasets.contract.ownership import MARKER, SNAPSHOT, Owner, Stage, claim_run_folder
+from datasets.contract.ownership import (
+    MARKER,
+    SNAPSHOT,
+    Owner,
+    Stage,
+    check_log_folder,
+    claim_run_folder,
+)
 from datasets.locking import ProcessLock
+from rl.config.experiment import RLConfig
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -186,3 +194,13 @@ def log_to_file(folder: RunFolder) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
+
+
+def check_log_folders(cfg: RLConfig, run_name: str, owner: Owner, *, resumed: bool) -> None:
+    """Refuse a run whose log folders, present or to come, belong to another run.
+
+    Raises:
+        UserError: one of `<tensorboard_dir>/<run_name><suffix>` is another run's.
+    """
+    for suffix in dict.fromkeys(suffix for _, suffix in cfg.tensorboard_suffix_schedule):
+        check_log_folder(Path(cfg.tensorboard_dir) / f"{run_name}{suffix}", owner, resumed=resumed)

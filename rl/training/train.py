@@ -21,7 +21,7 @@ from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
-from rl.run.folder import RunFolder, log_to_file, run_lock
+from rl.run.folder import RunFolder, check_log_folders, log_to_file, run_lock
 from rl.run.init_from import check_start
 from rl.run.outputs import repair_champion
 from rl.run.saving import RunSaver
@@ -120,9 +120,11 @@ def train(
         early_stop_frames=cfg.limits.early_stop_frames,
     )
     torch.set_num_threads(cfg.performance.learner_threads)
-    with run_lock(folder), log_to_file(folder), _stop_on_signals() as stop:
+    with run_lock(folder, "rl") as owner, log_to_file(folder), _stop_on_signals() as stop:
         if resume is None:
             folder.check_new()
+        check_log_folders(cfg, folder.name, owner, resumed=resume is not None)
+        if resume is None:
             return _train(cfg, folder, pretrain, limits, stop, resumed=False)
         return _train(cfg, folder, None, limits, stop, resumed=True)
 
