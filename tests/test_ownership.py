@@ -97,7 +97,7 @@ def test_runs_of_before_the_marker_are_recognised_by_their_configuration(tmp_pat
         folder = tmp_path / stage
         dump_config(config, folder / "config_snapshot.yaml")
         assert stage_of_snapshot(folder) == stage
-        assert claim_run_folder(folder, stage).stage == stage  # type: ignore[arg-type]
+        assert claim_run_folder(folder, stage).stage == stage
     other = tmp_path / "other"
     dump_config(BCConfig(), other / "config_snapshot.yaml")
     with pytest.raises(UserError, match="belongs to a bc run"):
