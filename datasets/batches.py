@@ -12,14 +12,14 @@ from datasets.contract.actions import ACTION_FORWARD, ACTION_KEYS
 from datasets.contract.floats import CLOCK, N_PREVIOUS_ACTIONS, PREVIOUS_ACTIONS
 from datasets.contract.minirace import draw_clock
 from datasets.format import ROW_DTYPES, row_shapes
-from datasets.labels import check_offsets, frame_labels
+from datasets.labels import check_offsets, frame_decisions, frame_labels
 from datasets.order import FrameOrder
 from datasets.reader import ReplayFile
 from datasets.returns import ReturnTable
 from datasets.windows import LoadedWindow, WindowSource
 
-Field = Literal["frames", "floats", "labels", "returns"]
-ALL_FIELDS: Final[tuple[Field, ...]] = ("frames", "floats", "labels", "returns")
+Field = Literal["frames", "floats", "labels", "decisions", "returns"]
+ALL_FIELDS: Final[tuple[Field, ...]] = ("frames", "floats", "labels", "decisions", "returns")
 ROW_FIELDS: Final = ("frames", "floats")
 """Fields that are read from the disk; the others are derived."""
 CACHE_BYTES: Final = 2**30
@@ -38,6 +38,7 @@ class BatchSettings:
         batch_size: frames of a batch.
         fields: which tensors to deliver; leaving out what is not needed saves its reading.
         offsets_ms: K offsets of the labels.
+        decided_only: mask labels of actions that were decided before the frame.
         shuffle: False delivers frames as they are stored, and draws the same clocks in every epoch.
         drop_last: leave out the last batch of an epoch when it is not full.
         seed: of the order, the clocks and the dropout.
@@ -53,6 +54,7 @@ class BatchSettings:
     batch_size: int
     fields: tuple[Field, ...] = ALL_FIELDS
     offsets_ms: tuple[int, ...] = (0,)
+    decided_only: bool = False
     shuffle: bool = True
     drop_last: bool = False
     seed: int = 0
@@ -68,9 +70,9 @@ class FrameBatches:
 
     A batch is a dict of CPU tensors: frames (B, n_stack, H, W) uint8, oldest first, the replay's
     first frame repeated where it has no older ones; floats (B, 184) float32, raw, with
-    a clock drawn for each sample in float 0; labels (B, K) int64, -1 where masked; returns (B,)
-    float32 mini-race returns at that clock, NaN where the record ends too early; frame_index (B,)
-    int64 place in the dataset.
+    a clock drawn for each sample in float 0; labels (B, K) int64, -1 where masked; decisions (B,)
+    uint8, see `frame_decisions`; returns (B,) float32 mini-race returns at that clock, NaN where
+    the record ends too early; frame_index (B,) int64 place in the dataset.
 
     `state_dict` and `load_state_dict` continue in the middle of an epoch with the same batches.
 
@@ -197,8 +199,12 @@ class FrameBatches:
             self._hide_previous_actions(floats, np.random.default_rng([_STREAM_DROPOUT, *draw]))
             batch["floats"] = torch.from_numpy(floats)
         if "labels" in settings.fields:
-            wanted = frame_labels(self.file, rows.index, settings.offsets_ms)
+            wanted = frame_labels(
+                self.file, rows.index, settings.offsets_ms, decided_only=settings.decided_only
+            )
             batch["labels"] = torch.from_numpy(wanted)
+        if "decisions" in settings.fields:
+            batch["decisions"] = torch.from_numpy(frame_decisions(self.file, rows.index))
         if self._returns is not None:
             batch["returns"] = torch.from_numpy(self._returns.returns(rows.index, clock))
         return batch

@@ -170,12 +170,13 @@ class FramesModule(L.LightningDataModule):
 
 
 class ReplayModule(FramesModule):
-    """Batches for behavioural cloning: frames, floats, labels and mini-race returns.
+    """Batches for behavioural cloning: frames, floats, labels, decisions and mini-race returns.
 
     Args:
         path: dataset file or folder.
         batch_size: frames of a batch on one rank.
         offsets_ms: K offsets of the labels, multiples of 10 ms.
+        decided_only: mask labels of actions that were decided before the frame.
         use_floats: deliver the floats.
         use_returns: deliver the mini-race returns.
         previous_action_dropout: probability, per training sample, of hiding the previous-action
@@ -190,6 +191,7 @@ class ReplayModule(FramesModule):
         *,
         batch_size: int,
         offsets_ms: Sequence[int] = (0,),
+        decided_only: bool = True,
         use_floats: bool = True,
         use_returns: bool = True,
         previous_action_dropout: float = 0.0,
@@ -198,12 +200,14 @@ class ReplayModule(FramesModule):
     ) -> None:
         super().__init__(path, batch_size=batch_size, **options)
         self.offsets_ms = tuple(int(offset) for offset in offsets_ms)
+        self.decided_only = decided_only
         self.previous_action_dropout = previous_action_dropout
         self.previous_action_fill: Literal["forward", "zeros"] = previous_action_fill
         wanted: list[tuple[Field, bool]] = [
             ("frames", True),
             ("floats", use_floats),
             ("labels", True),
+            ("decisions", True),
             ("returns", use_returns),
         ]
         self.fields = tuple(name for name, used in wanted if used)
@@ -221,6 +225,7 @@ class ReplayModule(FramesModule):
         training = changes.get("shuffle", True)
         return super()._settings(
             offsets_ms=self.offsets_ms,
+            decided_only=self.decided_only,
             previous_action_dropout=self.previous_action_dropout if training else 0.0,
             previous_action_fill=self.previous_action_fill,
             **changes,

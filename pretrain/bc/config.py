@@ -53,6 +53,11 @@ class BCConfig(StageConfig):
         description="true | false: count each offset from the 10 ms tick after the frame's, so "
         "that offset d is labelled with the action held at t + 10 ms + d",
     )
+    decision_labels: bool = Field(
+        True,
+        description="true: an offset is trained and judged where the driver decides its action at "
+        "the frame or later | false: also where the action was decided before the frame",
+    )
     bc_offset_weights: tuple[float, ...] | None = Field(
         None, description=">= 0: weight of each offset's loss; null: 1 each"
     )

@@ -16,40 +16,52 @@ from rl.transfer.metadata import ACTIONS_HEAD_FILE, ENCODER_FILE, FLOAT_HEAD_FIL
 class OffsetPolicy(nn.Module):
     """The IQN, whose `A_head` predicts the main offset, and heads like it for the others.
 
+    Args:
+        config: of the stage.
+        same_as: for each offset the one whose head it shares, because their labels never differ;
+            None: a head for each.
+
     Attributes:
         network: the one that reinforcement learning builds, too.
         offset_heads: the other offsets' heads, by offset in ms.
     """
 
-    def __init__(self, config: BCConfig) -> None:
+    def __init__(self, config: BCConfig, same_as: Sequence[int] | None = None) -> None:
         super().__init__()
         self.offsets_ms: Sequence[int] = config.bc_time_offsets_ms
         self.main_offset_ms = config.main_offset_ms
+        self._head_of = self._shared_heads(self.offsets_ms if same_as is None else same_as)
         self.through_taus = config.through_taus
         self.network = IQN(config.network, num_actions=config.n_actions)
         self.offset_heads = nn.ModuleDict(
             {
                 str(offset): self.network.new_head(config.n_actions)
-                for offset in self.offsets_ms
+                for offset in dict.fromkeys(self._head_of)
                 if offset != self.main_offset_ms
             }
         )
         self.dropout_features = config.dropout
-        for offset in self.offsets_ms:
-            head = self.head(offset)
+        for head in self.heads().values():
             head.dropout_inner = config.action_head_dropout
         if config.value_loss_weight == 0 or not config.use_full_iqn:
             # Cross-entropy cannot train it (a softmax ignores a shared shift): zero, not noise.
             nn.init.zeros_(self.network.V_head.last.weight)
             nn.init.zeros_(self.network.V_head.last.bias)
 
-    def head(self, offset_ms: int) -> Head:
-        """Return the head of one offset."""
-        if offset_ms == self.main_offset_ms:
-            return self.network.A_head
-        head = self.offset_heads[str(offset_ms)]
-        assert isinstance(head, Head)
-        return head
+    def _shared_heads(self, same_as: Sequence[int]) -> tuple[int, ...]:
+        """Return the offset that names the head of each offset, the main one where they share it."""
+        main = same_as[list(self.offsets_ms).index(self.main_offset_ms)]
+        return tuple(self.main_offset_ms if offset == main else offset for offset in same_as)
+
+    def heads(self) -> dict[int, Head]:
+        """Return every head once, by the offset that names it."""
+        found = {}
+        for offset in dict.fromkeys(self._head_of):
+            is_main = offset == self.main_offset_ms
+            head = self.network.A_head if is_main else self.offset_heads[str(offset)]
+            assert isinstance(head, Head)
+            found[offset] = head
+        return found
 
     def head_inputs(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
         """Return the input of the heads.
@@ -72,11 +84,11 @@ class OffsetPolicy(nn.Module):
         features are dropped for all heads: drawing a mask for each would take as long as the heads.
         """
         inputs = F.dropout(inputs, self.dropout_features, self.training)
-        rows = [
-            self.head(offset).output(self.head(offset).hidden(inputs).mean(dim=1))
-            for offset in self.offsets_ms
-        ]
-        return torch.stack(rows, dim=1)
+        rows = {
+            offset: head.output(head.hidden(inputs).mean(dim=1))
+            for offset, head in self.heads().items()
+        }
+        return torch.stack([rows[offset] for offset in self._head_of], dim=1)
 
     def values(self, inputs: Tensor) -> Tensor:
         """Quantiles of the return, (B, N), from (B, N, D) inputs."""

@@ -14,7 +14,7 @@ from datasets.contract.files import atomic_path
 from datasets.labels import MASKED
 from datasets.modules import ReplayModule
 from pretrain.bc.config import BCConfig
-from pretrain.bc.losses import count_predictions
+from pretrain.bc.losses import count_at_decisions, count_predictions, decision_accuracies
 from pretrain.bc.module import BCModule
 from pretrain.bc.pictures import save_confusion, save_reliability
 from pretrain.bc.temperature import fit_temperature, reliability
@@ -29,23 +29,28 @@ class HeldOut:
 
     Attributes:
         counts: (K, A, A) true action by predicted action, of each offset.
+        decision_counts: (2, K, A, A) the same where the driver decides and where it changes keys.
+        main: place of the main offset among the K.
         logits: (n, A) of the main offset, of some of the frames.
         labels: (n,) its actions.
         temperature: fitted to these; 1 if there are none.
     """
 
     counts: Tensor
+    decision_counts: Tensor
+    main: int
     logits: Tensor
     labels: Tensor
     temperature: float
 
     def metrics(self) -> dict[str, float]:
-        """Calibration of the main offset, as trained and at the fitted temperature."""
+        """Accuracies of the main offset at decisions; its calibration, plain and at the temperature."""
+        found = decision_accuracies(self.decision_counts[:, self.main])
         if not len(self.labels):
-            return {}
+            return found
         before = reliability(self.logits, self.labels)
         after = reliability(self.logits, self.labels, self.temperature)
-        return {
+        return found | {
             "val_ece": before.error,
             "val_ece_at_temperature": after.error,
             "val_temperature": self.temperature,
@@ -55,24 +60,26 @@ class HeldOut:
 def predict_held_out(module: BCModule, data: ReplayModule) -> HeldOut:
     """Let the kept weights predict all held-out frames."""
     counts, logits, labels = torch.zeros_like(module.confusion), [], []
+    decision_counts = torch.zeros_like(module.decision_confusion)
     main = module.config.bc_time_offsets_ms.index(module.config.main_offset_ms)
     stride = -(-len(data.frames_of("val")) // MAX_FRAMES)
     module.eval()
     for batch in data.held_out():
         predicted, wanted = module.predict(batch), batch["labels"]
         counts += count_predictions(predicted, wanted)
+        decision_counts += count_at_decisions(predicted, wanted, batch["decisions"])
         known = wanted[:, main] != MASKED
         logits.append(predicted[known, main][::stride].float())
         labels.append(wanted[known, main][::stride])
     held, true = torch.cat(logits), torch.cat(labels)
-    return HeldOut(counts, held, true, fit_temperature(held, true) if len(true) else 1.0)
+    temperature = fit_temperature(held, true) if len(true) else 1.0
+    return HeldOut(counts, decision_counts, main, held, true, temperature)
 
 
 def save_held_out(config: BCConfig, root: Path, held_out: HeldOut) -> None:
     """Write `held_out.csv`, `confusion.png` and `reliability.png` into a run folder."""
-    index = config.bc_time_offsets_ms.index(config.main_offset_ms)
     title = f"{config.run_name}: held-out frames, offset {config.main_offset_ms} ms"
-    save_confusion(root / "confusion.png", held_out.counts[index].numpy(), title)
+    save_confusion(root / "confusion.png", held_out.counts[held_out.main].numpy(), title)
     if len(held_out.labels):
         both = {
             "as trained": reliability(held_out.logits, held_out.labels),
@@ -82,18 +89,33 @@ def save_held_out(config: BCConfig, root: Path, held_out: HeldOut) -> None:
         }
         save_reliability(root / "reliability.png", both, title)
     with atomic_path(root / "held_out.csv") as temporary:
-        temporary.write_text(_table(config, held_out.counts), encoding="utf-8")
+        temporary.write_text(_table(config, held_out), encoding="utf-8")
 
 
-def _table(config: BCConfig, counts: Tensor) -> str:
-    """Recall and precision of each offset and action; blank where there is nothing to divide by."""
+def _table(config: BCConfig, held_out: HeldOut) -> str:
+    """Recall and precision of each offset and action; blank where there is nothing to divide by.
+
+    The recalls at the frames where the driver decides, and where it changes its keys, follow.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["offset_ms", "action", "frames", "predicted", "recall", "precision"])
-    for offset, matrix in zip(config.bc_time_offsets_ms, counts, strict=True):
+    writer.writerow(
+        [
+            *("offset_ms", "action", "frames", "predicted", "recall", "precision"),
+            *("decision_frames", "decision_recall", "change_frames", "change_recall"),
+        ]
+    )
+    for place, offset in enumerate(config.bc_time_offsets_ms):
+        matrix = held_out.counts[place]
         for action, name in enumerate(ACTION_NAMES):
             frames, guesses = int(matrix[action].sum()), int(matrix[:, action].sum())
-            hits = int(matrix[action, action])
-            shares = [f"{hits / n:.4f}" if n else "" for n in (frames, guesses)]
-            writer.writerow([offset, name, frames, guesses, *shares])
+            shares = [_share(matrix[action, action], n) for n in (frames, guesses)]
+            row = [offset, name, frames, guesses, *shares]
+            for counts in held_out.decision_counts[:, place, action]:
+                row += [int(counts.sum()), _share(counts[action], int(counts.sum()))]
+            writer.writerow(row)
     return text.getvalue()
+
+
+def _share(hits: Tensor, of: int) -> str:
+    return f"{int(hits) / of:.4f}" if of else ""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.contract.actions import ACTION_NAMES, N_ACTIONS
-from datasets.labels import MASKED
+from datasets.labels import CHANGED, HELD, MASKED
 from rl.network.losses import quantile_huber_loss
 
 EFFECTIVE_BETA: Final = 0.9999
@@ -94,6 +94,35 @@ def count_predictions(logits: Tensor, labels: Tensor) -> Tensor:
     cell = (offset * a + labels) * a + predicted
     counted = torch.bincount(cell[labels != MASKED], minlength=k * a * a)
     return counted.view(k, a, a)
+
+
+def count_at_decisions(logits: Tensor, labels: Tensor, decisions: Tensor) -> Tensor:
+    """Confusion counts where the driver decides.
+
+    Args:
+        logits: (B, K, A).
+        labels: (B, K) int64 actions or `MASKED`.
+        decisions: (B,) uint8, see `datasets.labels.frame_decisions`.
+
+    Returns: (2, K, A, A) int64: at all decisions, and at those that change the keys; each true
+        action by predicted action.
+    """
+    chosen = (decisions != HELD, decisions == CHANGED)
+    return torch.stack([count_predictions(logits[rows], labels[rows]) for rows in chosen])
+
+
+def decision_accuracies(counts: Tensor) -> dict[str, float]:
+    """Accuracy where the driver decides and where it changes its keys; left out without such frames.
+
+    Args:
+        counts: (2, A, A) of one offset, see `count_at_decisions`.
+    """
+    names = ("val_acc_decision", "val_acc_change")
+    return {
+        name: float(matrix.diagonal().sum()) / total
+        for name, matrix in zip(names, counts, strict=True)
+        if (total := int(matrix.sum()))
+    }
 
 
 def accuracies(counts: Tensor, offsets_ms: Sequence[int]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The Lightning module of behavioural cloning."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.losses import (
     accuracies,
+    count_at_decisions,
     count_predictions,
+    decision_accuracies,
     offset_losses,
     recalls,
     value_loss,
@@ -25,21 +28,29 @@ class BCModule(StageModule):
     Args:
         config: of the stage.
         class_weights: (A,) float32 of the actions in the training loss; 1 each when None.
+        same_as: for each offset the one whose head it shares, see `OffsetPolicy`.
 
     Attributes:
         policy: the network with its heads.
         confusion: (K, A, A) counts of the last validation, true action by predicted action.
+        decision_confusion: (2, K, A, A) the same where the driver decides and where it changes keys.
     """
 
     confusion: Tensor
+    decision_confusion: Tensor
     weights: Tensor
     class_weights: Tensor | None
 
-    def __init__(self, config: BCConfig, class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: BCConfig,
+        class_weights: Tensor | None = None,
+        same_as: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters({"config": config.model_dump(mode="json")})
         self.config = config
-        self.policy = OffsetPolicy(config)
+        self.policy = OffsetPolicy(config, same_as)
         self.learns_values = config.use_full_iqn and config.value_loss_weight > 0
         for parameter in self.policy.parameters():
             parameter.requires_grad_(False)
@@ -48,6 +59,8 @@ class BCModule(StageModule):
         offsets, actions = len(config.bc_time_offsets_ms), config.n_actions
         counts = torch.zeros(offsets, actions, actions, dtype=torch.int64)
         self.register_buffer("confusion", counts, persistent=False)
+        both = torch.zeros(2, *counts.shape, dtype=torch.int64)
+        self.register_buffer("decision_confusion", both, persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("weights", torch.tensor(config.offset_weights), persistent=False)
 
@@ -104,6 +117,7 @@ class BCModule(StageModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
         self.confusion.zero_()
+        self.decision_confusion.zero_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the predictions of one held-out batch at fixed quantile fractions."""
@@ -113,23 +127,32 @@ class BCModule(StageModule):
         names = [f"val_loss_{offset}ms" for offset in self.config.bc_time_offsets_ms]
         self._log_values(dict(zip(names, parts["offset_losses"], strict=True)), size)
         self.confusion += count_predictions(parts["logits"], batch["labels"])
+        self.decision_confusion += count_at_decisions(
+            parts["logits"], batch["labels"], batch["decisions"]
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log the accuracies."""
         if self.trainer.world_size > 1:
-            gathered = self.all_gather(self.confusion)
-            assert isinstance(gathered, Tensor)
-            self.confusion.copy_(gathered.sum(dim=0))
+            for counts in (self.confusion, self.decision_confusion):
+                gathered = self.all_gather(counts)
+                assert isinstance(gathered, Tensor)
+                counts.copy_(gathered.sum(dim=0))
         self.log_dict(self.validation_metrics(), sync_dist=False)
 
     def validation_metrics(self) -> dict[str, float]:
-        """Accuracies from the counts; `val_acc` and the recalls are those of the main offset."""
+        """Accuracies from the counts.
+
+        `val_acc`, those at decisions and the recalls are of the main offset.
+        """
         offsets = self.config.bc_time_offsets_ms
         found = accuracies(self.confusion, offsets)
         main = self.config.main_offset_ms
         if f"val_acc_{main}ms" in found:
             found["val_acc"] = found[f"val_acc_{main}ms"]
-        return found | recalls(self.confusion[offsets.index(main)])
+        place = offsets.index(main)
+        found |= decision_accuracies(self.decision_confusion[:, place])
+        return found | recalls(self.confusion[place])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over the parts that this run trains; the rate is set by the run's budget."""

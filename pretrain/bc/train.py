@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import sha256_of
-from datasets.labels import copy_previous_action_accuracy, count_labels
+from datasets.labels import copy_previous_action_accuracy, count_labels, same_label_offsets
 from datasets.modules import ReplayModule
 from pretrain.bc.config import BCConfig
 from pretrain.bc.driven import DrivenValidation, driven_tracks
@@ -18,7 +18,7 @@ from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
 from pretrain.hardware import seed_everything
 from pretrain.run_folder import OpenedRun, open_run
-from pretrain.training import FitResult, fit, report_finished
+from pretrain.training import FitResult, fit, load_state, report_finished
 from rl.transfer.artifacts import save_artifacts
 from rl.transfer.injector import inject
 from rl.transfer.sources import Sources, find_sources
@@ -46,7 +46,8 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
         if opened.is_finished:
             report_finished(opened)
             return opened.folder.root
-        module = BCModule(config, _class_weights(config, data))
+        same_as = _offsets_of_heads(config, data, opened.checkpoint)
+        module = BCModule(config, _class_weights(config, data), same_as)
         if opened.checkpoint is None:
             _load_start(config, module)
         driven = _driven_validation(config, data)
@@ -62,6 +63,7 @@ def _build_data(config: BCConfig) -> ReplayModule:
         config.dataset,
         batch_size=config.frames_per_pass,
         offsets_ms=config.label_offsets_ms,
+        decided_only=config.decision_labels,
         use_floats=config.use_floats,
         use_returns=config.use_full_iqn and config.value_loss_weight > 0,
         previous_action_dropout=config.previous_action_dropout,
@@ -92,6 +94,29 @@ def _inputs(config: BCConfig, data: ReplayModule) -> dict[str, Any]:
     return inputs
 
 
+def _offsets_of_heads(
+    config: BCConfig, data: ReplayModule, checkpoint: Path | None
+) -> tuple[int, ...] | None:
+    """For each offset the one whose head it shares; None: a head for each.
+
+    Offsets whose labels never differ share a head: a quarter of the work, with the default data.
+    """
+    names = config.bc_time_offsets_ms
+    if checkpoint is not None and _has_all_heads(config, load_state(checkpoint)):
+        return None  # of a run from before heads were shared
+    same = same_label_offsets(data.file, config.label_offsets_ms)
+    by_label = dict(zip(config.label_offsets_ms, names, strict=True))
+    shared = tuple(by_label[offset] for offset in same)
+    if len(set(shared)) < len(names):
+        logger.info("%d offsets have %d different labels here", len(names), len(set(shared)))
+    return shared
+
+
+def _has_all_heads(config: BCConfig, state: dict[str, Any]) -> bool:
+    others = [offset for offset in config.bc_time_offsets_ms if offset != config.main_offset_ms]
+    return all(f"policy.offset_heads.{o}.0.weight" in state["state_dict"] for o in others)
+
+
 def _class_weights(config: BCConfig, data: ReplayModule) -> Tensor | None:
     """Return the (A,) weights of the actions in the training loss."""
     scheme = config.class_weights
@@ -100,7 +125,12 @@ def _class_weights(config: BCConfig, data: ReplayModule) -> Tensor | None:
     if isinstance(scheme, tuple):
         return torch.tensor(scheme)
     main = config.bc_time_offsets_ms.index(config.main_offset_ms)
-    counts = count_labels(data.file, data.frames_of("train"), config.label_offsets_ms[main])
+    counts = count_labels(
+        data.file,
+        data.frames_of("train"),
+        config.label_offsets_ms[main],
+        decided_only=config.decision_labels,
+    )
     return torch.from_numpy(class_weights(counts, scheme))
 
 
@@ -195,7 +225,9 @@ def _notes(
 def _copy_baseline(config: BCConfig, data: ReplayModule) -> dict[str, float]:
     """Accuracy of repeating the action of 50 ms before, per offset."""
     offsets = config.label_offsets_ms
-    found = copy_previous_action_accuracy(data.file, data.frames_of("val"), offsets)
+    found = copy_previous_action_accuracy(
+        data.file, data.frames_of("val"), offsets, decided_only=config.decision_labels
+    )
     return {
         f"val_copy_acc_{offset}ms": float(accuracy)
         for offset, accuracy in zip(config.bc_time_offsets_ms, found, strict=True)
@@ -208,7 +240,8 @@ def _compare_with_copying(config: BCConfig, metrics: dict[str, Any]) -> None:
     if accuracy is None:
         return
     logger.info(
-        "accuracy at %s: %.3f, of copying the previous action: %.3f", name, accuracy, copied
+        "accuracy at %s: %.3f, of copying the previous action: %.3f; where the keys change: %.3f",
+        *(name, accuracy, copied, metrics.get("val_acc_change", float("nan"))),
     )
     if accuracy < copied:
         logger.warning("the policy predicts worse than holding the keys: it has learnt nothing yet")
