@@ -1,5 +1,6 @@
 """Behavioural cloning: what each mode trains and writes, and that the network drives like it."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from datasets.reader import ReplayFile
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from pretrain.bc.config import BCConfig
+from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.module import BCModule
 from pretrain.bc.train import run
 from pretrain.training import load_state
@@ -21,7 +25,7 @@ from rl.network.iqn import midpoint_taus
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ArtifactMeta, read_meta
-from tests.pretrain_samples import NETWORK, bc_config, recorded, vis_config
+from tests.pretrain_samples import NETWORK, SIDE, bc_config, recorded, vis_config
 
 CONFIGS = Path("config_files/pretrain/bc")
 HEADS = {"use_actions_head": True, "use_full_iqn": False, "use_floats": False}
@@ -107,7 +111,7 @@ def test_full_iqn_drives_like_the_main_head_at_every_clock(dataset: Path, tmp_pa
     folder = run(config)
     assert _files(folder) == {"encoder.pt", "actions_head.pt", "float_head.pt", "iqn_bc.pt"}
     policy = load_policy(folder)
-    module = BCModule(config).eval()
+    module = BCModule(config, same_as=(0, 0, 100)).eval()
     module.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt")["state_dict"])
     file = ReplayFile(dataset)
     count = MINI_RACE_ACTIONS
@@ -163,13 +167,93 @@ def test_full_iqn_run_folder(dataset: Path, tmp_path: Path) -> None:
         assert float(last[name]) > 0
     for name in ("val_acc", "val_acc_100ms"):
         assert 0 <= float(last[name]) <= 1
-    assert last["val_acc"] == last["val_acc_0ms"]
+    # One frame in 50 ms, at the decisions.
+    assert last["val_acc"] == last["val_acc_0ms"] == last["val_acc_decision"]
+    assert 0 <= float(last["val_acc_change"]) <= 1
     assert any(name.startswith("val_recall_accelerate") for name in last)
     metrics = _meta_of(folder).metrics
     assert 0 < metrics["val_copy_acc_0ms"] <= 1
     assert _meta_of(folder).extra["value_head"] == "fitted to returns"
     tensors = load_artifact(folder / "iqn_bc.pt").tensors
     assert bool(tensors["V_head.2.weight"].any())
+
+
+def test_offsets_of_one_label_share_a_head(tmp_path: Path) -> None:
+    config = bc_config(
+        *(tmp_path / "x.h5", tmp_path),
+        bc_time_offsets_ms=(10, 0, 50, 60),
+        bc_offset_weights=(1.0, 2.0, 3.0, 4.0),
+    )
+    shared = OffsetPolicy(config, (10, 10, 50, 50)).eval()
+    assert list(shared.offset_heads) == ["50"]  # the main offset's is `A_head`
+    inputs = torch.randn(5, 2, shared.network.feature_dimension)
+    logits = shared.logits(inputs)
+    assert logits.shape == (5, 4, 12)
+    torch.testing.assert_close(logits[:, 0], shared.network.A_head(inputs).mean(dim=1))
+    assert torch.equal(logits[:, 0], logits[:, 1])
+    assert torch.equal(logits[:, 2], logits[:, 3])
+    assert not torch.equal(logits[:, 1], logits[:, 2])
+    apart = OffsetPolicy(config)
+    assert list(apart.offset_heads) == ["10", "50", "60"]
+    assert len({id(head) for head in apart.heads().values()}) == 4
+
+
+def test_a_run_from_before_heads_were_shared_goes_on(dataset: Path, tmp_path: Path) -> None:
+    folder = run(bc_config(dataset, tmp_path, epochs=1))
+    last = folder / "checkpoints" / "last.ckpt"
+    state = load_state(last)
+    assert not any("offset_heads.10." in name for name in state["state_dict"])
+    module = BCModule(bc_config(dataset, tmp_path))
+    optimizer = module.configure_optimizers()
+    state["state_dict"] = module.state_dict()
+    state["optimizer_states"] = [optimizer.state_dict()]
+    torch.save(state, last)
+    again = load_state(run(bc_config(dataset, tmp_path, epochs=2)) / "checkpoints" / "last.ckpt")
+    name = "policy.offset_heads.10.0.weight"
+    assert not torch.equal(again["state_dict"][name], module.state_dict()[name])
+    assert again["global_step"] > state["global_step"]
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two races at 100 frames per second, keys held for 50 ms."""
+    path = tmp_path_factory.mktemp("dense") / "dense.h5"
+    drive_dataset(path, DriveRequest(("short",), 2, "good", fps=100, image_size=(SIDE, SIDE)))
+    return path
+
+
+def test_frames_between_decisions_teach_only_what_is_still_to_decide(
+    dense: Path, tmp_path: Path
+) -> None:
+    options = {"val_fraction": 0.5, "epochs": 1, "bc_time_offsets_ms": (0, 20, 50)}
+    decided = run(bc_config(dense, tmp_path, run_name="decided", **options))
+    everywhere = run(
+        bc_config(dense, tmp_path, run_name="everywhere", decision_labels=False, **options)
+    )
+    frames = {}
+    for folder in (decided, everywhere):
+        with (folder / "held_out.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for offset in ("0", "20", "50"):
+            mine = [row for row in rows if row["offset_ms"] == offset]
+            for column in ("frames", "decision_frames", "change_frames"):
+                frames[folder.name, offset, column] = sum(int(row[column]) for row in mine)
+    with ReplayFile(dense) as data:
+        held_out = int(_meta_of(decided).dataset["split"]["val_replays"])
+        assert held_out == 1
+        n = frames["everywhere", "0", "frames"]
+        assert n in data.replays["frame_count"]
+    decisions = -(-n // 5)
+    assert frames["decided", "0", "frames"] == decisions
+    assert frames["decided", "20", "frames"] == pytest.approx(3 * decisions, abs=3)
+    assert frames["decided", "50", "frames"] == frames["everywhere", "50", "frames"]
+    for name in ("decided", "everywhere"):
+        assert frames[name, "0", "decision_frames"] == decisions
+        assert 0 < frames[name, "0", "change_frames"] < decisions
+    metrics = _meta_of(decided).metrics
+    assert metrics["val_acc_decision"] == metrics["val_acc_0ms"]
+    assert metrics["val_acc_change"] != metrics["val_acc_decision"]
+    assert metrics["val_copy_acc_0ms"] < _meta_of(everywhere).metrics["val_copy_acc_0ms"] - 0.1
 
 
 def test_without_value_loss_the_value_head_is_written_zero(dataset: Path, tmp_path: Path) -> None:

@@ -264,6 +264,11 @@ def test_held_out_predictions_are_described(dataset: Path, tmp_path: Path) -> No
     assert hits / sum(int(row["frames"]) for row in main) == pytest.approx(
         metrics["val_acc_0ms"], abs=2e-3
     )
+    for part in ("decision", "change"):
+        frames = [int(row[f"{part}_frames"]) for row in main]
+        recalls = [float(row[f"{part}_recall"] or 0) for row in main]
+        hits = sum(n * recall for n, recall in zip(frames, recalls, strict=True))
+        assert hits / sum(frames) == pytest.approx(metrics[f"val_acc_{part}"], abs=2e-3)
 
 
 def test_the_temperature_is_exported_only_when_asked(dataset: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Labels and returns, against plain loops; and the proof that floats do not leak the label."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,22 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import previous_actions
 from datasets.format import ReplayRecord
 from datasets.labels import (
+    CHANGED,
+    HELD,
+    KEPT,
     check_offsets,
     copy_previous_action_accuracy,
+    count_labels,
+    frame_decisions,
     frame_labels,
     labels,
     leaking_offsets,
+    reaches_decision,
+    same_label_offsets,
 )
 from datasets.reader import ReplayFile
 from datasets.returns import ReturnTable
-from tests.dataset_samples import make_replay, sample_records, write_dataset
+from tests.dataset_samples import SPEC, make_replay, sample_records, write_dataset
 
 OFFSETS = (-10, 0, 10, 100)
 
@@ -104,6 +112,104 @@ def test_baseline_of_holding_the_keys_equals_a_plain_loop(file: ReplayFile) -> N
                 hits[k] += wanted == held
     found = copy_previous_action_accuracy(file, np.arange(file.n_frames), (0, 100))
     np.testing.assert_allclose(found, np.array(hits) / totals)
+
+
+HELD_KEYS = [5] * 5 + [5] * 5 + [7] * 5 + [0] * 3
+"""Timeline of a driver that decides at 0, 50, 100 and 150 ms and changes its keys at the last two,
+and at the start: before it, the car goes forward (0)."""
+
+
+def held_keys_file(
+    folder: Path, *, interval_ms: int, key_ms: int = 50, label: list[int] | None = None
+) -> ReplayFile:
+    """One replay of `HELD_KEYS`, with frames to its end."""
+    n_frames = -(-len(HELD_KEYS) * 10 // interval_ms)
+    replay = make_replay(1, n_frames=n_frames, interval_ms=interval_ms)
+    replay = replace(
+        replay,
+        actions=np.array(HELD_KEYS, np.uint8),
+        label_actions=None if label is None else np.array(label, np.uint8),
+        race_time_ms=len(HELD_KEYS) * 10,
+    )
+    spec = replace(SPEC, frame_interval_ms=interval_ms, key_ms=key_ms)
+    return ReplayFile(write_dataset(folder / "held.h5", [replay], spec))
+
+
+def test_only_actions_decided_at_the_frame_or_later_reach_a_decision() -> None:
+    times = np.array([0, 10, 40, 50, 90])
+    assert reaches_decision(times, [0, 10, 40, 50, -10], 50).astype(int).tolist() == [
+        [1, 1, 1, 1, 1],  # 0 to 40 ms: the action decided now
+        [0, 0, 1, 1, 1],  # 10 + 10 and before: decided at 0; 10 + 40: decided at 50
+        [0, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1],
+        [0, 1, 1, 1, 1],
+    ]
+    assert reaches_decision(times, [0, 10], 10).all()  # whoever may press at every tick
+
+
+def test_labels_of_held_keys_are_masked_between_decisions(tmp_path: Path) -> None:
+    with held_keys_file(tmp_path, interval_ms=10) as file:
+        frames = np.arange(file.n_frames)
+        found = frame_labels(file, frames, [0, 20, 50], decided_only=True)
+        everywhere = frame_labels(file, frames, [0, 20, 50])
+        counts = count_labels(file, frames, 0, decided_only=True)
+        copied = copy_previous_action_accuracy(file, frames, [0], decided_only=True)
+    expected = np.array(
+        [5, -1, -1, -1, -1] + [5, -1, -1, -1, -1] + [7, -1, -1, -1, -1] + [0, -1, -1]
+    )
+    assert found[:, 0].tolist() == expected.tolist()
+    assert found[:10, 1].tolist() == [5, -1, -1, 5, 5, 5, -1, -1, 7, 7]
+    np.testing.assert_array_equal(found[:, 2], everywhere[:, 2])
+    assert everywhere[:, 0].tolist() == HELD_KEYS
+    assert counts[[0, 5, 7]].tolist() == [1, 2, 1]
+    assert copied[0] == 1 / 4  # at 0, 50, 100, 150 ms was held: 0, 5, 5, 7
+
+
+@pytest.mark.parametrize("interval_ms", [10, 20, 50])
+def test_frames_know_where_their_driver_decides_and_changes_keys(
+    interval_ms: int, tmp_path: Path
+) -> None:
+    with held_keys_file(tmp_path, interval_ms=interval_ms) as file:
+        found = frame_decisions(file, np.arange(file.n_frames))
+    at = {0: CHANGED, 50: KEPT, 100: CHANGED, 150: CHANGED}
+    times = range(0, len(HELD_KEYS) * 10, interval_ms)
+    assert found.tolist() == [at.get(time, HELD) for time in times]
+
+
+def test_a_driver_of_single_ticks_decides_at_every_frame(tmp_path: Path) -> None:
+    with held_keys_file(tmp_path, interval_ms=10, key_ms=10) as file:
+        found = frame_decisions(file, np.arange(file.n_frames))
+    changes = [0, 10, 15]
+    assert found.tolist() == [CHANGED if i in changes else KEPT for i in range(len(HELD_KEYS))]
+
+
+def test_a_labeller_changes_the_keys_that_were_driven(tmp_path: Path) -> None:
+    label = [0] * 5 + [5] * 5 + [5] * 5 + [7] * 3
+    with held_keys_file(tmp_path, interval_ms=50, label=label) as file:
+        found = frame_decisions(file, np.arange(file.n_frames))
+    assert found.tolist() == [KEPT, KEPT, KEPT, KEPT]  # the label is what was driven just before
+
+
+@pytest.mark.parametrize(
+    ("interval_ms", "key_ms", "expected"),
+    [
+        (50, 50, [0, 0, 0, 50, 50, 100]),  # frames at decisions
+        (10, 50, [0, 10, 40, 50, 60, 100]),  # phases differ: so do the labels
+        (50, 10, [0, 10, 40, 50, 60, 100]),  # whoever may press at every tick
+    ],
+)
+def test_offsets_that_ask_for_one_decision_have_the_same_label(
+    interval_ms: int, key_ms: int, expected: list[int], tmp_path: Path
+) -> None:
+    with held_keys_file(tmp_path, interval_ms=interval_ms, key_ms=key_ms) as file:
+        assert same_label_offsets(file, [0, 10, 40, 50, 60, 100]) == tuple(expected)
+
+
+def test_offsets_differ_where_one_label_of_one_replay_does(tmp_path: Path) -> None:
+    late = [5] * 9 + [1] + [7] * 5 + [0] * 3  # not what `key_ms` says
+    with held_keys_file(tmp_path, interval_ms=50, label=late) as file:
+        assert same_label_offsets(file, [40, 0, 10]) == (40, 0, 10)
+        assert same_label_offsets(file, [0, 10, 40]) == (0, 0, 40)
 
 
 def plain_return(

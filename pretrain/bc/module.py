@@ -48,7 +48,9 @@ class BCModule(StageModule):
         same_as: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": config.model_dump(mode="json")})
+        self.save_hyperparameters(
+            {"config": config.model_dump(mode="json"), "same_as": same_as and list(same_as)}
+        )
         self.config = config
         self.policy = OffsetPolicy(config, same_as)
         self.learns_values = config.use_full_iqn and config.value_loss_weight > 0
