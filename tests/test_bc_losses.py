@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.bc.losses import accuracies, count_predictions, offset_losses, recalls, value_loss
+from datasets.labels import CHANGED, HELD, KEPT
+from pretrain.bc.losses import (
+    accuracies,
+    count_at_decisions,
+    count_predictions,
+    decision_accuracies,
+    offset_losses,
+    recalls,
+    value_loss,
+)
 from pretrain.bc.module import BCModule
 from tests.pretrain_samples import SIDE, bc_config
 
@@ -120,3 +129,18 @@ def test_counts_and_accuracies() -> None:
         "val_recall_accelerate": 2 / 3,
         "val_recall_accelerate+left": 1.0,
     }
+
+
+def test_predictions_at_decisions_are_counted_apart() -> None:
+    decisions = torch.tensor([HELD, KEPT, CHANGED, CHANGED, KEPT], dtype=torch.uint8)
+    labels = torch.tensor([[1, 2], [3, 3], [4, -1], [5, 6], [-1, 7]])
+    predicted = torch.tensor([[1, 2], [3, 0], [4, 4], [0, 6], [0, 7]])
+    logits = torch.nn.functional.one_hot(predicted, A).float()
+    counts = count_at_decisions(logits, labels, decisions)
+    assert counts.shape == (2, 2, A, A)
+    assert counts.sum(dim=(2, 3)).tolist() == [[3, 3], [2, 1]]
+    assert counts[0, 0, 5, 0] == counts[1, 0, 5, 0] == 1  # true 5, predicted 0
+    assert counts[0, 0, 1, 1] == 0  # nobody decides there
+    assert decision_accuracies(counts[:, 0]) == {"val_acc_decision": 2 / 3, "val_acc_change": 1 / 2}
+    assert decision_accuracies(counts[:, 1]) == {"val_acc_decision": 2 / 3, "val_acc_change": 1.0}
+    assert decision_accuracies(torch.zeros_like(counts[:, 1])) == {}

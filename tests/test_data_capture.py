@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from datasets.contract.actions import ACTION_MS
 from datasets.contract.errors import UserError
 from datasets.doctor.checks import diagnose
 from datasets.reader import ReplayFile
@@ -160,6 +161,12 @@ def test_a_missing_default_dataset_is_driven_and_others_are_errors(
     before = path.read_bytes()
     ensure_dataset(path.absolute())
     assert path.read_bytes() == before
+    assert "today's default" not in caplog.text
+    more = DefaultDataset(replace(REQUEST, replays=2), "two replays")
+    monkeypatch.setitem(capture.DEFAULT_DATASETS, "output/datasets/default.h5", more)
+    ensure_dataset(path)
+    assert path.read_bytes() == before
+    assert "replays [1], not with today's default" in caplog.text
     with pytest.raises(UserError, match=r"other.h5: no such dataset.*data drive"):
         ensure_dataset(Path("other.h5"))
 
@@ -222,10 +229,8 @@ def test_a_users_mistake_exits_with_2_and_one_line(
     assert "0.2:0.8" in error
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(capture.DEFAULT_DATASETS))
-def test_default_datasets_have_at_most_50_000_frames(name: str, tmp_path: Path) -> None:
-    request = replace(capture.DEFAULT_DATASETS[name].request, image_size=(8, 8))
-    drive_dataset(tmp_path / "data.h5", request)
-    with ReplayFile(tmp_path / "data.h5") as file:
-        assert 30_000 < file.n_frames <= 50_000
+def test_the_default_datasets_teach_decisions_on_a01() -> None:
+    plain, dense = (dataset.request for dataset in capture.DEFAULT_DATASETS.values())
+    assert (plain.tracks, plain.replays, plain.fps) == (("A01",), 200, 20)
+    assert plain.frame_interval_ms == plain.key_ms == ACTION_MS
+    assert (dense.tracks, dense.fps, dense.key_ms) == (("A01",), 100, ACTION_MS)

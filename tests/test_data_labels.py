@@ -154,10 +154,8 @@ def test_labels_of_held_keys_are_masked_between_decisions(tmp_path: Path) -> Non
         everywhere = frame_labels(file, frames, [0, 20, 50])
         counts = count_labels(file, frames, 0, decided_only=True)
         copied = copy_previous_action_accuracy(file, frames, [0], decided_only=True)
-    expected = np.array(
-        [5, -1, -1, -1, -1] + [5, -1, -1, -1, -1] + [7, -1, -1, -1, -1] + [0, -1, -1]
-    )
-    assert found[:, 0].tolist() == expected.tolist()
+    between = [-1] * 4
+    assert found[:, 0].tolist() == [5, *between, 5, *between, 7, *between, 0, -1, -1]
     assert found[:10, 1].tolist() == [5, -1, -1, 5, 5, 5, -1, -1, 7, 7]
     np.testing.assert_array_equal(found[:, 2], everywhere[:, 2])
     assert everywhere[:, 0].tolist() == HELD_KEYS

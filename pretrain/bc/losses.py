@@ -112,7 +112,7 @@ def count_at_decisions(logits: Tensor, labels: Tensor, decisions: Tensor) -> Ten
 
 
 def decision_accuracies(counts: Tensor) -> dict[str, float]:
-    """Accuracy where the driver decides and where it changes its keys; left out without such frames.
+    """Accuracy where the driver decides and where it changes keys; left out without such frames.
 
     Args:
         counts: (2, A, A) of one offset, see `count_at_decisions`.

@@ -33,7 +33,8 @@ class BCModule(StageModule):
     Attributes:
         policy: the network with its heads.
         confusion: (K, A, A) counts of the last validation, true action by predicted action.
-        decision_confusion: (2, K, A, A) the same where the driver decides and where it changes keys.
+        decision_confusion: (2, K, A, A) the same where the driver decides, and where it changes its
+            keys.
     """
 
     confusion: Tensor
