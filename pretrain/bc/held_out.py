@@ -44,7 +44,7 @@ class HeldOut:
     temperature: float
 
     def metrics(self) -> dict[str, float]:
-        """Accuracies of the main offset at decisions; its calibration with and without temperature."""
+        """Accuracy of the main offset at decisions; calibration with and without temperature."""
         found = decision_accuracies(self.decision_counts[:, self.main])
         if not len(self.labels):
             return found
