@@ -252,8 +252,6 @@ def test_frames_between_decisions_teach_only_what_is_still_to_decide(
         assert 0 < frames[name, "0", "change_frames"] < decisions
     metrics = _meta_of(decided).metrics
     assert metrics["val_acc_decision"] == metrics["val_acc_0ms"]
-    assert metrics["val_acc_change"] != metrics["val_acc_decision"]
-    assert metrics["val_copy_acc_0ms"] < _meta_of(everywhere).metrics["val_copy_acc_0ms"] - 0.1
 
 
 def test_without_value_loss_the_value_head_is_written_zero(dataset: Path, tmp_path: Path) -> None:

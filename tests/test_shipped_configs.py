@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from datasets.contract.config import dump_config, load_config
+from pipeline.commands.stage_commands import DEFAULT_BC_CONFIG, DEFAULT_VIS_CONFIG
+from pipeline.recording.drive import DEFAULT_DATASETS
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
@@ -48,6 +50,17 @@ LITTLE = (
 def little(path: Path, *overrides: str) -> RLConfig:
     """A shipped configuration, made small in what does not decide whether it works."""
     return load_rl_config(path, [*LITTLE, *overrides])
+
+
+def test_the_commands_without_arguments_find_one_anothers_files() -> None:
+    vis = load_config(VisConfig, DEFAULT_VIS_CONFIG)
+    cloning = load_config(BCConfig, DEFAULT_BC_CONFIG)
+    assert cloning.encoder_init_path == vis.run_folder / ENCODER_FILE
+    assert cloning.dataset == vis.dataset  # recorded once, by whichever comes first
+    request = DEFAULT_DATASETS[cloning.dataset.as_posix()].request
+    assert request.frame_interval_ms == request.key_ms  # each frame is a decision
+    assert cloning.nn.vis == vis.nn.vis
+    assert cloning.use_full_iqn  # a whole policy for rl
 
 
 def provide_artifacts(path: Path) -> None:
