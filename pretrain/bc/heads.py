@@ -49,7 +49,7 @@ class OffsetPolicy(nn.Module):
             nn.init.zeros_(self.network.V_head.last.bias)
 
     def _shared_heads(self, same_as: Sequence[int]) -> tuple[int, ...]:
-        """Return the offset that names the head of each offset, the main one where they share it."""
+        """Return the offset that names each offset's head; the main one where they share it."""
         main = same_as[list(self.offsets_ms).index(self.main_offset_ms)]
         return tuple(self.main_offset_ms if offset == main else offset for offset in same_as)
 
