@@ -14,7 +14,7 @@ import torch
 
 from datasets.contract.actions import ACTION_MS
 from datasets.contract.errors import UserError
-from datasets.contract.floats import CLOCK
+from datasets.contract.floats import CLOCK, VELOCITY
 from rl.collecting import worker as collector_setup
 from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
@@ -54,7 +54,8 @@ def collect(collector: Collector, count: int) -> list[Rollout]:
 
 def test_rollout_is_what_its_actions_drive(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    rollout = collect(Collector(plan, make_network(action=None)), 3)[2]
+    rollouts = collect(Collector(plan, make_network(action=None)), 3)
+    rollout = next(run for run in rollouts if run.is_exploration)
     rollout.check_valid()
     batch = RaceBatch(list(plan.tracks().values()), [0], image_size=(34, 34), start_noise=0.5)
     batch.reset([0], [rollout.seed])
@@ -119,6 +120,7 @@ def test_guide_drives_until_its_time_and_is_marked_where_it_differs(tmp_path: Pa
     collector = Collector(plan, make_network(action=1), guide=guide)
     until = dict(zip(collector.seeds.tolist(), guide.until_ms.tolist(), strict=True))
     for rollout in collect(collector, 3):
+        assert rollout.guided == rollout.is_exploration
         if rollout.seed not in until or not rollout.is_exploration:
             continue
         guided = rollout.time_ms[:-1] < until[rollout.seed]
@@ -140,6 +142,29 @@ def test_state_continues_exactly(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours.actions, theirs.actions)
         np.testing.assert_array_equal(ours.frames, theirs.frames)
         np.testing.assert_array_equal(ours.q_values, theirs.q_values)
+
+
+def test_evaluation_entries_start_exactly_and_exploring_ones_vary(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]], epsilon_boltzmann_schedule=[[0, 0.0]])
+    collector = Collector(plan, make_network())
+    saved = collector.state_dict()
+    rollouts = collect(collector, 12)
+    speed = {True: set(), False: set()}  # type: dict[bool, set[float]]
+    for rollout in rollouts:
+        assert rollout.start_noise == (0.5 if rollout.is_exploration else 0.0)
+        assert rollout.has_comparable_time == (not rollout.is_exploration)
+        speed[rollout.is_exploration].add(float(np.abs(rollout.floats[0, VELOCITY]).max()))
+    assert speed[False] == {0.0}
+    assert len(speed[True]) > 3
+    times = {run.race_time_ms for run in rollouts if not run.is_exploration}
+    assert len(times) == 1  # one policy, one start, one time
+    del saved["per_car"]["_start_noise"]  # a state of before, when all starts varied
+    older = Collector(plan, make_network())
+    older.load_state_dict(saved)
+    cars = set(older.seeds.tolist())
+    first = [run for run in collect(older, 6) if run.seed in cars]
+    assert first
+    assert all(run.start_noise == 0.5 for run in first)
 
 
 def test_long_run_outgrows_its_arrays(tmp_path: Path) -> None:

@@ -51,11 +51,36 @@ def test_best_run_is_the_fastest_and_drives_again(tmp_path: Path) -> None:
     assert batch.race_time_ms[0] == best.race_time_ms
 
 
+@pytest.mark.parametrize("who", ["policy", "driver"])
+def test_one_more_run_is_from_the_exact_start_whatever_the_seed(tmp_path: Path, who: str) -> None:
+    track = find_track(str(straight_line(tmp_path)))
+    results = [
+        evaluate(make_network(), track, starts=3, seed=seed)
+        if who == "policy"
+        else evaluate_drivers(track, "expert", starts=3, seed=seed)
+        for seed in (1, 2)
+    ]
+    assert all(result.starts == 3 for result in results)
+    exact = results[0].exact_run
+    assert exact is not None
+    assert exact.start_noise == 0.0
+    if who == "policy":
+        assert exact.race_time_ms == results[1].exact_ms
+    assert results[0].to_json()["exact_ms"] == exact.race_time_ms
+    assert exact.race_time_ms > results[0].times_ms.max() - 200  # no rolling start, 2 m at most
+    batch = RaceBatch([track], [0], render=False, start_noise=0.0)
+    for action in exact.actions:
+        batch.tick(np.array([action]))
+    assert batch.finished[0]
+    assert batch.race_time_ms[0] == exact.race_time_ms
+
+
 def test_a_car_that_stands_still_does_not_finish(tmp_path: Path) -> None:
     track = find_track(str(straight_line(tmp_path)))
     result = evaluate(make_network(action=6), track, starts=3)
     assert result.finish_rate == 0.0
     assert (result.best_ms, result.mean_ms, result.best_run) == (None, None, None)
+    assert (result.exact_ms, result.exact_run) == (None, None)
     assert (result.times_ms == DNF_MS).all()
 
 

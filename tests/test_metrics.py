@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def make_rollout(*, finished: bool = True, exploration: bool = False, ms: int = 
         finished=finished,
         race_time_ms=ms if finished else 300_000,
         duration_s=0.1,
+        start_noise=float(exploration),
     )
 
 
@@ -163,6 +165,40 @@ def test_best_times_count_finishes_and_start_at_dnf() -> None:
     restored = RunStatistics()
     restored.load_state_dict(statistics.state_dict())
     assert restored == statistics
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_exploration": True}, {"start_noise": 0.5}, {"guided": True}]
+)
+def test_other_runs_than_greedy_ones_from_the_exact_start_set_no_best_time(
+    changes: dict[str, Any],
+) -> None:
+    statistics = RunStatistics()
+    assert not statistics.count(dataclasses.replace(make_rollout(ms=9_000), **changes))
+    assert statistics.alltime_min_ms == {"A01": 300_000}
+    assert (statistics.frames_played, statistics.frames_of_best) == (4, 0)
+
+
+def test_best_times_of_older_runs_begin_anew() -> None:
+    statistics = RunStatistics()
+    statistics.count(make_rollout(ms=9_000))
+    old = statistics.state_dict()
+    del old["exact_starts"]
+    restored = RunStatistics()
+    restored.load_state_dict({**old, "frames_played": 70})
+    assert restored.alltime_min_ms == {"A01": 300_000}
+    assert restored.frames_of_best == 70  # an early stop waits from here on
+    assert restored.count(make_rollout(ms=9_500))
+    again = RunStatistics()
+    again.load_state_dict(restored.state_dict())
+    assert again == restored
+
+
+def test_guided_runs_are_counted_apart() -> None:
+    guided = dataclasses.replace(make_rollout(exploration=True), guided=True)
+    tags = rollout_tags(guided, INFO, is_robust=False)
+    assert tags["Race/guided_race_time_finished_trained_A01"] == 9.97
+    assert not {tag for tag in tags if "explo" in tag or "zone_reached" in tag}
 
 
 def test_best_times_are_kept_by_map() -> None:

@@ -91,6 +91,43 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
     assert run.statistics.first_finish_s is None  # these weights have learnt nothing here
 
 
+def test_guided_runs_are_learnt_from_but_are_not_the_learners(tmp_path: Path) -> None:
+    path, _ = pretrained(tmp_path)
+    entry = tiny_config(tmp_path).map_cycle.entries[0].model_dump()
+    cfg = tiny_config(
+        tmp_path,
+        guide={"enabled": True, "share": 1.0},
+        transfer={"parts": ["vis"]},
+        map_cycle={"entries": [entry]},  # exploration alone: the guide drives in every run
+        threshold_to_save_all_runs_ms=DNF_MS,
+        evaluation={"every_s": None, "every_frames": None, "starts": 1, "champion": False},
+    )
+    run, folder = build_run(cfg), RunFolder(tmp_path / "run")
+    tracks = load_tracks(cfg.map_cycle.maps)
+    load_pretrained(run, folder, tracks, path)
+    source, saver = build_source(run), RunSaver(folder)
+    with ProgressLine() as progress:
+        reporter = Reporter(run, folder, tracks, progress, resumed=False)
+        limits, stop = RunLimits(None, None, None, None), StopSignal()
+        evaluator = build_evaluator(run, tracks)
+        loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
+        finished = 0
+        while finished < 3:
+            for rollout in source.receive(run.frames, 0.0):
+                assert rollout.guided
+                loop.take(rollout)
+                finished += rollout.finished
+        reporter.close()
+    assert len(run.memory) > 0
+    assert run.statistics.alltime_min_ms == {"straight": DNF_MS}
+    assert run.plateau.state_dict()["best_ms"] == {}
+    assert not folder.best_runs.exists()
+    assert not folder.good_runs.exists()
+    row = read_csv(folder.metrics)[-1]
+    assert float(row["guided_finish_rate"]) > 0.0
+    assert not [name for name in row if name.startswith("explo_")]
+
+
 def test_calibration_can_be_switched_off(tmp_path: Path) -> None:
     path, network = pretrained(tmp_path)
     cfg = tiny_config(tmp_path, transfer={"calibration": False})

@@ -64,6 +64,7 @@ class DemoResult:
         return {
             "data": {
                 "best_ms": int(self.replay_ms.min()),
+                "mean_ms": float(self.replay_ms.mean()),
                 "median_ms": float(np.median(self.replay_ms)),
                 "replays": len(self.replay_ms),
             },
@@ -179,8 +180,8 @@ def _report(out: Path, result: DemoResult, track: Track, trained: TrainingResult
     metrics = [out / stage / "demo" / "metrics.csv" for stage in ("vis", "bc")]
     draw_curves(out / "curves.png", metrics[0], metrics[1], trained.folder, result.to_json())
     runs: list[tuple[str, DrivenRun | None]] = [
-        ("learnt", result.rl.best_run),
-        ("expert driver", result.expert.best_run),
+        ("learnt", result.rl.exact_run),
+        ("expert driver", result.expert.exact_run),
     ]
     clips = [draw_run(track, run, title) for title, run in runs if run is not None]
     save_side_by_side(clips, out / "best_run.gif")

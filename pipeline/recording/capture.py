@@ -163,7 +163,7 @@ def _race(
         [track], [0] * len(group), image_size=request.image_size, max_race_ms=request.max_race_ms
     )
     for car, file in enumerate(group):
-        batch.start_noise = file.start_noise
+        batch.start_noise[car] = file.start_noise
         batch.reset([car], [file.start_seed])
     tapes = record_until_done(batch, _Players([file.inputs for file in group]), interval_ms)
     return [

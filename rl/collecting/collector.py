@@ -138,7 +138,6 @@ class Collector:
             np.zeros(plan.cars, dtype=np.int64),
             image_size=config.image_hw,
             render=config.use_image_head,
-            start_noise=environment.start_noise,
             no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
             max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
         )
@@ -148,6 +147,7 @@ class Collector:
         self._entry = np.zeros(plan.cars, dtype=np.int64)
         self._exploring = np.zeros(plan.cars, dtype=np.bool_)
         self._seed = np.zeros(plan.cars, dtype=np.int64)
+        self._start_noise = np.zeros(plan.cars)
         self._version = np.zeros(plan.cars, dtype=np.int64)
         self._started_at = np.zeros(plan.cars)
         self._next_entry = plan.first_entry
@@ -229,6 +229,9 @@ class Collector:
             self._entry[car] = self._next_entry % len(self.plan.cycle)
             self._next_entry += 1
             self._exploring[car] = entry.is_exploration
+            # Greedy times are compared over the whole run, so those runs start alike.
+            noise = self.plan.environment.start_noise if entry.is_exploration else 0.0
+            self._start_noise[car] = self._batch.start_noise[car] = noise
             self._batch.move_to_track(int(car), self._track_index[entry.short_name])
             if self._guide is not None:
                 self._guide.start(
@@ -257,6 +260,8 @@ class Collector:
             started_at=float(self._started_at[car]),
             duration_s=time.time() - float(self._started_at[car]),
             timing=self._timer.of(car),
+            start_noise=float(self._start_noise[car]),
+            guided=self._guide is not None and bool(self._guide.until_ms[car] > 0),
             **self._recorder.take(self._batch, car),
         )
 
@@ -288,9 +293,10 @@ class Collector:
         if self._guide is not None and state["guide"] is not None:
             self._guide.load_state_dict(state["guide"])
         self._next_entry = state["next_entry"]
+        self._start_noise[:] = self.plan.environment.start_noise  # of all runs in older states
         for name, values in state["per_car"].items():
             getattr(self, name)[:] = values
         self._timer.start(np.arange(self.plan.cars))  # clocks know nothing of an earlier process
 
 
-_PER_CAR: Final = ("_entry", "_exploring", "_seed", "_version", "_started_at")
+_PER_CAR: Final = ("_entry", "_exploring", "_seed", "_version", "_started_at", "_start_noise")

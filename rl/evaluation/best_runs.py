@@ -19,11 +19,12 @@ RUN_FILE: Final = "run.json"
 """Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 
 
-def run_of_rollout(rollout: Rollout, start_noise: float) -> DrivenRun:
-    """Return a finished rollout as inputs; its start varied by this scale."""
+def run_of_rollout(rollout: Rollout) -> DrivenRun:
+    """Return a finished rollout as inputs."""
     ticks = -(-rollout.race_time_ms // TICK_MS)
     actions = rollout.actions.repeat(TICKS_PER_ACTION)[:ticks]
-    return DrivenRun(rollout.track, rollout.seed, start_noise, rollout.race_time_ms, actions)
+    noise = rollout.start_noise
+    return DrivenRun(rollout.track, rollout.seed, noise, rollout.race_time_ms, actions)
 
 
 def save_best_run(

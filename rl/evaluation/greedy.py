@@ -53,7 +53,7 @@ class DrivenRun:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """Outcome of greedy runs on one track, each from its own start."""
+    """Outcome of greedy runs on one track, each from its own start, and of one exact start."""
 
     track: str
     times_ms: npt.NDArray[np.int64]
@@ -61,7 +61,9 @@ class EvaluationResult:
     finished: npt.NDArray[np.bool_]
     """(S,) which starts finished."""
     best_run: DrivenRun | None
-    """The fastest finished run; None if none finished."""
+    """The fastest finished run of the varied starts; None if none finished."""
+    exact_run: DrivenRun | None = None
+    """The run from the exact start, without variation; None if it did not finish."""
 
     @property
     def starts(self) -> int:
@@ -80,8 +82,16 @@ class EvaluationResult:
 
     @property
     def best_ms(self) -> int | None:
-        """Fastest time; None if no run finished."""
+        """Fastest time, a minimum over S varied starts; None if no run finished.
+
+        It falls with the number of starts: compare policies by `mean_ms` or `exact_ms`.
+        """
         return int(self.finished_ms.min()) if self.finished.any() else None
+
+    @property
+    def exact_ms(self) -> int | None:
+        """Time from the exact start; None if that run did not finish."""
+        return None if self.exact_run is None else self.exact_run.race_time_ms
 
     @property
     def mean_ms(self) -> float | None:
@@ -113,6 +123,7 @@ class EvaluationResult:
             "mean_ms": self.mean_ms,
             "median_ms": self.median_ms,
             "std_ms": self.std_ms,
+            "exact_ms": self.exact_ms,
         }
 
 
@@ -146,7 +157,7 @@ def evaluate(
     max_race_ms: int = MAX_RACE_MS,
     watch: Callable[[float], None] | None = None,
 ) -> EvaluationResult:
-    """Let a network drive greedily from `starts` different starts.
+    """Let a network drive greedily from varied starts, and once from the exact start.
 
     Args:
         network: evaluated at fixed quantile fractions and without noise, so that the result is
@@ -161,7 +172,7 @@ def evaluate(
         watch: called after each step with the share of the runs that has ended, in [0, 1].
 
     Returns:
-        Times, and the best run as inputs.
+        Times, and as inputs the best run and the one from the exact start.
     """
     return evaluate_policy(
         Policy(network, num_taus=num_taus),
@@ -186,7 +197,7 @@ def evaluate_policy(
     max_race_ms: int = DNF_MS,
     watch: Callable[[float], None] | None = None,
 ) -> EvaluationResult:
-    """Let a policy drive greedily from `starts` different starts.
+    """Let a policy drive greedily from varied starts, and once from the exact start.
 
     Args:
         policy: its action of the highest value is driven.
@@ -199,27 +210,27 @@ def evaluate_policy(
         watch: called after each step with the share of the runs that has ended, in [0, 1].
 
     Returns:
-        Times, and the best run as inputs.
+        Times, and as inputs the best run and the one from the exact start.
     """
     batch = RaceBatch(
         [track],
-        np.zeros(starts, dtype=np.int64),
+        np.zeros(starts + 1, dtype=np.int64),
         image_size=policy.image_hw,
         render=policy.uses_frames,
-        start_noise=start_noise,
+        start_noise=_noise_of_cars(start_noise, starts),
         no_progress_ms=no_progress_ms,
         max_race_ms=max_race_ms,
     )
-    seeds = start_seeds(seed, starts)
-    batch.reset(np.arange(starts), seeds)
+    seeds = _seeds_of_cars(seed, starts)
+    batch.reset(np.arange(starts + 1), seeds)
     driven: list[npt.NDArray[np.uint8]] = []
     while True:
         live = np.flatnonzero(~(batch.finished | batch.truncated))
         if watch is not None:
-            watch(1.0 - len(live) / starts)
+            watch(1.0 - len(live) / (starts + 1))
         if not len(live):
             break
-        actions = np.zeros(starts, dtype=np.uint8)
+        actions = np.zeros(starts + 1, dtype=np.uint8)
         actions[live] = policy.values(batch.frames[live], batch.floats[live]).argmax(axis=1)
         batch.step(actions)
         driven.append(actions)
@@ -247,12 +258,14 @@ def evaluate_drivers(
     """
     level = SKILLS[skill] if isinstance(skill, str) else skill
     batch = RaceBatch(
-        [track], np.zeros(starts, dtype=np.int64), render=False, start_noise=start_noise
+        [track],
+        np.zeros(starts + 1, dtype=np.int64),
+        render=False,
+        start_noise=_noise_of_cars(start_noise, starts),
     )
-    seeds = start_seeds(seed, starts)
-    cars = np.arange(starts)
-    batch.reset(cars, seeds)
-    pool = DriverPool(batch, np.full(starts, level), seeds, key_ms=key_ms)
+    seeds = _seeds_of_cars(seed, starts)
+    batch.reset(np.arange(starts + 1), seeds)
+    pool = DriverPool(batch, np.full(starts + 1, level), seeds, key_ms=key_ms)
     driven: list[npt.NDArray[np.uint8]] = []
     while not (batch.finished | batch.truncated).all():
         actions = pool.act().copy()
@@ -261,19 +274,36 @@ def evaluate_drivers(
     return _result(batch, track.name, seeds, np.array(driven))
 
 
+def _noise_of_cars(start_noise: float, starts: int) -> npt.NDArray[np.float64]:
+    """(S + 1,) scale of each car's variation; the last car starts exactly at the start."""
+    return np.append(np.full(starts, start_noise), 0.0)
+
+
+def _seeds_of_cars(seed: int, starts: int) -> npt.NDArray[np.int64]:
+    """(S + 1,) seed of each car; the last one has the first one's, which its start ignores."""
+    seeds = start_seeds(seed, starts)
+    return np.append(seeds, seeds[0])
+
+
 def _result(
     batch: RaceBatch,
     track: str,
     seeds: npt.NDArray[np.int64],
     ticks: npt.NDArray[np.uint8],
 ) -> EvaluationResult:
-    """Read off a batch whose cars have all stopped; `ticks` is (T, S), one action per 10 ms."""
+    """Read off a batch whose cars have all stopped; `ticks` is (T, S + 1), one action per 10 ms."""
     finished = batch.finished.copy()
     times = np.where(finished, batch.race_time_ms, DNF_MS).astype(np.int64)
-    best_run = None
-    if finished.any():
-        car = int(times.argmin())
+
+    def run_of(car: int) -> DrivenRun | None:
+        if not finished[car]:
+            return None
         needed = -(-int(times[car]) // TICK_MS)
         actions = np.ascontiguousarray(ticks[:needed, car])
-        best_run = DrivenRun(track, int(seeds[car]), batch.start_noise, int(times[car]), actions)
-    return EvaluationResult(track, times, finished, best_run)
+        noise = float(batch.start_noise[car])
+        return DrivenRun(track, int(seeds[car]), noise, int(times[car]), actions)
+
+    varied = times[:-1]
+    return EvaluationResult(
+        track, varied, finished[:-1], run_of(int(varied.argmin())), run_of(len(times) - 1)
+    )

@@ -108,6 +108,7 @@ class PlateauBreaker:
             "phases": self.phases,
             "phase_start": self._phase_start,
             "best_ms": dict(self._best_ms),
+            "exact_starts": True,
             "since_frames": self._since_frames,
             "since_seconds": self._since_seconds,
         }
@@ -116,6 +117,8 @@ class PlateauBreaker:
         """Continue from `state_dict()`; the options may differ, and act on the current phase."""
         self.phases = int(state["phases"])
         self._phase_start = state["phase_start"]
-        self._best_ms = dict(state["best_ms"])
+        # Best times of older states are minima over varied starts, which none from the exact start
+        # can be compared with.
+        self._best_ms = dict(state["best_ms"]) if state.get("exact_starts", False) else {}
         self._since_frames = int(state["since_frames"])
         self._since_seconds = float(state["since_seconds"])

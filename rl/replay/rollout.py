@@ -68,6 +68,19 @@ class Rollout:
     """Wall-clock seconds that the run took."""
     timing: RolloutTiming | None = None
     """What it cost the collector; None if nobody measured."""
+    start_noise: float = 1.0
+    """Scale of the start's variation; 0 is a standstill exactly at the start."""
+    guided: bool = False
+    """Whether the guide driver drove its first part, so that its time is not the learner's."""
+
+    @property
+    def has_comparable_time(self) -> bool:
+        """Whether its race time is one policy's own, greedy, from the exact start.
+
+        The variation of starts alone moves the time of a policy by some per cent, so a minimum over
+        varied starts measures how many there were.
+        """
+        return not self.is_exploration and not self.guided and self.start_noise == 0.0
 
     def __len__(self) -> int:
         """Return the number of actions L."""

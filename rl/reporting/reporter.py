@@ -27,6 +27,7 @@ from rl.reporting.tags import (
     evaluation_tags,
     layer_tags,
     parameter_tags,
+    rollout_kind,
     rollout_tags,
     state_tags,
     update_tags,
@@ -106,7 +107,7 @@ class Reporter:
         if rollout.timing is not None:
             self._times.rollout(rollout.timing)
         self._write_scalars(tags)
-        kind = "explo" if rollout.is_exploration else "eval"
+        kind = rollout_kind(rollout)
         means = {f"{kind}_finish_rate": float(rollout.finished), "policy_age_grad_steps": age}
         if rollout.finished:
             means[f"{kind}_mean_ms"] = rollout.race_time_ms

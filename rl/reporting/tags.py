@@ -66,7 +66,7 @@ def rollout_tags(rollout: Rollout, info: TrackInfo, *, is_robust: bool) -> dict[
             (`RunStatistics.update_rolling_mean`).
     """
     track, status = rollout.track, "trained" if info.trained else "blind"
-    kind = "explo" if rollout.is_exploration else "eval"
+    kind = rollout_kind(rollout)
     name, seconds = f"{status}_{track}", rollout.race_time_ms / 1000.0
     driven_s = float(rollout.time_ms[-1]) / 1000.0
     reached = 1.0 if rollout.finished else _share_reached(rollout, info.length_m)
@@ -74,10 +74,11 @@ def rollout_tags(rollout: Rollout, info: TrackInfo, *, is_robust: bool) -> dict[
     tags = {
         f"Race/{kind}_race_time_{name}": seconds,
         f"Race/{kind}_race_finished_{name}": float(rollout.finished),
-        f"RL/single_zone_reached_{name}": reached,
         f"RL/mean_action_gap_{track}": float(gap.mean()),
         f"RL/q_value_0_starting_frame_{track}": float(rollout.q_values[0, 0]),
     }
+    if not rollout.guided:
+        tags[f"RL/single_zone_reached_{name}"] = reached
     if rollout.duration_s > 0:
         tags[f"Race/race_time_ratio_{track}"] = driven_s / rollout.duration_s
     if rollout.finished:
@@ -91,6 +92,13 @@ def rollout_tags(rollout: Rollout, info: TrackInfo, *, is_robust: bool) -> dict[
         if is_robust:
             tags[f"Race/eval_race_time_robust_{name}"] = seconds
     return tags | _timing_tags(rollout)
+
+
+def rollout_kind(rollout: Rollout) -> str:
+    """Return what a run is counted as: `guided`, `explo` or `eval`."""
+    if rollout.guided:
+        return "guided"
+    return "explo" if rollout.is_exploration else "eval"
 
 
 def splits(rollout: Rollout, info: TrackInfo) -> list[float]:
@@ -150,7 +158,7 @@ def evaluation_tags(results: Sequence[EvaluationResult]) -> dict[str, float]:
     """Return the scalars of a periodic evaluation, one result per map."""
     tags: dict[str, float] = {}
     for result in results:
-        for name in ("finish_rate", "best_ms", "mean_ms", "median_ms", "std_ms"):
+        for name in ("finish_rate", "best_ms", "mean_ms", "median_ms", "std_ms", "exact_ms"):
             value = getattr(result, name)
             if value is not None:
                 tags[f"Evaluation/{name}_{result.track}"] = float(value)

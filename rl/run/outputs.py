@@ -18,17 +18,18 @@ from rl.transfer.metadata import IQN_FILE
 def keep_rollout(folder: RunFolder, run: Run, rollout: Rollout, *, is_best: bool) -> None:
     """Save a rollout as inputs if it is the fastest of its map, or fast enough to be kept.
 
+    A guided run is not the learner's, and is never kept.
+
     Args:
         folder: of the run.
         run: has counted the rollout.
         rollout: any run of a collector.
         is_best: whether it is the fastest of its map so far.
     """
-    start_noise = run.cfg.environment.start_noise
     if is_best and rollout.finished:
-        keep_best_run(folder, run, run_of_rollout(rollout, start_noise), rollout.q_values)
-    elif rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
-        save_best_run(folder.good_runs, run_of_rollout(rollout, start_noise), _notes(folder, run))
+        keep_best_run(folder, run, run_of_rollout(rollout), rollout.q_values)
+    elif not rollout.guided and rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
+        save_best_run(folder.good_runs, run_of_rollout(rollout), _notes(folder, run))
 
 
 def keep_best_run(

@@ -1,10 +1,13 @@
 """Statistics of a run: counters, best times, rolling means."""
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from datasets.contract.race import DNF_MS
 from rl.replay.rollout import Rollout
+
+logger = logging.getLogger(__name__)
 
 ROLLING_MEAN_KEEP: Final = 0.9
 ROBUST_WITHIN: Final = 0.02
@@ -23,11 +26,13 @@ class RunStatistics:
     training_seconds: float = 0.0
     """Seconds of training, summed over resumes; the time between them does not count."""
     alltime_min_ms: dict[str, int] = field(default_factory=dict)
-    """Best time of each map; `DNF_MS` until one finished."""
+    """Best time of each map from its exact start; `DNF_MS` until one finished."""
     rolling_mean_ms: dict[str, float] = field(default_factory=dict)
     """Of finished evaluation runs by map, starting at `DNF_MS`."""
     frames_of_best: int = 0
     """Frames played when a best time last improved."""
+    exact_starts: bool = True
+    """Whether best times are from exact starts; those of older runs are from varied ones."""
     first_finish_s: float | None = None
     """Seconds of training until weights trained here first finished greedily."""
 
@@ -44,12 +49,13 @@ class RunStatistics:
             own: false for a run whose time is not the learner's: its frames count alone.
 
         Returns:
-            Whether it is the fastest of its map.
+            Whether it is the fastest of its map. Only greedy runs of the learner itself from the
+            exact start count.
         """
         self.frames_played += len(rollout)
         self.rollouts += 1
         self.rollouts_finished += rollout.finished
-        if not own:
+        if not own or not rollout.has_comparable_time:
             self.alltime_min_ms.setdefault(rollout.track, DNF_MS)
             return False
         return self.offer(rollout.track, rollout.race_time_ms)
@@ -85,6 +91,15 @@ class RunStatistics:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`.
+
+        Best times of older states are minima over varied starts, which no time from the exact start
+        can be compared with: they begin anew.
+        """
         for name, value in state.items():
             setattr(self, name, value)
+        if not state.get("exact_starts", False):
+            logger.info("best times begin anew: they now count from the exact start alone")
+            self.exact_starts = True
+            self.alltime_min_ms = dict.fromkeys(self.alltime_min_ms, DNF_MS)
+            self.frames_of_best = self.frames_played

@@ -113,7 +113,7 @@ class TrainingLoop:
         is_robust = is_greedy_finish and statistics.update_rolling_mean(rollout)
         if own and is_greedy_finish:
             self._note_first_finish(rollout.weights_version)
-        if own and rollout.finished:
+        if own and rollout.finished and rollout.has_comparable_time:
             self._offer_to_plateau_breaker(rollout.track, rollout.race_time_ms)
         run.plateau.update_phase(run.frames, statistics.training_seconds)
         capacity = run.cfg.schedules_at(run.frames).memory_capacity
@@ -261,13 +261,14 @@ class TrainingLoop:
         return evaluation.results
 
     def _count_times(self, evaluation: Evaluation) -> None:
-        """Take the best times of an evaluation into account."""
+        """Take an evaluation's times from the exact start into account."""
         run = self._run
         for result in evaluation.results:
-            best = result.best_run
+            if result.finished.any():
+                self._note_first_finish(run.grad_steps)
+            best = result.exact_run
             if best is None:
                 continue
-            self._note_first_finish(run.grad_steps)
             if not run.cfg.performance.serial:  # a resumed run does not repeat its evaluations
                 self._offer_to_plateau_breaker(result.track, best.race_time_ms)
             if run.statistics.offer(result.track, best.race_time_ms):

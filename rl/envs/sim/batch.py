@@ -47,6 +47,7 @@ class RaceBatch:
     Attributes (arrays are updated in place):
         frames: (B, H, W) uint8, gray (only if `render`).
         floats: (B, 184) float32.
+        start_noise: (B,) scale of each car's start variation, for its next `reset`.
         state: (B, STATE_SIZE) float64, columns in `rl.envs.sim.car`.
         time and progress: race_time_ms, finished, truncated, zone, furthest_zone, meters (B,).
     """
@@ -58,7 +59,7 @@ class RaceBatch:
         *,
         image_size: tuple[int, int] = (64, 64),
         render: bool = True,
-        start_noise: float = 1.0,
+        start_noise: float | npt.ArrayLike = 1.0,
         no_progress_ms: int = 2000,
         max_race_ms: int = MAX_RACE_MS,
     ) -> None:
@@ -69,16 +70,17 @@ class RaceBatch:
             track_of_car: (B,) index of each car's track.
             image_size: (H, W) pixels of the frames.
             render: whether `observe` draws frames; without it they stay black.
-            start_noise: scale of the start variation; 0 is a standstill exactly at the start.
+            start_noise: scale of the start variation, one for all cars or (B,) one for each; 0 is a
+                standstill exactly at the start.
             no_progress_ms: a car without a new furthest zone for longer is cut off.
             max_race_ms: race time at which a car is cut off.
         """
         self.tracks = list(tracks)
         self.packed: PackedTracks = pack_tracks(self.tracks)
         self.render = render
-        self.start_noise = start_noise
         self._limits = CutOffs(no_progress_ms, max_race_ms)
         self.num_cars = len(track_of_car)
+        self.start_noise: F64 = np.full(self.num_cars, start_noise, dtype=np.float64)
         self._cars = _new_cars(np.asarray(track_of_car, dtype=np.int64), len(self.tracks))
         self._course = _course(self.packed, self.tracks)
         self._starts = np.array([_start(track) for track in self.tracks])
@@ -93,7 +95,7 @@ class RaceBatch:
         """Put `cars` (k,) back to the start, each varied by its own seed (k,), and observe."""
         chosen = np.atleast_1d(np.asarray(cars, dtype=np.int64))
         for car, seed in zip(chosen, np.atleast_1d(np.asarray(seeds)), strict=True):
-            along, aside, speed, angle = _start_variation(int(seed)) * self.start_noise
+            along, aside, speed, angle = _start_variation(int(seed)) * self.start_noise[car]
             self._place(int(car), along, aside, speed, angle)
         self._observe_placed(chosen)
 
