@@ -4,14 +4,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.contract.floats import CLOCK
+from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
 from datasets.contract.race import DNF_MS
 from rl.collecting.collector import CollectorPlan, load_tracks
-from rl.network.iqn import IQN
+from rl.envs.rewards import potential, step_rewards
+from rl.network.iqn import IQN, midpoint_taus
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
@@ -24,7 +28,8 @@ from rl.training.setup import build_evaluator, build_source, load_pretrained
 from rl.training.train import train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
-from tests.rl_samples import tiny_config, tiny_network
+from tests.network_helpers import observations
+from tests.rl_samples import straight_line, tiny_config, tiny_network
 
 
 def pretrained(folder: Path) -> tuple[Path, IQN]:
@@ -172,9 +177,9 @@ def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> Non
     assert shares[0] < 0.1 < 0.9 < shares[-1] <= 1.0
     assert len({rollout.seed for rollout in rollouts}) == 4
     run = build_run(cfg)
-    data = calibration_data(rollouts, cfg.rewards_at(0), mini_race=False, gamma=0.9, rng=run.rng)
-    from rl.envs.rewards import potential, step_rewards
-
+    data = calibration_data(
+        rollouts, cfg.rewards_at(0), mini_race=False, gamma=0.9, epsilon=0.2, rng=run.rng
+    )
     place = 0
     for rollout in rollouts:
         if not rollout.finished:
@@ -187,6 +192,66 @@ def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> Non
             assert float(data.returns[place]) == pytest.approx(expected, abs=1e-4)
             place += 1
     assert place == len(data.returns) > 0
+
+
+def test_returns_with_mini_races_end_with_the_window_of_a_drawn_clock(tmp_path: Path) -> None:
+    """The clock that a sample shows decides over how many actions its return is summed."""
+    _, network = pretrained(tmp_path)
+    line = straight_line(tmp_path, 220.0)  # longer than a window
+    entry = {"short_name": "long", "map_path": str(line), "is_exploration": True}
+    limit = {"cutoff_rollout_if_race_not_finished_within_duration_ms": 60_000, "start_noise": 0.5}
+    cfg = tiny_config(tmp_path, map_cycle={"entries": [entry]}, environment=limit)
+    plan = CollectorPlan.from_config(cfg)
+    rollouts = drive_warm_up(network, plan, rollouts=2, epsilon=0.2)
+    assert max(len(rollout) for rollout in rollouts) > MINI_RACE_ACTIONS
+    rng = np.random.default_rng(3)
+    weights = cfg.rewards_at(0)
+    data = calibration_data(rollouts, weights, mini_race=True, gamma=1.0, epsilon=0.2, rng=rng)
+    rng = np.random.default_rng(3)  # the same draws again
+    place = inside = 0
+    for rollout in rollouts:
+        clock = draw_clock(rng, len(rollout))
+        floats = rollout.all_floats()
+        finished = rollout.finished
+        rewards = step_rewards(rollout.time_ms, rollout.meters, floats, finished, weights)
+        shaping = potential(floats, weights)
+        for step in range(len(rollout)):
+            last = step + MINI_RACE_ACTIONS - clock[step]
+            if last > len(rollout) and not finished:
+                continue  # nobody knows what would have followed
+            expected = float(sum(rewards[step:last])) - shaping[step]
+            assert float(data.returns[place]) == pytest.approx(expected, abs=1e-4)
+            assert data.floats[place, CLOCK] == clock[step]
+            assert data.actions[place] == rollout.actions[step]
+            assert data.greedy[place] == rollout.q_values[step].argmax()
+            inside += last < len(rollout)
+            place += 1
+    assert place == len(data.returns)
+    assert inside > 20
+    assert (data.actions != data.greedy).any()
+
+
+def test_with_munchausen_targets_the_soft_policy_is_the_injected_one(tmp_path: Path) -> None:
+    path, network = pretrained(tmp_path)
+    tau = 0.05
+    btr = {"use_munchausen": True, "munchausen_tau": tau}
+    cfg = tiny_config(tmp_path, transfer=TRANSFER, btr=btr)
+    run, folder = build_run(cfg), RunFolder(tmp_path / "run")
+    loaded = load_pretrained(run, folder, load_tracks(cfg.map_cycle.maps), path)
+    assert loaded.driven == []  # nothing is fitted to plain returns
+    assert loaded.policy is not None
+    assert not run.calibration_due
+    report = json.loads(folder.calibration_report.read_text())
+    assert (report["form"], report["gain"]) == ("munchausen", tau)
+    frames, floats = observations(6, network.config)
+    taus = midpoint_taus(1, 9)
+    with torch.no_grad():
+        expected = network.advantages(network.features(frames, floats), taus).softmax(dim=1)
+        for copy in (run.learner.online, *run.learner.followers):
+            soft = (copy.eval().q_values(frames, floats, taus) / tau).softmax(dim=1)
+            torch.testing.assert_close(soft, expected, rtol=1e-4, atol=1e-6)
+            for name, tensor in network.V_head.state_dict().items():
+                assert torch.equal(copy.V_head.state_dict()[name], tensor)
 
 
 def test_processes_with_guide_and_averaged_weights_learn(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -35,14 +36,15 @@ def drive(network: IQN, gain: float, epsilon: float) -> CalibrationData:
     floats[:, CLOCK] = clock
     with torch.no_grad():
         advantage = network.advantages(network.features(frames, floats), TAUS)
-    actions = advantage.argmax(dim=1)
+    greedy = advantage.argmax(dim=1)
+    actions = greedy.clone()
     explored = torch.rand(NUM_SAMPLES, generator=generator) < epsilon
     actions[explored] = torch.randint(12, (int(explored.sum()),), generator=generator)
     left = MINI_RACE_ACTIONS - clock
     returns = left * (-0.06 + 0.0005 * floats[:, VELOCITY][:, 2])
     returns += NOISE * torch.randn(NUM_SAMPLES, generator=generator)
     returns += gain * advantage.gather(1, actions.unsqueeze(1)).squeeze(1)
-    return CalibrationData(frames, floats, actions, returns)
+    return CalibrationData(frames, floats, actions, greedy, returns, epsilon)
 
 
 @cache
@@ -105,6 +107,36 @@ def test_returns_that_do_not_tell_give_the_fallback(gain: float, epsilon: float)
     assert torch.equal(*actions)
 
 
+FITS = 16
+
+
+def t_of_state_alone(seed: int) -> float:
+    """t of the gain where returns depend on the state alone, and grow with the largest logit."""
+    network = imitated()
+    generator = torch.Generator().manual_seed(seed)
+    frames, floats = observations(600)
+    floats += 0.3 * floats.std(dim=0) * torch.randn(floats.shape, generator=generator)
+    with torch.no_grad():
+        advantage = network.advantages(network.features(frames, floats), TAUS)
+    largest, greedy = advantage.max(dim=1)
+    actions = greedy.clone()
+    explored = torch.rand(600, generator=generator) < 0.15
+    actions[explored] = torch.randint(12, (int(explored.sum()),), generator=generator)
+    returns = 0.1 * largest + 0.05 * torch.randn(600, generator=generator)
+    data = CalibrationData(frames, floats, actions, greedy, returns, 0.15)
+    report = fit_calibration(network, [], data, grad_steps=1, generator=generator)
+    assert report.gain_estimate is not None
+    assert report.gain_standard_error is not None
+    return report.gain_estimate / report.gain_standard_error
+
+
+def test_returns_of_the_state_alone_are_not_taken_for_consequences_of_actions() -> None:
+    """The largest logit is no linear function of the features, so no regression takes it off."""
+    t = torch.tensor([t_of_state_alone(seed) for seed in range(FITS)])
+    assert abs(float(t.mean())) < 3.0 / math.sqrt(FITS)
+    assert int((t > 2.0).sum()) <= 2
+
+
 def test_values_come_to_the_scale_of_returns() -> None:
     before, online, _, data, report = calibrated()
     assert report.value_loss_after < 0.3 * report.value_loss_before
@@ -158,7 +190,9 @@ def test_broken_data_are_refused() -> None:
     frames, floats = observations(30)
     actions, returns = torch.zeros(30, dtype=torch.int64), torch.zeros(30)
     returns[3] = torch.nan
+    data = CalibrationData(frames, floats, actions, actions, returns, 0.3)
     with pytest.raises(ValueError, match="NaN"):
-        fit_calibration(imitated(), [], CalibrationData(frames, floats, actions, returns))
-    with pytest.raises(ValueError, match="one length"):
-        fit_calibration(imitated(), [], CalibrationData(frames, floats, actions[:-1], returns))
+        fit_calibration(imitated(), [], data)
+    for name in ("actions", "greedy"):
+        with pytest.raises(ValueError, match="one length"):
+            fit_calibration(imitated(), [], replace(data, **{name: actions[:-1]}))

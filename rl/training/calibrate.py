@@ -19,6 +19,7 @@ from rl.reporting.progress import ProgressBar
 from rl.run.state import Run
 from rl.training.calibration_runs import calibration_data, drive_warm_up
 from rl.transfer.calibration import MIN_SAMPLES, CalibrationReport, Watch, fit_calibration
+from rl.transfer.heads import logits_to_soft_values
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,27 @@ CalledOff = Callable[[], str | None]
 
 class _StoppedEarlyError(Exception):
     """Raised out of a long step that was called off."""
+
+
+def keep_soft_policy(run: Run, path: Path) -> None:
+    """Make an injected policy the soft policy of Munchausen targets, exactly and without driving.
+
+    Their fixed point is a soft value function: a fit to plain returns would miss it by the
+    entropies and the bonus of all later steps. The value head stays as injected.
+
+    Args:
+        run: its online network holds the policy; all its networks get the scaled head.
+        path: of the report.
+    """
+    temperature = run.cfg.btr.munchausen_tau
+    learner = run.learner
+    logits_to_soft_values(learner.online, temperature)
+    for follower in learner.followers:
+        follower.A_head.load_state_dict(learner.online.A_head.state_dict())
+    write_json(path, {"form": "munchausen", "gain": temperature, "gain_source": "exact"})
+    logger.info(
+        "calibrated for Munchausen targets: softmax(Q / %g) is the injected policy", temperature
+    )
 
 
 def calibrate(run: Run, report: Path, called_off: CalledOff) -> list[Rollout] | None:
@@ -84,7 +106,12 @@ def _fit(run: Run, driven: list[Rollout], path: Path, called_off: CalledOff) -> 
     cfg, learner, options = run.cfg, run.learner, run.cfg.transfer
     gamma = cfg.schedules_at(run.frames).gamma
     data = calibration_data(
-        driven, cfg.rewards_at(run.frames), mini_race=cfg.mini_race, gamma=gamma, rng=run.rng
+        driven,
+        cfg.rewards_at(run.frames),
+        mini_race=cfg.mini_race,
+        gamma=gamma,
+        epsilon=options.calibration_epsilon,
+        rng=run.rng,
     )
     finished = sum(rollout.finished for rollout in driven)
     if len(data.actions) < MIN_SAMPLES:

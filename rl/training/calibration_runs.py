@@ -80,6 +80,7 @@ def calibration_data(
     *,
     mini_race: bool,
     gamma: float,
+    epsilon: float,
     rng: np.random.Generator,
 ) -> CalibrationData:
     """Observations of some runs with the returns that followed.
@@ -92,6 +93,7 @@ def calibration_data(
         rewards: weights of the step rewards.
         mini_race: whether values are over the rest of a 7 s window.
         gamma: discount per action.
+        epsilon: 0 to 1, share of random actions in the runs.
         rng: draws mini-race clocks, and samples if there are too many.
     """
     samples: list[tuple[npt.NDArray[Any], ...]] = []
@@ -106,20 +108,23 @@ def calibration_data(
                 rollout.frames[complete],
                 floats[complete],
                 rollout.actions[complete],
+                rollout.q_values[complete].argmax(axis=1),
                 returns[complete],
             )
         )
-    frames, floats, actions, targets = (
-        np.concatenate(column) for column in zip(*samples, strict=True)
-    )
-    if len(actions) > MOST_SAMPLES:
-        kept = np.sort(rng.choice(len(actions), MOST_SAMPLES, replace=False))
-        frames, floats, actions, targets = frames[kept], floats[kept], actions[kept], targets[kept]
+    columns = [np.concatenate(column) for column in zip(*samples, strict=True)]
+    count = len(columns[0])
+    if count > MOST_SAMPLES:
+        kept = np.sort(rng.choice(count, MOST_SAMPLES, replace=False))
+        columns = [column[kept] for column in columns]
+    frames, floats, actions, greedy, targets = columns
     return CalibrationData(
         frames=torch.from_numpy(frames).unsqueeze(1),
         floats=torch.from_numpy(floats),
         actions=torch.from_numpy(actions.astype(np.int64)),
+        greedy=torch.from_numpy(greedy.astype(np.int64)),
         returns=torch.from_numpy(targets.astype(np.float32)),
+        epsilon=epsilon,
     )
 
 

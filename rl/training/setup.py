@@ -26,7 +26,7 @@ from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
-from rl.training.calibrate import CalledOff, calibrate
+from rl.training.calibrate import CalledOff, calibrate, keep_soft_policy
 from rl.training.calibration_runs import drive_warm_up
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
@@ -143,7 +143,9 @@ def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pr
     if not run.calibration_due:
         return Pretrained()
     driven: list[Rollout] | None = []
-    if run.cfg.transfer.calibration:
+    if run.cfg.transfer.calibration and run.cfg.btr.use_munchausen:
+        keep_soft_policy(run, folder.calibration_report)
+    elif run.cfg.transfer.calibration:
         driven = calibrate(run, folder.calibration_report, called_off)
     if driven is None:
         return Pretrained()

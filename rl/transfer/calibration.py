@@ -20,8 +20,8 @@ from torch import Tensor
 
 from datasets.contract.floats import CLOCK
 from rl.network.iqn import IQN, midpoint_taus, stratified_taus
-from rl.network.layers import Head, NoisyLinear
 from rl.network.losses import quantile_huber_loss, select_actions
+from rl.transfer.heads import scale_head
 
 MIN_SAMPLES: Final = 20
 SIGNIFICANT_T: Final = 2.0
@@ -54,17 +54,22 @@ class CalibrationData:
         frames: (n, n_stack, H, W) uint8.
         floats: (n, n_floats) float32 raw, with the mini-race clock that the returns are for.
         actions: (n,) int64 actions taken; some of them explored, or the gain cannot be seen.
+        greedy: (n,) int64 actions that the policy preferred as it drove, when its clock was 0.
         returns: (n,) float32 rewards to the end of each sample's horizon, in reward units.
+        epsilon: 0 to 1, share of the actions that were drawn uniformly from all.
     """
 
     frames: Tensor
     floats: Tensor
     actions: Tensor
+    greedy: Tensor
     returns: Tensor
+    epsilon: float
 
     def check(self) -> None:
         """Raise ValueError if the lengths differ, a return is not finite or there are too few."""
-        lengths = {len(self.frames), len(self.floats), len(self.actions), len(self.returns)}
+        arrays = (self.frames, self.floats, self.actions, self.greedy, self.returns)
+        lengths = {len(array) for array in arrays}
         if len(lengths) != 1 or min(lengths) < MIN_SAMPLES:
             raise ValueError(
                 f"calibration needs {MIN_SAMPLES} samples or more in arrays of one length, "
@@ -123,8 +128,11 @@ def fit_calibration(
 ) -> CalibrationReport:
     """Fit the gain on the advantage output and the value head to returns; the rest is untouched.
 
-    The gain is the slope of the returns on the advantages of the actions taken, after a ridge
-    regression on the state's features has been subtracted from both. The value head then learns
+    The gain is the slope of the returns on the advantages of the actions taken less their
+    expectation under the policy that drove, which is known: (1 - epsilon) A(greedy), since A has
+    mean 0 over the actions. So the part of the returns that depends on the state alone cannot be
+    attributed to the actions. A ridge regression on the state's features is subtracted from both,
+    which only reduces noise. The value head then learns
     the returns less the scaled advantages: its last layer by ridge regression, then all of it by
     quantile regression. The spread of the scaled advantages over taus is left out there.
 
@@ -152,7 +160,7 @@ def fit_calibration(
         loss_before = fit.held_out_loss()
         greedy_before = fit.greedy_actions()
         found = fit.find_gain()
-        _scale_last_layer(online.A_head, found.gain)
+        scale_head(online.A_head, found.gain)
         fit.fit_value(found.gain, grad_steps, learning_rate)
         report = CalibrationReport(
             samples=len(data.returns),
@@ -219,7 +227,13 @@ class _Fit:
         self.num_train = len(self.returns) - max(1, int(len(self.returns) * _VALIDATION_SHARE))
         self.advantage = self._chunked(online.advantages)
         """(n, A) centred logits as injected."""
-        self.taken_advantage = self.advantage.gather(1, self.actions.unsqueeze(1)).squeeze(1)
+        self.taken_advantage = self._advantage_of(self.actions)
+        self.preferred = data.greedy.to(self.device).long()
+        self.epsilon = data.epsilon
+
+    def _advantage_of(self, actions: Tensor) -> Tensor:
+        """(n,) centred logit of one action of each sample."""
+        return self.advantage.gather(1, actions.unsqueeze(1)).squeeze(1)
 
     @torch.no_grad()
     def _features(self, data: CalibrationData) -> Tensor:
@@ -269,19 +283,20 @@ class _Fit:
         return float(torch.cat(losses).mean())
 
     def find_gain(self) -> FittedGain:
-        """Fit the gain: the slope of the returns on the advantages of the actions taken.
+        """Fit the gain: the slope of the returns on the surprise of the actions taken.
 
-        Both are residuals of a ridge regression on the state's features.
+        The surprise is an action's advantage less its expectation under the policy that drove.
+        Both are residuals of a ridge regression on the state's features: with the returns alone,
+        the regression would take a part of the gain's effect off them with the noise.
         """
-        greedy, greedy_action = self.advantage.double().max(dim=1)
-        baseline = torch.stack([self.returns.double(), self.taken_advantage.double()], dim=1)
-        left = baseline - _ridge_prediction(self.known, baseline)
-        returns, advantage = left.unbind(dim=1)
+        surprise = self.taken_advantage - (1.0 - self.epsilon) * self._advantage_of(self.preferred)
+        pair = torch.stack([self.returns.double(), surprise.double()], dim=1)
+        returns, advantage = (pair - _ridge_prediction(self.known, pair)).unbind(dim=1)
         spread = max(float(returns.std()), 1e-6)
-        gap = max(float(greedy.mean()), 1e-12)
+        gap = max(float(self.advantage.double().amax(dim=1).mean()), 1e-12)
         fallback = _power_of_two(FALLBACK_GAP * spread / gap)
         power = float(advantage.square().sum())
-        if bool((self.actions == greedy_action).all()) or power == 0.0:
+        if bool((self.actions == self.preferred).all()) or power == 0.0:
             return FittedGain(fallback, None, None, "fallback", spread)
         estimate = float((advantage * returns).sum()) / power
         noise = returns - estimate * advantage
@@ -346,17 +361,6 @@ def _ridge_prediction(inputs: Tensor, outputs: Tensor) -> Tensor:
 def _power_of_two(value: float) -> float:
     """Nearest power of two on the logarithmic scale."""
     return 2.0 ** round(math.log2(value))
-
-
-@torch.no_grad()
-def _scale_last_layer(head: Head, gain: float) -> None:
-    """Multiply a head's output by `gain`, noise included."""
-    last = head.last
-    scaled = [last.weight, last.bias]
-    if isinstance(last, NoisyLinear):
-        scaled += [last.weight_sigma, last.bias_sigma]
-    for parameter in scaled:
-        parameter.mul_(gain)
 
 
 @contextlib.contextmanager
