@@ -197,7 +197,8 @@ def test_returns_of_a_run_are_what_its_transitions_sum_to(tmp_path: Path) -> Non
 def test_returns_with_mini_races_end_with_the_window_of_a_drawn_clock(tmp_path: Path) -> None:
     """The clock that a sample shows decides over how many actions its return is summed."""
     _, network = pretrained(tmp_path)
-    line = straight_line(tmp_path, 220.0)  # longer than a window
+    (tmp_path / "long").mkdir()
+    line = straight_line(tmp_path / "long", 220.0)  # longer than a window
     entry = {"short_name": "long", "map_path": str(line), "is_exploration": True}
     limit = {"cutoff_rollout_if_race_not_finished_within_duration_ms": 60_000, "start_noise": 0.5}
     cfg = tiny_config(tmp_path, map_cycle={"entries": [entry]}, environment=limit)

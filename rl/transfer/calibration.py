@@ -291,7 +291,8 @@ class _Fit:
         """
         surprise = self.taken_advantage - (1.0 - self.epsilon) * self._advantage_of(self.preferred)
         pair = torch.stack([self.returns.double(), surprise.double()], dim=1)
-        returns, advantage = (pair - _ridge_prediction(self.known, pair)).unbind(dim=1)
+        left, freedom = _ridge_residuals(self.known, pair)
+        returns, advantage = left.unbind(dim=1)
         spread = max(float(returns.std()), 1e-6)
         gap = max(float(self.advantage.double().amax(dim=1).mean()), 1e-12)
         fallback = _power_of_two(FALLBACK_GAP * spread / gap)
@@ -300,7 +301,7 @@ class _Fit:
             return FittedGain(fallback, None, None, "fallback", spread)
         estimate = float((advantage * returns).sum()) / power
         noise = returns - estimate * advantage
-        error = math.sqrt(float((advantage * noise).square().sum())) / power
+        error = math.sqrt(float((advantage * noise).square().sum()) / freedom) / power
         if estimate < SIGNIFICANT_T * error or estimate <= 0.0:
             return FittedGain(fallback, estimate, error, "fallback", spread)
         low, high = (bound * spread / gap for bound in GAP_BOUNDS)
@@ -335,27 +336,43 @@ class _Fit:
         hidden = self._chunked(
             lambda part, taus: head.hidden(self.online.mixed(part, taus)).mean(dim=1)
         )
-        weight, offset = _ridge(hidden[train], target[train].unsqueeze(1))
+        weight, offset, _ = _ridge(hidden[train], target[train].unsqueeze(1))
         head.last.weight.copy_(weight.T)
         head.last.bias.copy_(offset)
 
 
-def _ridge(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve for weights (D, K) and offsets (K,), float64, from (n, D) inputs, (n, K) outputs."""
+def _ridge(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Solve for weights (D, K) and offsets (K,), float64, from (n, D) inputs, (n, K) outputs.
+
+    The third value is the effective number of weights of one output, 0 to D.
+    """
     inputs, outputs = inputs.double(), outputs.double()
     input_mean, output_mean = inputs.mean(dim=0), outputs.mean(dim=0)
     centred = inputs - input_mean
     gram = centred.T @ centred
     penalty = RIDGE * float(gram.diagonal().mean()) + 1e-12
     gram.diagonal().add_(penalty)
-    weight = torch.linalg.solve(gram, centred.T @ (outputs - output_mean))
-    return weight, output_mean - input_mean @ weight
+    inverse = torch.linalg.inv(gram)
+    weight = inverse @ (centred.T @ (outputs - output_mean))
+    used = len(gram) - penalty * float(inverse.diagonal().sum())
+    return weight, output_mean - input_mean @ weight, used
 
 
-def _ridge_prediction(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """(n, K) part of the outputs that a linear function of the inputs explains, float64."""
-    weight, offset = _ridge(inputs, outputs)
-    return inputs.double() @ weight + offset
+def _ridge_residuals(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, float]:
+    """Return what ridge regression leaves of the outputs, and the share of freedom that is left.
+
+    Args:
+        inputs: (n, D).
+        outputs: (n, K).
+
+    Returns:
+        (n, K) residuals in float64, and 1 - p / n in (0, 1], with p the effective number of
+        parameters, the trace of the hat matrix: residuals are smaller than the noise by this share
+        of its variance.
+    """
+    weight, offset, used = _ridge(inputs, outputs)
+    residuals = outputs.double() - (inputs.double() @ weight + offset)
+    return residuals, max(1.0 - (used + 1.0) / len(inputs), 1e-3)
 
 
 def _power_of_two(value: float) -> float:
