@@ -193,6 +193,6 @@ def test_broken_data_are_refused() -> None:
     data = CalibrationData(frames, floats, actions, actions, returns, 0.3)
     with pytest.raises(ValueError, match="NaN"):
         fit_calibration(imitated(), [], data)
-    for name in ("actions", "greedy"):
+    for short in (replace(data, actions=actions[:-1]), replace(data, greedy=actions[:-1])):
         with pytest.raises(ValueError, match="one length"):
-            fit_calibration(imitated(), [], replace(data, **{name: actions[:-1]}))
+            fit_calibration(imitated(), [], short)
