@@ -12,6 +12,13 @@ from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import NetworkConfig
 from rl.learning.followers import average_rate, follow
 from rl.learning.objective import LossTerms, Objective
+from rl.learning.open_columns import (
+    Columns,
+    mask_gradients,
+    open_columns,
+    others_kept,
+    padded_columns,
+)
 from rl.learning.optimizer import (
     LAYER_NORMS_EVERY_GRAD_STEPS,
     build_optimizer,
@@ -80,6 +87,7 @@ class Learner:
         optimizer: five named groups whose layout never changes.
         counters: counts over the whole run.
         frozen: parts that are frozen now.
+        padded: columns of the heads for features that they were trained without.
     """
 
     def __init__(
@@ -120,6 +128,8 @@ class Learner:
         self.objective = Objective(learning, btr or BtrConfig(), network.iqn, dtype)
         self._loss = torch.compile(self.objective.__call__) if compiled else self.objective
         self.frozen = train_mode(self.online, network, 0)
+        self.padded: Columns = {}
+        self._open: Columns = {}
 
     @property
     def followers(self) -> list[IQN]:
@@ -166,6 +176,7 @@ class Learner:
         terms = self._terms(batch)
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
+        mask_gradients(self.online, self._open)
         norm = torch.nn.utils.get_total_norm(gradients(self.online))
         loss, before = torch.stack((terms.loss.detach(), norm)).tolist()
         measured = self.counters.grad_steps % LAYER_NORMS_EVERY_GRAD_STEPS == 0
@@ -201,8 +212,9 @@ class Learner:
     def _apply(self, terms: LossTerms, norm: torch.Tensor, batch_size: int) -> float:
         """Clip, update, and let the other networks follow. Returns the norm after clipping."""
         after = clip(self.online, norm, self.learning)
-        self.optimizer.step()
-        multiplicative_weight_decay(self.optimizer, self.learning.weight_decay_lr_ratio)
+        with others_kept(self.online, self._open):
+            self.optimizer.step()
+            multiplicative_weight_decay(self.optimizer, self.learning.weight_decay_lr_ratio)
         self._averages = terms.averages
         counters, learning = self.counters, self.learning
         if self.averaged is not None:
@@ -239,6 +251,7 @@ class Learner:
     def _update_freeze(self, frames: int) -> None:
         if frozen_parts(self.network, frames) != self.frozen:
             self.frozen = train_mode(self.online, self.network, frames)
+        self._open = open_columns(self.online, self.padded, self.frozen)
 
     # -- other changes of the weights -----------------------------------------------------------
 
@@ -247,9 +260,17 @@ class Learner:
         for follower in self.followers:
             follow(follower, self.online, 1.0)
 
+    def find_padded_columns(self) -> None:
+        """Note which columns of the heads are padding, as after loading pretrained parts.
+
+        They are trained even while their head is frozen.
+        """
+        self.padded = padded_columns(self.online)
+
     def reset(self) -> None:
         """Mix fresh weights into the online network."""
-        partial_reset(self.online, self._new_network(), self.learning)
+        with others_kept(self.online, self._open):
+            partial_reset(self.online, self._new_network(), self.learning)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -261,6 +282,7 @@ class Learner:
             "target": _weights(self.target),
             "averaged": _weights(self.averaged) if self.averaged is not None else {},
             "optimizer": moments(self.online, self.optimizer),
+            "padded": dict(self.padded),
             "self_loss": torch.stack(list(self._averages)),
             "generator": self.generator.get_state(),
             "counters": {name: getattr(counters, name) for name in counters.__slots__},
@@ -289,6 +311,8 @@ class Learner:
         self.target.load_state_dict(state["target"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"] or state["online"])
+        self.find_padded_columns()  # all that states of before can say
+        self.padded = state.get("padded", self.padded)
         if keep_optimizer:
             load_moments(self.online, self.optimizer, state["optimizer"])
 

@@ -119,6 +119,7 @@ def load_pretrained(
         base_lr=cfg.schedules_at(0).learning_rate,
         parts=cfg.transfer.parts,
     )
+    learner.find_padded_columns()
     if teacher is not None:
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:

@@ -189,6 +189,7 @@ def _report(
                 zero_padded=tuple(sorted(plan.zero_padded)),
                 fresh_rows=tuple(sorted(plan.fresh_rows)),
                 frozen=part in frozen,
+                padding_trains=part in frozen and bool(plan.zero_padded),
                 learning_rate=base_lr * online.config.part(part).lr_scale,
             )
         )

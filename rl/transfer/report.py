@@ -22,6 +22,7 @@ class PartReport:
         zero_padded: tensors that got zero columns for features that they were trained without.
         fresh_rows: tensors whose rows for such features keep their fresh values.
         frozen: whether the part starts frozen.
+        padding_trains: whether it is frozen but for its zero columns, which are trained.
         learning_rate: of the part once it trains: the base rate times `lr_scale`.
     """
 
@@ -34,6 +35,7 @@ class PartReport:
     zero_padded: tuple[str, ...]
     fresh_rows: tuple[str, ...]
     frozen: bool
+    padding_trains: bool
     learning_rate: float
 
 
@@ -81,7 +83,7 @@ class InjectionReport:
                 (part.sha256 or "-")[:8],
                 str(part.tensors) if part.tensors else "-",
                 _names(part.zero_padded),
-                "yes" if part.frozen else "no",
+                _frozen(part),
                 f"{part.learning_rate:.3g}",
             )
         return table
@@ -104,6 +106,12 @@ def _source(part: PartReport) -> str:
     if part.source is None:
         return "fresh"
     return "/".join(PurePath(part.source).parts[-2:])  # the whole path is in the JSON
+
+
+def _frozen(part: PartReport) -> str:
+    if part.padding_trains:
+        return "yes, padding trains"
+    return "yes" if part.frozen else "no"
 
 
 def _names(names: Sequence[str]) -> str:
