@@ -46,6 +46,7 @@ def tiny_config(folder: Path, **changes: Any) -> RLConfig:
             ]
         },
         "nn": NETWORK,
+        "prior": {"enabled": "off"},
         "batch_size": 8,
         "n_steps": 2,
         "number_times_single_memory_is_used_before_discard": 1,

@@ -11,6 +11,7 @@ from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import EvaluationResult
 from rl.learning.learner import Learner
 from rl.network.iqn import IQN
+from rl.network.prior import Driver
 from rl.run.checkpoint import load_checkpoint
 from rl.training.loop import MOST_ROLLBACKS
 from rl.training.train import train
@@ -77,7 +78,7 @@ def test_a_policy_that_is_not_finite_never_becomes_champion(tmp_path: Path) -> N
     times = torch.full((4,), 900).numpy()
     results = [EvaluationResult("straight", times, times < 1000, None)]
 
-    def fresh(candidate: IQN) -> list[EvaluationResult]:
+    def fresh(candidate: Driver) -> list[EvaluationResult]:
         return results
 
     scratch = IQN(tiny_network())

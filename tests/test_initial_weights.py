@@ -39,7 +39,7 @@ def started(folder: Path, init_from: str, **changes: Any) -> Run:
     cfg = tiny_config(folder, run_name="new", init_from=init_from, **changes)
     new_folder(folder).root.mkdir()
     run = build_run(cfg)
-    load_initial_weights(run.learner, cfg, new_folder(folder))
+    load_initial_weights(run, new_folder(folder))
     return run
 
 

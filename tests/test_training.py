@@ -21,6 +21,7 @@ from rl.evaluation.best_runs import load_run, saved_runs
 from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import EvaluationResult
 from rl.network.iqn import IQN
+from rl.network.prior import Driver
 from rl.run.folder import RunFolder, run_lock
 from rl.training.train import train
 from rl.transfer.load_policy import load_policy
@@ -144,7 +145,7 @@ def test_champion_gives_way_only_to_better_fresh_results() -> None:
     truth = {id(slow): [10_000] * 20, id(lucky): [9_900] * 12 + [DNF_MS] * 8}
     truth |= {id(quick): [9_800] * 20, id(scratch): [10_000] * 20}
 
-    def fresh(network: IQN) -> list[EvaluationResult]:
+    def fresh(network: Driver) -> list[EvaluationResult]:
         return [make_result(truth[id(network)])]
 
     def consider(network: IQN, screening: list[int]) -> bool:

@@ -38,6 +38,11 @@ class StrictModel(BaseModel):
 Model = TypeVar("Model", bound=StrictModel)
 
 
+def switch(value: object) -> object:
+    """Return `on` and `off` for true and false, as which YAML reads the bare words."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 def load_config(
     model: type[Model],
     path: Path | None = None,

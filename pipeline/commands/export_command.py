@@ -12,7 +12,7 @@ from pipeline.saved_policies import policy_folder
 
 if TYPE_CHECKING:
     from pipeline.exporting.onnx_policy import Parity
-    from rl.network.iqn import IQN
+    from rl.network.prior import Driver
     from rl.transfer.artifacts import Artifact
 
 SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
@@ -111,11 +111,12 @@ def _export_policy(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
+def _facts(network: "Driver", artifacts: "list[Artifact]") -> dict[str, Any]:
     """Return the facts that a user of the graph needs, as plain JSON types."""
     from pipeline.exporting.onnx_policy import OPSET, input_names
     from rl.network.iqn import midpoint_taus
-    from rl.transfer.metadata import input_contract
+    from rl.network.prior import PriorPolicy
+    from rl.transfer.metadata import PRIOR_FILE, input_contract
 
     normalisation, actions = input_contract()
     config = network.config
@@ -125,7 +126,7 @@ def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
     }
     files = {each.path.name: each.sha256 for each in artifacts}
     meta = artifacts[0].meta
-    return {
+    facts = {
         "run_name": None if meta is None else meta.run_name,
         "stage": None if meta is None else meta.stage,
         "source_sha256": files,
@@ -140,6 +141,13 @@ def _facts(network: "IQN", artifacts: "list[Artifact]") -> dict[str, Any]:
         "actions": actions,
         "network": config.model_dump(mode="json"),
     }
+    if isinstance(network, PriorPolicy):
+        assert meta is not None
+        assert meta.prior is not None
+        prior_file = {PRIOR_FILE: meta.sha256[PRIOR_FILE]}
+        facts["source_sha256"] = files | prior_file
+        facts["prior"] = meta.prior.model_dump(mode="json")
+    return facts
 
 
 def _tell(out: Path, parity: "Parity", track: str) -> None:

@@ -10,15 +10,15 @@ from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import DriverPool
 from rl.envs.sim.road import Track
 from rl.evaluation.greedy import start_seeds
-from rl.network.iqn import IQN
 from rl.network.policy import Policy
+from rl.network.prior import Driver
 
 CARS: Final = 24
 STEPS: Final = 160
 
 
 def drive_observations(
-    network: IQN, track: Track, *, cars: int = CARS, steps: int = STEPS, seed: int = 0
+    network: Driver, track: Track, *, cars: int = CARS, steps: int = STEPS, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Drive half of the cars greedily and let drivers of all skills drive the others.
 

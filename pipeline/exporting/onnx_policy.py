@@ -22,6 +22,7 @@ from rl.network.encoders import POOLED_SIDE, LimitedMaxPool
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.layers import set_noise
 from rl.network.policy import Policy
+from rl.network.prior import Driver, PriorPolicy, log_preferences
 from rl.transfer.tensor_files import check_export_extra
 
 OPSET: Final = 18
@@ -32,35 +33,21 @@ MIN_AGREEMENT: Final = 0.999
 _TRACED_BATCH: Final = 3
 
 
-class GreedyPolicy(nn.Module):
-    """What greedy evaluation computes: fixed fractions, no noise, normalisation included.
-
-    Attributes:
-        input_names: of the observations that the network uses: `frame`, `floats`, or both.
-    """
+class _Network(nn.Module):
+    """A network at fixed fractions, in operations that ONNX has."""
 
     embedding: Tensor
 
     def __init__(self, network: IQN) -> None:
-        """Copy `network`, with spectral norms folded into the weights that they normalise."""
         super().__init__()
         self.network = folded(network)
-        config = network.config
-        self.input_names = input_names(config)
         with torch.no_grad():
             # The same for all observations, so it is a constant of the graph.
-            embedding = self.network.embed(midpoint_taus(1, config.iqn.k))
+            embedding = self.network.embed(midpoint_taus(1, network.config.iqn.k))
         self.register_buffer("embedding", embedding)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Map what `input_names` says to values and actions.
-
-        Args:
-            inputs: `frame` (B, n_stack, H, W) uint8 and `floats` (B, n_floats) float32, raw.
-
-        Returns: (B, A) values in reward units, mean over the fractions; (B,) int64 actions.
-        """
-        given = dict(zip(self.input_names, inputs, strict=True))
+    def mixed(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Return the (B, K, D) input of the heads."""
         encoded: list[Tensor] = []
         if self.network.img_head is not None:
             frames = (given["frame"].to(torch.float32) - 128.0) * (1.0 / 128.0)
@@ -69,13 +56,55 @@ class GreedyPolicy(nn.Module):
             encoded.append(frames)
         if self.network.float_feature_extractor is not None:
             encoded.append(self.network.float_feature_extractor(given["floats"]))
-        mixed = torch.cat(encoded, dim=1).unsqueeze(1) * self.embedding
-        means = [
-            head.hidden(mixed).mean(dim=1) for head in (self.network.A_head, self.network.V_head)
-        ]
-        advantage, value = self.network.A_head.last(means[0]), self.network.V_head.last(means[1])
-        q_values = value + (advantage - advantage.mean(dim=-1, keepdim=True))
-        return q_values, q_values.argmax(dim=1)
+        return torch.cat(encoded, dim=1).unsqueeze(1) * self.embedding
+
+    def advantages(self, mixed: Tensor) -> Tensor:
+        """Return (B, A) action values less their mean over the actions."""
+        head = self.network.A_head
+        advantage = head.last(head.hidden(mixed).mean(dim=1))
+        centred: Tensor = advantage - advantage.mean(dim=-1, keepdim=True)
+        return centred
+
+    def q_values(self, mixed: Tensor) -> Tensor:
+        """Return (B, A) action values in reward units."""
+        head = self.network.V_head
+        value: Tensor = head.last(head.hidden(mixed).mean(dim=1))
+        return value + self.advantages(mixed)
+
+
+class GreedyPolicy(nn.Module):
+    """What greedy evaluation computes: fixed fractions, no noise, normalisation included.
+
+    Attributes:
+        input_names: of the observations that the policy uses: `frame`, `floats`, or both.
+    """
+
+    def __init__(self, policy: Driver) -> None:
+        """Copy `policy`, with spectral norms folded into the weights that they normalise."""
+        super().__init__()
+        network = policy if isinstance(policy, IQN) else policy.network
+        self.values = _Network(network)
+        self.prior: _Network | None = None
+        if isinstance(policy, PriorPolicy):
+            self.prior = _Network(policy.prior.network)
+            self.floor, self.weight = policy.prior.floor, policy.w
+        self.input_names = input_names(policy.config)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Map what `input_names` says to values and actions.
+
+        Args:
+            inputs: `frame` (B, n_stack, H, W) uint8 and `floats` (B, n_floats) float32, raw.
+
+        Returns: (B, A) values in reward units, mean over the fractions, or scores Q + w l with a
+            prior; (B,) int64 actions.
+        """
+        given = dict(zip(self.input_names, inputs, strict=True))
+        values = self.values.q_values(self.values.mixed(given))
+        if self.prior is not None:
+            logits = self.prior.advantages(self.prior.mixed(given))
+            values = values + self.weight * log_preferences(logits, self.floor).float()
+        return values, values.argmax(dim=1)
 
 
 class WindowMaxPool(nn.Module):
@@ -101,7 +130,10 @@ def _window_max(x: Tensor, dimension: int) -> Tensor:
 
 
 def input_names(config: NetworkConfig) -> tuple[str, ...]:
-    """Observations that a network uses, in the order of the graph's inputs."""
+    """Observations that a policy uses, in the order of the graph's inputs.
+
+    A prior uses no others than the network beside it, which started with the prior's encoders.
+    """
     return ("frame",) * config.use_image_head + ("floats",) * config.floats.enabled
 
 
@@ -121,7 +153,7 @@ def folded(network: IQN) -> IQN:
     return plain
 
 
-def onnx_bytes(network: IQN, metadata: Mapping[str, Any]) -> bytes:
+def onnx_bytes(network: Driver, metadata: Mapping[str, Any]) -> bytes:
     """Write the graph.
 
     Args:
@@ -141,7 +173,7 @@ def onnx_bytes(network: IQN, metadata: Mapping[str, Any]) -> bytes:
     with _quiet():
         program = torch.onnx.export(
             policy,
-            _example(network.config),
+            _example(network),
             input_names=list(policy.input_names),
             output_names=["q_values", "action"],
             dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in policy.input_names),),
@@ -158,7 +190,8 @@ def onnx_bytes(network: IQN, metadata: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _example(config: NetworkConfig) -> tuple[Tensor, ...]:
+def _example(policy: Driver) -> tuple[Tensor, ...]:
+    config = policy.config
     if config.n_stack != 1:
         raise UserError(
             f"n_stack is {config.n_stack}: only a policy of one frame drives, or can be exported"
@@ -252,7 +285,7 @@ class OnnxPolicy:
 
 
 def compare(
-    network: IQN,
+    network: Driver,
     data: bytes,
     frames: npt.NDArray[np.uint8],
     floats: npt.NDArray[np.float32],

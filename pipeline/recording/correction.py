@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.recording.request import DriveRequest
     from rl.envs.sim.batch import RaceBatch
     from rl.envs.sim.drivers import DriverPool
-    from rl.network.iqn import IQN
+    from rl.network.prior import Driver
 
 U8 = npt.NDArray[np.uint8]
 _COIN_STREAM: Final = 31
@@ -35,7 +35,7 @@ class Corrector:
         identity: SHA-256 of its weights, in hexadecimal.
     """
 
-    network: "IQN"
+    network: "Driver"
     identity: str
 
     @classmethod
@@ -94,7 +94,7 @@ class CorrectedPolicy:
     def __init__(
         self,
         batch: "RaceBatch",
-        network: "IQN",
+        network: "Driver",
         labellers: "DriverPool",
         seeds: Sequence[int],
         *,

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from rl.collecting.collector import CollectorPlan
 from rl.collecting.guide import GuideDriver
+from rl.collecting.prior_cars import FrozenPrior
 from rl.collecting.worker import CollectorSetup, Restarts
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
@@ -28,6 +29,8 @@ class PoolSetup:
         online: network whose weights the collectors start with.
         averaged: network that drives a share of the cars, None without averaging.
         guide: the guide driver, None without one.
+        prior: on the choice of actions, None without one.
+        prior_level: place on the ladder of the prior's weight at which the first runs start.
         weights_version: of the networks' weights.
     """
 
@@ -36,6 +39,8 @@ class PoolSetup:
     online: IQN
     averaged: IQN | None = None
     guide: GuideDriver | None = None
+    prior: FrozenPrior | None = None
+    prior_level: int = 0
     weights_version: int = 0
 
     @property
@@ -44,6 +49,7 @@ class PoolSetup:
         return CollectorSetup(
             network=self.online.config,
             guide=self.guide,
+            prior=self.prior,
             look_every_actions=self.performance.update_inference_network_every_n_actions,
             threads=self.performance.collector_threads,
         )
@@ -66,18 +72,21 @@ class CollectorPool(ABC, Generic[WorkerT]):
         """Collectors that died or hung and were started again."""
         return self._restarts.replaced
 
-    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+    def receive(
+        self, frames_played: int, timeout_s: float, *, prior_level: int = 0
+    ) -> list[Rollout]:
         """Return the next rollout, or an empty list if none came in time.
 
         Args:
             frames_played: observations received so far, for the collectors' schedules.
             timeout_s: longest wait.
+            prior_level: place on the ladder of the prior's weight, for runs that start now.
 
         Raises:
             CollectorError: a collector failed, or collectors die again and again.
             UserError: a collector was given something unusable.
         """
-        self._check_workers(frames_played)
+        self._check_workers(frames_played, prior_level)
         item = self._next_item(timeout_s)
         if item is None:
             return []
@@ -106,8 +115,8 @@ class CollectorPool(ABC, Generic[WorkerT]):
         """End one collector, also one that does not answer."""
 
     @abstractmethod
-    def _check_workers(self, frames_played: int) -> None:
-        """Send `frames_played` to the collectors and replace those that hang."""
+    def _check_workers(self, frames_played: int, prior_level: int) -> None:
+        """Send both numbers to the collectors and replace those that hang."""
 
     @abstractmethod
     def _next_item(self, timeout_s: float) -> Rollout | Exception | None:

@@ -6,7 +6,7 @@ mode runs one in the learner's process.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,9 +19,11 @@ from datasets.contract.line import START_ZONE
 from datasets.contract.race import DNF_MS
 from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
+from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
+from rl.config.prior import PriorConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
 from rl.envs.registry import make_track
@@ -29,6 +31,7 @@ from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.road import Track
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
+from rl.network.prior import ActionPrior
 from rl.replay.rollout import Rollout
 
 MAX_SEED: Final = 2**62
@@ -50,6 +53,8 @@ class CollectorPlan:
     seed: int
     first_entry: int = 0
     """Where in the cycle this collector starts, so that several do not all evaluate at once."""
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    """How a prior is used, where there is one."""
     built: dict[str, Track] | None = None
     """The maps of the cycle, for machines that may lack their files; None: built where needed."""
 
@@ -69,6 +74,7 @@ class CollectorPlan:
             averaged_share=cfg.averaging.collector_share if cfg.averaging.decay > 0 else 0.0,
             seed=int(np.random.SeedSequence([cfg.seed, index, progress]).generate_state(1)[0]),
             first_entry=index * len(cycle) // max(count, 1),
+            prior=cfg.prior,
         )
 
     def tracks(self) -> dict[str, Track]:
@@ -107,6 +113,8 @@ class Collector:
         averaged: IQN | None = None,
         guide: Guide | None = None,
         *,
+        prior: ActionPrior | None = None,
+        prior_level: int = 0,
         weights_version: int = 0,
     ) -> None:
         """Put all cars at a start.
@@ -116,6 +124,8 @@ class Collector:
             online: own copy of the learner's network.
             averaged: own copy of its averaged network, needed if `plan.averaged_share` > 0.
             guide: drives the first part of some exploration runs.
+            prior: its weighted log preferences are added to the values of all cars.
+            prior_level: place on the prior's ladder of weights at which the first runs start.
             weights_version: of the networks.
         """
         self.plan = plan
@@ -131,6 +141,9 @@ class Collector:
             if network is not None
         ]
         self._guide = guide
+        self._prior = None
+        if prior is not None:
+            self._prior = PriorCars(prior, plan.prior, plan.cars, plan.seed)
         config = online.config
         environment = plan.environment
         self._batch = RaceBatch(
@@ -141,7 +154,9 @@ class Collector:
             no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
             max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
         )
-        self._recorder = Recorder(plan.cars, config.image_hw, N_FLOATS, N_ACTIONS)
+        self._recorder = Recorder(
+            plan.cars, config.image_hw, N_FLOATS, N_ACTIONS, with_prior=prior is not None
+        )
         averaged_cars = round(plan.averaged_share * plan.cars) if averaged is not None else 0
         self._network_of_car = (np.arange(plan.cars) < averaged_cars).astype(np.int64)
         self._entry = np.zeros(plan.cars, dtype=np.int64)
@@ -152,7 +167,7 @@ class Collector:
         self._started_at = np.zeros(plan.cars)
         self._next_entry = plan.first_entry
         self._timer = StepTimer(plan.cars)
-        self._start(np.arange(plan.cars), frames_played=0)
+        self._start(np.arange(plan.cars), frames_played=0, prior_level=prior_level)
 
     @property
     def seeds(self) -> npt.NDArray[np.int64]:
@@ -169,11 +184,12 @@ class Collector:
         share: npt.NDArray[np.float64] = np.clip((batch.meters - start) / length, 0.0, 1.0)
         return share
 
-    def step(self, frames_played: int) -> list[Rollout]:
+    def step(self, frames_played: int, prior_level: int = 0) -> list[Rollout]:
         """Let each car act once.
 
         Args:
             frames_played: observations that the whole run has learnt of, for the schedules.
+            prior_level: place on the prior's ladder of weights, for runs that start now.
 
         Returns:
             The runs that ended with this action.
@@ -182,8 +198,12 @@ class Collector:
         self._timer.begin()
         values = self._values()
         schedules = self.plan.schedules.schedules_at(frames_played)
+        scores, preferences = values, None
+        if self._prior is not None:
+            preferences = self._prior.preferences(batch.frames, batch.floats)
+            scores = self._prior.scores(values, preferences)
         actions, was_greedy = choose_actions(
-            values,
+            scores,
             np.where(self._exploring, schedules.epsilon, 0.0),
             np.where(self._exploring, schedules.epsilon_boltzmann, 0.0),
             self.plan.tau_epsilon_boltzmann,
@@ -194,15 +214,18 @@ class Collector:
             self._guide.drive(
                 batch.frames, batch.floats, batch.race_time_ms, actions, greedy, was_greedy
             )
+        if self._prior is not None and preferences is not None:
+            self._prior.sample(actions, preferences, self._exploring, self._rng)
+            was_greedy = actions == scores.argmax(axis=1)
         self._timer.lap("policy")
-        self._recorder.record(batch, actions, was_greedy, values)
+        self._recorder.record(batch, actions, was_greedy, values, preferences)
         self._timer.lap("other")
         batch.step(actions)
         self._timer.lap("environment")
         done = np.flatnonzero(batch.finished | batch.truncated)
         rollouts = [self._rollout(int(car)) for car in done]
         if len(done):
-            self._start(done, frames_played)
+            self._start(done, frames_played, prior_level)
         self._timer.lap("other")
         return rollouts
 
@@ -221,7 +244,7 @@ class Collector:
             )
         return values
 
-    def _start(self, cars: npt.NDArray[np.int64], frames_played: int) -> None:
+    def _start(self, cars: npt.NDArray[np.int64], frames_played: int, prior_level: int) -> None:
         """Give each car the next entry of the cycle and a start of its own."""
         now = time.time()
         for car in cars:
@@ -240,6 +263,13 @@ class Collector:
                     frames=frames_played,
                     rng=self._rng,
                 )
+            if self._prior is not None:
+                self._prior.start(
+                    int(car),
+                    is_exploration=entry.is_exploration,
+                    frames=frames_played,
+                    level=prior_level,
+                )
         self._seed[cars] = self._rng.integers(0, MAX_SEED, size=len(cars))
         self._version[cars] = self.weights_version
         self._started_at[cars] = now
@@ -249,6 +279,12 @@ class Collector:
     def _rollout(self, car: int) -> Rollout:
         entry = self.plan.cycle[self._entry[car]]
         finished = bool(self._batch.finished[car])
+        recorded = self._recorder.take(self._batch, car)
+        prior = None
+        if self._prior is not None:
+            frame, floats = recorded["next_frame"], recorded["next_floats"]
+            last = self._prior.preferences(frame[None], floats[None])
+            prior = self._prior.run_of(car, np.append(recorded.pop("preferences"), last, axis=0))
         return Rollout(
             track=entry.short_name,
             is_exploration=entry.is_exploration,
@@ -262,12 +298,13 @@ class Collector:
             timing=self._timer.of(car),
             start_noise=float(self._start_noise[car]),
             guided=self._guide is not None and bool(self._guide.until_ms[car] > 0),
-            **self._recorder.take(self._batch, car),
+            prior=prior,
+            **recorded,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the collector goes on, half-driven runs included."""
-        return {
+        state = {
             "online": self.online.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "weights_version": self.weights_version,
@@ -279,6 +316,9 @@ class Collector:
             "next_entry": self._next_entry,
             "per_car": {name: getattr(self, name).copy() for name in _PER_CAR},
         }
+        if self._prior is not None:
+            state["prior"] = self._prior.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a collector with the same plan."""
@@ -292,6 +332,8 @@ class Collector:
         self._recorder.load_state_dict(state["recorder"])
         if self._guide is not None and state["guide"] is not None:
             self._guide.load_state_dict(state["guide"])
+        if self._prior is not None:
+            self._prior.load_state_dict(state["prior"])
         self._next_entry = state["next_entry"]
         self._start_noise[:] = self.plan.environment.start_noise  # of all runs in older states
         for name, values in state["per_car"].items():

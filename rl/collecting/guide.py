@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rl.collecting.shared_weights import flat_size, from_flat, to_flat
-from rl.config.network import NetworkConfig
 from rl.config.sections import GuideConfig
-from rl.network.iqn import IQN
 from rl.network.policy import Policy
+from rl.network.prior import Driver, build_driver, describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +28,14 @@ class GuideDriver:
         typical_race_ms: ms; longest drive where the configuration names none.
     """
 
-    network: IQN
+    network: Driver
     typical_race_ms: int
 
     def __reduce__(self) -> tuple[Callable[..., "GuideDriver"], tuple[Any, ...]]:
         """Return how to build an equal one from plain data."""
         flat = np.empty(flat_size(self.network), dtype=np.float32)
         to_flat(self.network, flat)
-        return _received, (self.network.config, flat, self.typical_race_ms)
+        return _received, (describe(self.network), flat, self.typical_race_ms)
 
     def guide(self, config: GuideConfig, cars: int) -> "Guide":
         """Return the guide of a collector with this number of cars."""
@@ -44,9 +43,9 @@ class GuideDriver:
 
 
 def _received(
-    config: NetworkConfig, flat: npt.NDArray[np.float32], typical_race_ms: int
+    description: dict[str, Any], flat: npt.NDArray[np.float32], typical_race_ms: int
 ) -> GuideDriver:
-    network = IQN(config)
+    network = build_driver(description)
     from_flat(flat.copy(), network)  # a copy: received arrays may be read-only
     return GuideDriver(network.eval().requires_grad_(False), typical_race_ms)
 

@@ -47,6 +47,8 @@ class _Channel:
     weights: WeightsReaders
     frames_played: Any
     """Shared integer: observations that the learner has received."""
+    prior_level: Any
+    """Shared integer: place on the ladder of the prior's weight."""
     stop: Any
     """Shared integer: not 0 once collectors are to end."""
 
@@ -63,7 +65,9 @@ def _run_process(
     torch.set_num_threads(setup.threads)
     threading.Thread(target=_end_with_parent, name="orphan-watch", daemon=True).start()
     try:
-        _drive(DrivingCollector(setup, plan, channel.weights), channel, connection, beat)
+        level = channel.prior_level.value
+        collector = DrivingCollector(setup, plan, channel.weights, prior_level=level)
+        _drive(collector, channel, connection, beat)
     except (BrokenPipeError, ConnectionResetError, EOFError):
         return  # the learner is gone
     except Exception as error:  # sent whole: the learner raises it
@@ -82,7 +86,9 @@ def _drive(
     collector: DrivingCollector, channel: _Channel, connection: Connection, beat: Any
 ) -> None:
     while not channel.stop.value:
-        rollouts = collector.step(channel.frames_played.value)
+        # Frames first: a level read after them is that of these frames, or newer.
+        frames_played = channel.frames_played.value
+        rollouts = collector.step(frames_played, channel.prior_level.value)
         for rollout in rollouts:
             beat.value = -time.time()  # negative: waiting for the learner is not hanging
             connection.send_bytes(pickle.dumps(rollout, protocol=pickle.HIGHEST_PROTOCOL))
@@ -128,6 +134,7 @@ class ProcessPool(CollectorPool[_ProcessWorker]):
         self._channel = _Channel(
             WeightsReaders(self._online, self._averaged),
             self._context.RawValue("q", 0),
+            self._context.RawValue("q", setup.prior_level),
             self._context.RawValue("b", 0),
         )
         size = setup.performance.max_rollout_queue_size * len(setup.plans)
@@ -187,7 +194,8 @@ class ProcessPool(CollectorPool[_ProcessWorker]):
             if item is worker:
                 return
 
-    def _check_workers(self, frames_played: int) -> None:
+    def _check_workers(self, frames_played: int, prior_level: int) -> None:
+        self._channel.prior_level.value = prior_level
         self._channel.frames_played.value = frames_played
         now = time.time()
         for worker in self._workers:

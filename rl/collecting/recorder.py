@@ -17,7 +17,15 @@ class Recorder:
     them. Memory is touched only as far as runs have come.
     """
 
-    def __init__(self, cars: int, image_hw: tuple[int, int], n_floats: int, n_actions: int) -> None:
+    def __init__(
+        self,
+        cars: int,
+        image_hw: tuple[int, int],
+        n_floats: int,
+        n_actions: int,
+        *,
+        with_prior: bool = False,
+    ) -> None:
         """Reserve arrays for `cars` runs.
 
         Args:
@@ -25,21 +33,25 @@ class Recorder:
             image_hw: height and width of a frame in pixels.
             n_floats: F, features per observation.
             n_actions: A.
+            with_prior: record log preferences beside the observations.
         """
         self.length = np.zeros(cars, dtype=np.int64)
         """(B,) actions recorded of each car's current run."""
         self._capacity = FIRST_CAPACITY
+        columns: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+            "frames": (image_hw, np.uint8),
+            "floats": ((n_floats,), np.float32),
+            "actions": ((), np.uint8),
+            "action_was_greedy": ((), np.bool_),
+            "q_values": ((n_actions,), np.float32),
+            "meters": ((), np.float64),
+            "time_ms": ((), np.int32),
+        }
+        if with_prior:
+            columns["preferences"] = ((n_actions,), np.float16)
         self._arrays: dict[str, npt.NDArray[Any]] = {
             name: np.empty((cars, self._capacity, *shape), dtype=dtype)
-            for name, (shape, dtype) in {
-                "frames": (image_hw, np.uint8),
-                "floats": ((n_floats,), np.float32),
-                "actions": ((), np.uint8),
-                "action_was_greedy": ((), np.bool_),
-                "q_values": ((n_actions,), np.float32),
-                "meters": ((), np.float64),
-                "time_ms": ((), np.int32),
-            }.items()
+            for name, (shape, dtype) in columns.items()
         }
 
     def record(
@@ -48,6 +60,7 @@ class Recorder:
         actions: npt.NDArray[np.uint8],
         action_was_greedy: npt.NDArray[np.bool_],
         q_values: npt.NDArray[np.float32],
+        preferences: npt.NDArray[np.float16] | None = None,
     ) -> None:
         """Add each car's observation and what was decided on it, before the batch steps.
 
@@ -56,6 +69,7 @@ class Recorder:
             actions: (B,) chosen actions.
             action_was_greedy: (B,) whether each was the one of highest value.
             q_values: (B, A) values that were seen.
+            preferences: (B, A) of the prior; needed if they are recorded.
         """
         if self.length.max() >= self._capacity:
             self._grow()
@@ -65,12 +79,16 @@ class Recorder:
         self._arrays["actions"][here] = actions
         self._arrays["action_was_greedy"][here] = action_was_greedy
         self._arrays["q_values"][here] = q_values
+        if preferences is not None:
+            self._arrays["preferences"][here] = preferences
         self._arrays["meters"][here] = batch.meters
         self._arrays["time_ms"][here] = batch.race_time_ms
         self.length += 1
 
     def take(self, batch: RaceBatch, car: int) -> dict[str, Any]:
         """Return a car's run as the array fields of a `Rollout`, and start recording anew.
+
+        With a prior the `preferences` of the L recorded observations are among them.
 
         Args:
             batch: has just stepped; it shows what came after the last action.

@@ -14,7 +14,9 @@ class RolloutSource(Protocol):
     def replaced(self) -> int:
         """Collectors that died or hung and were started again."""
 
-    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+    def receive(
+        self, frames_played: int, timeout_s: float, *, prior_level: int = 0
+    ) -> list[Rollout]:
         """Rollouts that are ready, after a wait of at most `timeout_s` for the first."""
 
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
@@ -35,10 +37,12 @@ class SerialSource:
         self.collector = collector
         self.replaced = 0
 
-    def receive(self, frames_played: int, timeout_s: float) -> list[Rollout]:
+    def receive(
+        self, frames_played: int, timeout_s: float, *, prior_level: int = 0
+    ) -> list[Rollout]:
         """Let each car act once; the rollouts that ended with it."""
         del timeout_s  # nothing to wait for
-        return self.collector.step(frames_played)
+        return self.collector.step(frames_played, prior_level)
 
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
         """Copy new weights into the collector's networks."""

@@ -15,6 +15,7 @@ from torch import nn
 from datasets.contract.errors import UserError
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
+from rl.collecting.prior_cars import FrozenPrior
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
@@ -75,12 +76,14 @@ class CollectorSetup:
     Attributes:
         network: description of the online network, and of the averaged one.
         guide: the policy that drives the first part of some runs, None without one.
+        prior: on the choice of actions, None without one.
         look_every_actions: actions between two looks for new weights.
         threads: CPU threads of a collector.
     """
 
     network: NetworkConfig
     guide: GuideDriver | None
+    prior: FrozenPrior | None
     look_every_actions: int
     threads: int
 
@@ -88,13 +91,21 @@ class CollectorSetup:
 class DrivingCollector:
     """A collector that looks for newer weights every `look_every_actions` actions."""
 
-    def __init__(self, setup: CollectorSetup, plan: CollectorPlan, weights: WeightsReaders) -> None:
+    def __init__(
+        self,
+        setup: CollectorSetup,
+        plan: CollectorPlan,
+        weights: WeightsReaders,
+        *,
+        prior_level: int = 0,
+    ) -> None:
         """Build the collector, with networks of its own; its cars stand at their starts.
 
         Args:
             setup: what it shares with the other collectors.
             plan: what it drives.
             weights: where its weights come from, the first ones too.
+            prior_level: place on the ladder of the prior's weight when the first runs start.
         """
         self._look_every_actions = setup.look_every_actions
         self._weights = weights
@@ -102,14 +113,23 @@ class DrivingCollector:
         averaged = None if weights.averaged is None else IQN(setup.network)
         version = weights.pull(online, averaged)
         guide = None if setup.guide is None else setup.guide.guide(plan.guide, plan.cars)
-        self._collector = Collector(plan, online, averaged, guide, weights_version=version)
+        self._collector = Collector(
+            plan,
+            online,
+            averaged,
+            guide,
+            prior=None if setup.prior is None else setup.prior.policy,
+            prior_level=prior_level,
+            weights_version=version,
+        )
         self._actions = 0
 
-    def step(self, frames_played: int) -> list[Rollout]:
+    def step(self, frames_played: int, prior_level: int = 0) -> list[Rollout]:
         """Let each car act once.
 
         Args:
             frames_played: observations that the learner has received, for the schedules.
+            prior_level: place on the ladder of the prior's weight, for runs that start now.
 
         Returns:
             The runs that ended with this action.
@@ -117,7 +137,7 @@ class DrivingCollector:
         if self._actions % self._look_every_actions == 0:
             self._refresh()
         self._actions += 1
-        return self._collector.step(frames_played)
+        return self._collector.step(frames_played, prior_level)
 
     def _refresh(self) -> None:
         """Take the newest weights if they are newer than the collector's."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from datasets.contract.config import RunName, load_config
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
+from rl.config.prior import PriorConfig
 from rl.config.reward_weights import RewardConfig, RunRewardConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import (
@@ -67,6 +68,9 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     )
     transfer: TransferConfig = Field(default_factory=TransferConfig, description="after loading")
     guide: GuideConfig = Field(default_factory=GuideConfig, description="pretrained guide driver")
+    prior: PriorConfig = Field(
+        default_factory=PriorConfig, description="cloned policy as a prior on the actions"
+    )
     environment: EnvironmentConfig = Field(
         default_factory=EnvironmentConfig, description="starts and cut-offs"
     )
@@ -117,6 +121,30 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         if self.keep_optimizer and self.init_from is None:
             raise ValueError("keep_optimizer needs init_from: there are no moments to keep")
         return self
+
+    @model_validator(mode="after")
+    def _check_prior(self) -> Self:
+        if self.prior.enabled == "on" and self.prior_conflict is not None:
+            raise ValueError(f"prior.enabled: on excludes {self.prior_conflict}")
+        return self
+
+    @property
+    def prior_conflict(self) -> str | None:
+        """What else in here rules out a prior on the choice of actions; None if nothing does."""
+        parts = self.transfer.parts or ()
+        heads = [part for part in parts if part in ("advantage", "value")]
+        found = {
+            "guide.enabled: one pretrained driver is enough": self.guide.enabled,
+            "btr.use_munchausen: its soft policy has no prior": self.btr.use_munchausen,
+            "btr.use_noisy_linear: noise on the values hides the prior": self.btr.use_noisy_linear,
+            f"{' and '.join(heads)} in transfer.parts: its heads start at zero": bool(heads),
+        }
+        return next((text for text, applies in found.items() if applies), None)
+
+    def with_prior_schedules(self) -> Self:
+        """Return the configuration with the exploration of a run with a prior."""
+        own = ("epsilon_schedule", "epsilon_boltzmann_schedule")
+        return self.model_copy(update={name: getattr(self.prior, name) for name in own})
 
     @property
     def network(self) -> NetworkConfig:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from datasets.contract.config import StrictModel
+from datasets.contract.config import StrictModel, switch
 from datasets.contract.errors import UserError
 from datasets.contract.race import MAX_RACE_MS
 from rl.config.network import LegacyInput
@@ -135,11 +135,6 @@ class AveragingConfig(StrictModel):
     )
 
 
-def _switch(value: object) -> object:
-    """YAML reads a bare on or off as true or false."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
 class PerformanceConfig(StrictModel):
     """Processes, threads, devices and the traffic between them."""
 
@@ -179,7 +174,7 @@ class PerformanceConfig(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the learner's products; auto: bfloat16 where the device has it"
     )
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = Field(
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = Field(
         "auto", description="compiled update; auto: on a GPU"
     )
 

@@ -1,25 +1,23 @@
 """The champion: the best policy of a run, which only a better, freshly evaluated one replaces."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rl.config.network import NetworkConfig
 from rl.evaluation.greedy import EvaluationResult, score
-from rl.network.iqn import IQN
-from rl.transfer.artifacts import save_artifacts
-from rl.transfer.metadata import IQN_FILE
+from rl.network.prior import Driver
+from rl.transfer.policy_files import save_policy
 
 logger = logging.getLogger(__name__)
 
-FreshEvaluation = Callable[[IQN], list[EvaluationResult]]
+FreshEvaluation = Callable[[Driver], list[EvaluationResult]]
 """Evaluates a network on starts that no earlier choice has seen, the same within one call round."""
 
 
-def _is_finite(network: IQN) -> bool:
+def _is_finite(network: Driver) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
 
 
@@ -47,10 +45,10 @@ class Champion:
 
     def consider(
         self,
-        network: IQN,
+        network: Driver,
         results: Sequence[EvaluationResult],
         fresh: FreshEvaluation,
-        scratch: IQN | None,
+        scratch: Driver | None,
         notes: dict[str, Any],
     ) -> bool:
         """Let a candidate challenge the champion.
@@ -94,13 +92,15 @@ class Champion:
             for found in self.summary.get("results", [])
         )
 
-    def save(self, folder: Path, run_name: str, network: NetworkConfig, seconds: float) -> None:
+    def save(
+        self, folder: Path, run_name: str, description: Mapping[str, Any], seconds: float
+    ) -> None:
         """Write the champion as an artifact that any stage can load.
 
         Args:
             folder: of the artifact.
             run_name: of the run.
-            network: that the weights belong to.
+            description: of the policy that the weights belong to (`rl.network.prior.describe`).
             seconds: of training so far.
 
         Raises:
@@ -108,12 +108,11 @@ class Champion:
         """
         if self.weights is None:
             return
-        save_artifacts(
+        save_policy(
             folder,
-            {IQN_FILE: self.weights},
-            stage="rl",
+            description,
+            self.weights,
             run_name=run_name,
-            network=network,
             metrics=self.summary,
             seconds=seconds,
         )

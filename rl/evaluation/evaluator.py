@@ -1,20 +1,18 @@
 """Periodic evaluation: greedy runs of the current weights, and the choice of the champion."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from rl.config.network import NetworkConfig
 from rl.config.sections import EnvironmentConfig, EvaluationConfig
 from rl.envs.sim.road import Track
 from rl.evaluation.champion import Champion
-from rl.evaluation.greedy import ActionValues, EvaluationResult, evaluate_policy
-from rl.network.iqn import IQN
+from rl.evaluation.greedy import EvaluationResult, evaluate_policy
 from rl.network.policy import Policy
+from rl.network.prior import Driver, copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,41 +49,34 @@ class Evaluator:
         self,
         champion: Champion,
         tracks: Mapping[str, Track],
-        network: NetworkConfig,
+        driver: Driver,
         evaluation: EvaluationConfig,
         environment: EnvironmentConfig,
         *,
         seed: int,
-        device: torch.device,
-        policy_of: Callable[[IQN], ActionValues] = Policy,
     ) -> None:
         """Prepare; nothing is driven yet.
 
         Args:
             champion: of the run.
             tracks: maps by short name; each is driven.
-            network: architecture of all networks that are evaluated.
+            driver: of the form of all policies that are evaluated; it stays as it is.
             evaluation: number of starts, and how the champion is chosen.
             environment: cut-offs and variation of the starts.
             seed: of the run.
-            device: where the networks are evaluated.
-            policy_of: makes of a network what drives.
         """
         self._champion = champion
         self._tracks = tracks
         self._config, self._environment = evaluation, environment
         self._seed = seed
-        self._policy_of = policy_of
         # Copies are evaluated, so that the modes and noise of the learner's networks stay as they
         # are.
-        self._candidate, self._defender = (
-            IQN(network).to(device).eval().requires_grad_(False) for _ in range(2)
-        )
+        self._candidate, self._defender = copy_of(driver), copy_of(driver)
 
     def challenge(
-        self, network: IQN, weights: str, *, number: int, notes: Mapping[str, Any]
+        self, network: Driver, weights: str, *, number: int, notes: Mapping[str, Any]
     ) -> Evaluation:
-        """Evaluate a network and make it the champion if it is better.
+        """Evaluate a policy and make it the champion if it is better.
 
         Args:
             network: the candidate; it stays as it is.
@@ -97,7 +88,7 @@ class Evaluator:
         self._candidate.load_state_dict(network.state_dict())
         results = self._drive(self._candidate, _SCREENING, number, config.starts)
 
-        def on_fresh_starts(network: IQN) -> list[EvaluationResult]:
+        def on_fresh_starts(network: Driver) -> list[EvaluationResult]:
             if not config.champion:
                 return results
             return self._drive(network, _FRESH, number, config.final_starts)
@@ -129,12 +120,12 @@ class Evaluator:
         return Evaluation(results, "final", "champion", is_champion=True)
 
     def _drive(
-        self, network: IQN, purpose: int, number: int, starts: int
+        self, network: Driver, purpose: int, number: int, starts: int
     ) -> list[EvaluationResult]:
         environment = self._environment
         sequence = np.random.SeedSequence([self._seed, purpose, number])
         seed = int(sequence.generate_state(1)[0])
-        policy = self._policy_of(network)
+        policy = Policy(network)
         return [
             evaluate_policy(
                 policy,

@@ -12,8 +12,8 @@ from datasets.contract.race import DNF_MS, MAX_RACE_MS
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
 from rl.envs.sim.road import Track
-from rl.network.iqn import IQN
 from rl.network.policy import Policy
+from rl.network.prior import Driver
 
 RELIABLE_FINISH_RATE: Final = 0.95
 
@@ -146,7 +146,7 @@ def start_seeds(seed: int, starts: int) -> npt.NDArray[np.int64]:
 
 
 def evaluate(
-    network: IQN,
+    network: Driver,
     track: Track,
     *,
     starts: int = 64,

@@ -160,20 +160,23 @@ class Learner:
 
     # -- one update -----------------------------------------------------------------------------
 
-    def step(self, batch: Batch, *, learning_rate: float, frames: int = 0) -> LearnerStats:
+    def step(
+        self, batch: Batch, *, learning_rate: float, frames: int = 0, prior_weight: float = 0.0
+    ) -> LearnerStats:
         """Train on a batch.
 
         Args:
             batch: B transitions.
             learning_rate: base rate; each part has its own factor on it.
             frames: observations driven so far, which decide what is still frozen.
+            prior_weight: present weight w of the prior, if the batch has its preferences.
 
         Returns:
             What was done. A loss or gradient that is not finite, or explodes, changes no weight.
         """
         self._update_freeze(frames)
         set_learning_rate(self.optimizer, learning_rate, self.network)
-        terms = self._terms(batch)
+        terms = self._terms(batch, prior_weight)
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         mask_gradients(self.online, self._open)
@@ -188,25 +191,28 @@ class Learner:
         return _stats(terms, loss, before, after, skipped=not usable, layers=layers)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> LearnerStats:
+    def evaluate(self, batch: Batch, *, prior_weight: float = 0.0) -> LearnerStats:
         """Return the loss of a batch without learning from it, as for the test transitions.
 
         The network stays in training mode, so that noise acts as it does in an update. Its buffers
         are restored afterwards: spectral norm improves its singular vectors in each forward pass.
         """
         before = [buffer.clone() for buffer in self.online.buffers()]
-        terms = self._terms(batch)
+        terms = self._terms(batch, prior_weight)
         for buffer, value in zip(self.online.buffers(), before, strict=True):
             buffer.copy_(value)
         return _stats(terms, float(terms.loss), 0.0, 0.0, skipped=False)
 
-    def _terms(self, batch: Batch) -> LossTerms:
+    def _terms(self, batch: Batch, prior_weight: float) -> LossTerms:
         batch = batch.to(self.device)
+        weight = None
+        if batch.next_preferences is not None:  # a tensor, which compiled code takes as it comes
+            weight = torch.tensor(prior_weight, device=self.device)
         if self.network.decoder.noisy:
             resample_noise(self.online, self.generator)
             resample_noise(self.target, self.generator)
         taus = self.objective.draw_taus(len(batch), self.generator, self.device)
-        terms: LossTerms = self._loss(self.online, self.target, batch, taus, self._averages)
+        terms: LossTerms = self._loss(self.online, self.target, batch, taus, self._averages, weight)
         return terms
 
     def _apply(self, terms: LossTerms, norm: torch.Tensor, batch_size: int) -> float:

@@ -59,7 +59,13 @@ class Objective:
         return Taus(draw(batch, n), draw(batch, m), draw(1, n))
 
     def __call__(
-        self, online: IQN, target: IQN, batch: Batch, taus: Taus, averages: SelfLossAverages
+        self,
+        online: IQN,
+        target: IQN,
+        batch: Batch,
+        taus: Taus,
+        averages: SelfLossAverages,
+        prior_weight: Tensor | None = None,
     ) -> LossTerms:
         """Compute the loss of `online` on a batch (arXiv:1806.06923, section 3, algorithm 1).
 
@@ -69,10 +75,12 @@ class Objective:
             batch: B transitions.
             taus: quantile fractions of this update.
             averages: running means of the self-loss before this update.
+            prior_weight: scalar weight w of the batch's preferences, in reward units; None without
+                them.
         """
         with self._products_in_low_precision(batch):
             # Targets: samples r + gamma^n Z_tau'(s', a'), (B, M).
-            aim, bonus = self._target(online, target, batch, taus)
+            aim, bonus = self._target(online, target, batch, taus, prior_weight)
             # Online quantiles: Z_tau(s, .), (B, N, A), and those of the actions taken, (B, N).
             features = online.features(batch.frames, batch.floats)
             quantiles = online.quantiles(features, taus.online)
@@ -85,18 +93,34 @@ class Objective:
         loss = weighted.sum() if self._learning.loss_reduction == "sum" else weighted.mean()
         return _terms(loss, averages, quantiles, predicted, aim, batch.rewards, bonus)
 
-    def _target(self, online: IQN, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
+    def _target(
+        self,
+        online: IQN,
+        target: IQN,
+        batch: Batch,
+        taus: Taus,
+        prior_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the (B, M) targets and the (B,) Munchausen bonus in them, 0 without it."""
         if self._btr.use_munchausen:
             return self._munchausen_target(target, batch, taus)
-        return self._greedy_target(online, target, batch, taus), torch.zeros_like(batch.rewards)
+        aim = self._greedy_target(online, target, batch, taus, prior_weight)
+        return aim, torch.zeros_like(batch.rewards)
 
     @torch.no_grad()
-    def _greedy_target(self, online: IQN, target: IQN, batch: Batch, taus: Taus) -> Tensor:
+    def _greedy_target(
+        self,
+        online: IQN,
+        target: IQN,
+        batch: Batch,
+        taus: Taus,
+        prior_weight: Tensor | None,
+    ) -> Tensor:
         """Return (B, M) targets r + gamma^n Z_tau'(s', a*), a* greedy in s'.
 
         The online network chooses a* in double Q-learning (arXiv:1509.06461), else the target
-        network does.
+        network does. With a prior a* maximises Q + w l, as it does in driving: the values that are
+        learnt are those of the policy that drives.
         """
         next_frames = normalise_frames(batch.next_frames)
         features = target.features(next_frames, batch.next_floats)
@@ -105,6 +129,8 @@ class Objective:
         if self._learning.use_ddqn:
             features = online.features(next_frames, batch.next_floats)
             selector = online.advantages(features, taus.helper)
+        if prior_weight is not None and batch.next_preferences is not None:
+            selector = selector.float() + prior_weight * batch.next_preferences.float()
         return losses.greedy_target(batch.rewards, batch.discounts, quantiles, selector)
 
     @torch.no_grad()

@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rl.network.iqn import IQN, midpoint_taus, stratified_taus
+from rl.network.iqn import midpoint_taus, stratified_taus
 from rl.network.layers import resample_noise, set_noise
+from rl.network.prior import Driver
 
 
 class Policy:
@@ -15,13 +16,13 @@ class Policy:
     then computed once, and an observation's values do not depend on its place in the batch.
 
     Attributes:
-        network: the network that is asked; it is put into evaluation mode.
+        network: what is asked, with a prior or without; it is put into evaluation mode.
         num_taus: K, fractions per call.
     """
 
     def __init__(
         self,
-        network: IQN,
+        network: Driver,
         *,
         num_taus: int | None = None,
         generator: torch.Generator | None = None,
@@ -58,7 +59,7 @@ class Policy:
         *,
         noise: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Return the action values of each observation.
+        """Return the action values of each observation, or scores Q + w l with a prior.
 
         Args:
             frames: (B, H, W) gray pictures.

@@ -63,8 +63,20 @@ class ReplayMemory:
         config: MemoryConfig,
         *,
         pin_memory: bool = False,
+        preferences: int | None = None,
     ) -> None:
+        """Reserve the memory.
+
+        Args:
+            capacity: slots.
+            image_hw: height and width of a frame in pixels.
+            n_floats: F.
+            config: how transitions are made and sampled.
+            pin_memory: gather batches in page-locked memory.
+            preferences: A, actions that a prior has log preferences of; None without a prior.
+        """
         self.config = config
+        self._preferences = preferences
         self.image_hw = image_hw
         self.n_floats = n_floats
         self._pin = pin_memory
@@ -72,7 +84,9 @@ class ReplayMemory:
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        self._ring = ObservationRing(capacity, self.image_hw, self.n_floats)
+        self._ring = ObservationRing(
+            capacity, self.image_hw, self.n_floats, preferences=self._preferences
+        )
         self._tree = SumTree(capacity) if self.config.prio_alpha > 0.0 else None
         self._starts: dict[int, Slots] = {}
 
@@ -159,6 +173,10 @@ class ReplayMemory:
             "steps_left": np.arange(steps, -1, -1, dtype=np.int32),
             "kinds": np.append(self._split(steps, rng), np.uint8(LAST)),
         }
+        if self._preferences is not None:
+            if rollout.prior is None:
+                raise ValueError("a run without preferences in a memory that holds them")
+            columns["preferences"] = rollout.prior.preferences
         new_priority = self._new_priority()
         slots = self._ring.write(columns)
         self._starts.clear()
@@ -269,6 +287,8 @@ class ReplayMemory:
         self._gather("frames", index.next_slots, batch.next_frames)
         self._gather("floats", index.slots, batch.floats)
         self._gather("floats", index.next_slots, batch.next_floats)
+        if batch.next_preferences is not None:
+            self._gather("preferences", index.next_slots, batch.next_preferences)
         next_clock = index.clock + index.length if self.config.mini_race else 0
         batch.floats.numpy()[:, CLOCK] = index.clock
         batch.next_floats.numpy()[:, CLOCK] = next_clock
@@ -300,7 +320,9 @@ class ReplayMemory:
 
     def _buffer(self, size: int) -> Batch:
         if size not in self._buffers:
-            self._buffers[size] = Batch.empty(size, self.image_hw, self.n_floats, pin=self._pin)
+            self._buffers[size] = Batch.empty(
+                size, self.image_hw, self.n_floats, pin=self._pin, preferences=self._preferences
+            )
         return self._buffers[size]
 
     def _gather(self, name: str, slots: Slots, out: torch.Tensor) -> None:

@@ -18,7 +18,22 @@ class ObservationRing:
         base: number that slot 0 had when the ring was allocated.
     """
 
-    def __init__(self, capacity: int, image_hw: tuple[int, int], n_floats: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        image_hw: tuple[int, int],
+        n_floats: int,
+        *,
+        preferences: int | None = None,
+    ) -> None:
+        """Reserve the columns.
+
+        Args:
+            capacity: slots, 2 or more.
+            image_hw: height and width of a frame in pixels.
+            n_floats: F.
+            preferences: A, actions that a prior has log preferences of; None for no such column.
+        """
         if capacity < 2:
             raise ValueError(f"capacity must hold a transition, got {capacity}")
         self.capacity = capacity
@@ -35,6 +50,8 @@ class ObservationRing:
             "steps_left": np.zeros(capacity, dtype=np.int32),
             "kinds": np.zeros(capacity, dtype=np.uint8),
         }
+        if preferences is not None:
+            self.columns["preferences"] = np.zeros((capacity, preferences), dtype=np.float16)
 
     @property
     def used(self) -> int:

@@ -24,6 +24,26 @@ class RolloutTiming:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class PriorRun:
+    """What a run tells of the prior on the choice of actions (`rl.network.prior`)."""
+
+    preferences: npt.NDArray[np.float16]
+    """(L + 1, A) log preferences of each observation, the one after the last action included."""
+    weight: float
+    """Weight w that the run was driven at, in reward units."""
+    level: int
+    """Place on the ladder of weights when the run started."""
+    cohort: int
+    """Steps down the ladder from that place to `weight`: -1, 0 or 1."""
+    collector: int
+    """Number that tells the collector from all others."""
+    number: int
+    """How many runs that collector had started before."""
+    started_frames: int
+    """Frames that the whole run had driven when it started, as far as the collector knew."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Rollout:
     """A run of L actions and the L + 1 observations around them.
 
@@ -48,7 +68,7 @@ class Rollout:
     actions: npt.NDArray[np.uint8]
     """(L,) joint key actions, held for 50 ms each."""
     action_was_greedy: npt.NDArray[np.bool_]
-    """(L,) whether the action was the one of highest value."""
+    """(L,) whether the action was the one of highest value, or of highest score with a prior."""
     q_values: npt.NDArray[np.float32]
     """(L, A) values that the policy saw, in reward units."""
     meters: npt.NDArray[np.float64]
@@ -72,6 +92,8 @@ class Rollout:
     """Scale of the start's variation; 0 is a standstill exactly at the start."""
     guided: bool = False
     """Whether the guide driver drove its first part, so that its time is not the learner's."""
+    prior: PriorRun | None = None
+    """None for a run that was driven without a prior."""
 
     @property
     def has_comparable_time(self) -> bool:
@@ -94,6 +116,15 @@ class Rollout:
         """(L + 1, F) floats, those after the last action included."""
         return np.concatenate((self.floats, self.next_floats[None]))
 
+    @property
+    def changed_share(self) -> float | None:
+        """Share of decisions in which the greedy action is not the prior's; None without one."""
+        if self.prior is None:
+            return None
+        preferences = self.prior.preferences[:-1].astype(np.float32)
+        scores = self.q_values + np.float32(self.prior.weight) * preferences
+        return float((scores.argmax(axis=1) != preferences.argmax(axis=1)).mean())
+
     def check_valid(self) -> None:
         """Raise if the parts do not belong together.
 
@@ -114,6 +145,11 @@ class Rollout:
             wrong.append("next_frame")
         if self.next_floats.shape != self.floats.shape[1:]:
             wrong.append("next_floats")
+        if self.prior is not None and self.prior.preferences.shape != (
+            steps + 1,
+            *self.q_values.shape[1:],
+        ):
+            wrong.append("preferences")
         if not steps:
             wrong.append("actions")
         if wrong:

@@ -1,7 +1,8 @@
 """A batch of transitions as torch tensors, gathered into buffers that are used again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -34,10 +35,28 @@ class Batch:
     """(B,) int64 places in the memory."""
     clock: Tensor
     """(B,) int64 elapsed actions of the mini-race at s, 0 without mini-races."""
+    next_preferences: Tensor | None = None
+    """(B, A) float16 log preferences of the prior at s'; None without a prior."""
 
     @classmethod
-    def empty(cls, size: int, image_hw: tuple[int, int], n_floats: int, *, pin: bool) -> Self:
-        """Buffers for `size` transitions, in page-locked memory if `pin`."""
+    def empty(
+        cls,
+        size: int,
+        image_hw: tuple[int, int],
+        n_floats: int,
+        *,
+        pin: bool,
+        preferences: int | None = None,
+    ) -> Self:
+        """Buffers for `size` transitions, in page-locked memory if `pin`.
+
+        Args:
+            size: B.
+            image_hw: height and width of a frame in pixels.
+            n_floats: F.
+            pin: use page-locked memory.
+            preferences: A, actions that a prior has preferences of; None without a prior.
+        """
 
         def new(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, pin_memory=pin)
@@ -53,6 +72,9 @@ class Batch:
             weights=new(size, dtype=torch.float32),
             slots=new(size, dtype=torch.int64),
             clock=new(size, dtype=torch.int64),
+            next_preferences=(
+                None if preferences is None else new(size, preferences, dtype=torch.float16)
+            ),
         )
 
     def __len__(self) -> int:
@@ -63,8 +85,15 @@ class Batch:
         """Return the batch on another device; itself if it is there already."""
         if self.frames.device == device:
             return self
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self._map(lambda tensor: tensor.to(device))
 
     def clone(self) -> "Batch":
         """Return a copy that later batches do not overwrite."""
-        return Batch(**{f.name: getattr(self, f.name).clone() for f in fields(self)})
+        return self._map(Tensor.clone)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            changed[field.name] = None if tensor is None else change(tensor)
+        return Batch(**changed)

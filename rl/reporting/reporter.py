@@ -111,6 +111,8 @@ class Reporter:
         means = {f"{kind}_finish_rate": float(rollout.finished), "policy_age_grad_steps": age}
         if rollout.finished:
             means[f"{kind}_mean_ms"] = rollout.race_time_ms
+        if rollout.changed_share is not None:
+            means["prior_changed_share"] = rollout.changed_share
         self._values.add({name: float(value) for name, value in means.items()})
         self._latest["collectors_replaced"] = float(replaced)
 
@@ -150,6 +152,7 @@ class Reporter:
                     "kind": evaluation.purpose,
                     "weights": evaluation.weights,
                     "map": track,
+                    **self._prior_columns(),
                     **{name: "" if value is None else value for name, value in values.items()},
                     "is_champion": int(evaluation.is_champion),
                 }
@@ -218,6 +221,7 @@ class Reporter:
             "gamma": schedule.gamma,
             "epsilon": schedule.epsilon,
             "epsilon_boltzmann": schedule.epsilon_boltzmann,
+            **self._prior_columns(),
             "buffer_size": len(run.memory),
             "plateau_breaker_phases": run.plateau.phases,
             "skipped_batches": run.learner.counters.skipped,
@@ -256,11 +260,20 @@ class Reporter:
             if best >= DNF_MS:
                 continue
             parts.append(f"best {track} {best / 1000:.2f} s")
+        if run.prior is not None:
+            parts.append(f"prior {run.prior_weight:.3g}")
+        if "prior_changed_share" in means:
+            parts[-1] += f", {means['prior_changed_share']:.0%} of actions changed"
         if self._finish_rate is not None:
             parts.append(f"finishes {self._finish_rate:.0%}")
         if seconds_left is not None:
             parts.append(f"{duration(seconds_left)} left")
         return " · ".join(parts)
+
+    def _prior_columns(self) -> dict[str, float]:
+        """Return the column of the prior's weight, for a run that has a prior."""
+        run = self._run
+        return {} if run.prior is None else {"prior_weight": run.prior_weight}
 
     def _write_scalars(self, tags: Mapping[str, float]) -> None:
         self._board.scalars(tags, self._run.frames, self._suffix())

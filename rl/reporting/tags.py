@@ -79,6 +79,8 @@ def rollout_tags(rollout: Rollout, info: TrackInfo, *, is_robust: bool) -> dict[
     }
     if not rollout.guided:
         tags[f"RL/single_zone_reached_{name}"] = reached
+    if rollout.changed_share is not None:
+        tags[f"RL/prior_changed_share_{track}"] = rollout.changed_share
     if rollout.duration_s > 0:
         tags[f"Race/race_time_ratio_{track}"] = driven_s / rollout.duration_s
     if rollout.finished:
@@ -207,6 +209,8 @@ def state_tags(run: Run) -> dict[str, float]:
         **counters(run),
         **{f"alltime_min_ms_{m}": t for m, t in run.statistics.alltime_min_ms.items()},
     }
+    if run.prior is not None:
+        tags["RL/prior_weight"] = run.prior_weight
     return {tag: float(value) for tag, value in tags.items()}
 
 

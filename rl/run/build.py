@@ -2,16 +2,20 @@
 
 import numpy as np
 
+from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import N_FLOATS
 from rl.config.experiment import RLConfig
 from rl.evaluation.champion import Champion
+from rl.learning.ladder import WeightLadder
 from rl.learning.learner import Learner
 from rl.learning.pace import LearningPace
 from rl.learning.plateau import PlateauBreaker
 from rl.learning.resets import ResetTrigger
 from rl.network.devices import resolve_device, resolve_dtype
+from rl.network.iqn import IQN
+from rl.network.prior import ActionPrior, copy_of
 from rl.replay.memory import ReplayMemory
-from rl.run.state import Run
+from rl.run.state import Run, RunPrior
 from rl.run.statistics import RunStatistics
 
 
@@ -29,17 +33,10 @@ def build_run(cfg: RLConfig) -> Run:
         dtype=resolve_dtype(cfg.performance.precision, device),
         compiled=compiled == "on" or (compiled == "auto" and device.type == "cuda"),
     )
-    memory = ReplayMemory(
-        cfg.schedules_at(0).memory_capacity,
-        cfg.network.image_hw,
-        N_FLOATS,
-        cfg,
-        pin_memory=device.type == "cuda",
-    )
     return Run(
         cfg=cfg,
         learner=learner,
-        memory=memory,
+        memory=_memory(cfg, learner, with_prior=False),
         pace=LearningPace(),
         resets=ResetTrigger(cfg),
         plateau=PlateauBreaker(cfg.plateau_breaker),
@@ -47,4 +44,32 @@ def build_run(cfg: RLConfig) -> Run:
         champion=Champion(),
         rng=np.random.default_rng([cfg.seed, 0]),
         next_evaluation_frames=cfg.evaluation.every_frames or 0,
+    )
+
+
+def install_prior(run: Run, policy: IQN, *, floor: float) -> None:
+    """Give a run whose memory is empty a prior on the choice of actions.
+
+    Its memory keeps log preferences from here on, and its cars explore as `cfg.prior` says.
+
+    Args:
+        run: fresh.
+        policy: the cloned policy; it is copied.
+        floor: lowest log preference.
+    """
+    device = run.learner.device
+    run.cfg = run.cfg.with_prior_schedules()
+    run.memory = _memory(run.cfg, run.learner, with_prior=True)
+    frozen = ActionPrior(copy_of(policy).to(device), floor)
+    run.prior = RunPrior(frozen, WeightLadder(run.cfg.prior))
+
+
+def _memory(cfg: RLConfig, learner: Learner, *, with_prior: bool) -> ReplayMemory:
+    return ReplayMemory(
+        cfg.schedules_at(0).memory_capacity,
+        cfg.network.image_hw,
+        N_FLOATS,
+        cfg,
+        pin_memory=learner.device.type == "cuda",
+        preferences=N_ACTIONS if with_prior else None,
     )

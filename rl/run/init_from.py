@@ -16,11 +16,12 @@ import yaml
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
 from rl.config.experiment import RLConfig
-from rl.learning.learner import Learner
-from rl.network.iqn import IQN
+from rl.network.prior import Driver
 from rl.run.checkpoint import peek_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.saving import architecture_difference
+from rl.run.saving import architecture_difference, load_prior
+from rl.run.state import Run
+from rl.transfer.policy_files import network_weights, prior_weight
 
 logger = logging.getLogger(__name__)
 
@@ -77,29 +78,34 @@ def _snapshot_value(folder: RunFolder, key: str) -> Any:
     return values.get(key) if isinstance(values, dict) else None
 
 
-def load_initial_weights(learner: Learner, cfg: RLConfig, folder: RunFolder) -> IQN:
-    """Load the weights of another run into a fresh learner, and write a report of their source.
+def load_initial_weights(run: Run, folder: RunFolder) -> Driver:
+    """Load the weights of another run into a fresh one, and write a report of their source.
 
     Online, target and averaged weights become what they were. Of a best evaluation that measured
     other weights than the raw ones, all three become those that were measured.
 
+    A prior of the other run becomes that of this one, at the same weight.
+
     Args:
-        learner: fresh; its networks are changed, its counters are not.
-        cfg: `init_from` names the other run, with `@best` for its best evaluation.
+        run: fresh; its networks are changed, its counters are not. `cfg.init_from` names the other
+            run, with `@best` for its best evaluation.
         folder: of the new run, for the report.
 
     Returns:
-        The network that the run would evaluate now.
+        What the run would evaluate now.
 
     Raises:
         UserError: there is no such run or checkpoint, or it belongs to another network.
     """
+    cfg, learner = run.cfg, run.learner
     init_from = cfg.init_from
     assert init_from is not None
     best = init_from.endswith(BEST)
     source = RunFolder(Path(init_from.removesuffix(BEST)))
     names = ("state", "learner", "evaluated") if best else ("state", "learner")
     path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), names)
+    if "prior_ladder" in parts["state"]:
+        path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), (*names, "prior"))
     state = parts["state"]
     difference = architecture_difference(state["architecture"], learner.network)
     if difference is not None:
@@ -111,9 +117,10 @@ def load_initial_weights(learner: Learner, cfg: RLConfig, folder: RunFolder) -> 
     weights = state["weights"] if best else "raw"
     if best:
         _warn_without_finish(source, state["results"])
-        learner.online.load_state_dict(parts["evaluated"])
+        learner.online.load_state_dict(network_weights(parts["evaluated"]))
     if weights != "raw":
         learner.synchronise()
+    _take_prior(run, parts, best=best)
     report = InitReport(
         source=source.root.as_posix(),
         checkpoint=path.name,
@@ -135,7 +142,34 @@ def load_initial_weights(learner: Learner, cfg: RLConfig, folder: RunFolder) -> 
         "start afresh" if report.moments_kept is None else f"kept of {report.moments_kept} tensors",
     )
     network, _ = learner.network_to_evaluate(use_averaged=cfg.averaging.use_for_evaluation)
-    return network
+    return run.driver(network)
+
+
+def _take_prior(run: Run, parts: dict[str, Any], *, best: bool) -> None:
+    """Take over the other run's prior, at the weight that the loaded weights were driven with.
+
+    Raises:
+        UserError: the two runs' configurations do not agree about a prior.
+    """
+    cfg = run.cfg
+    conflict = cfg.prior_conflict
+    if "prior" not in parts:
+        if cfg.prior.enabled == "on":
+            raise UserError("prior.enabled: on: the run that init_from names has no prior")
+        return
+    ladder = parts["state"]["prior_ladder"]
+    weight = prior_weight(parts["evaluated"]) if best else ladder["weight"]
+    if cfg.prior.enabled == "off" or conflict is not None:
+        if weight == 0.0:
+            return
+        reason = "prior.enabled: off" if conflict is None else conflict
+        raise UserError(
+            f"init_from: that run drives with a prior at weight {weight:.3g}, and {reason}; "
+            f"its values alone are no policy"
+        )
+    load_prior(run, parts["prior"])
+    assert run.prior is not None
+    run.prior.ladder.start_at(weight)
 
 
 def _checkpoints(source: RunFolder, *, best: bool) -> Path:

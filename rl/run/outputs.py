@@ -8,11 +8,12 @@ import numpy.typing as npt
 from datasets.contract.errors import UserError
 from rl.evaluation.best_runs import run_of_rollout, save_best_run
 from rl.evaluation.greedy import DrivenRun
+from rl.network.prior import describe
 from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.state import Run
-from rl.transfer.artifacts import load_artifact, save_artifacts
-from rl.transfer.metadata import IQN_FILE
+from rl.transfer.load_policy import load_policy
+from rl.transfer.policy_files import save_policy
 
 
 def keep_rollout(folder: RunFolder, run: Run, rollout: Rollout, *, is_best: bool) -> None:
@@ -48,12 +49,12 @@ def keep_best_run(
     """
     saved = save_best_run(folder.best_runs, driven, _notes(folder, run), q_values)
     if run.frames >= run.cfg.frames_before_save_best_runs:
-        save_artifacts(
+        driver = run.driver(run.learner.online)
+        save_policy(
             saved,
-            {IQN_FILE: run.learner.online.state_dict()},
-            stage="rl",
+            describe(driver),
+            driver.state_dict(),
             run_name=folder.name,
-            network=run.learner.network,
             seconds=run.statistics.training_seconds,
         )
 
@@ -65,7 +66,8 @@ def save_champion(folder: RunFolder, run: Run) -> None:
         UserError: the disk is full; the earlier champion's files are kept.
     """
     seconds = run.statistics.training_seconds
-    run.champion.save(folder.best, folder.name, run.learner.network, seconds)
+    description = describe(run.driver(run.learner.online))
+    run.champion.save(folder.best, folder.name, description, seconds)
 
 
 def repair_champion(folder: RunFolder, run: Run) -> None:
@@ -76,7 +78,7 @@ def repair_champion(folder: RunFolder, run: Run) -> None:
     if run.champion.weights is None:
         return
     try:
-        load_artifact(folder.best / IQN_FILE)
+        load_policy(folder.best)
     except UserError:
         save_champion(folder, run)
 

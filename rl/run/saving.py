@@ -12,10 +12,12 @@ from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
+from rl.network.prior import build_driver, describe
 from rl.replay.segments import SegmentStore
+from rl.run.build import install_prior
 from rl.run.checkpoint import load_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.state import Run
+from rl.run.state import Run, RunPrior
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class RunSaver:
             parts["collector"] = source_state
         if run.guide is not None:
             parts["guide"] = _guide_state(run.guide)
+        if run.prior is not None:
+            parts["prior"] = _prior_state(run.prior)
         return save_checkpoint(self.folder.checkpoints, parts, self._segments.append(run.memory))
 
     def restore(self, run: Run) -> dict[str, Any] | None:
@@ -73,6 +77,7 @@ class RunSaver:
         state = parts["state"]
         _check_architecture(path, state["architecture"], run.learner.network)
         run.cfg = _with_schedule_origin(run.cfg, state)
+        _restore_prior(path, run, parts)
         run.learner.load_state_dict(parts["learner"])
         run.champion.load_state_dict(parts["champion"])
         run.pace.load_state_dict(state["pace"])
@@ -136,6 +141,9 @@ class RunSaver:
             "learner": run.learner.state_dict(),
             "evaluated": champion.weights,
         }
+        if run.prior is not None:
+            parts["prior"] = _prior_state(run.prior)
+            state["prior_ladder"] = run.prior.ladder.state_dict()
         return save_checkpoint(self.folder.checkpoints_best, parts, kept=1)
 
 
@@ -158,7 +166,7 @@ def _check_architecture(path: Path, saved: dict[str, Any], network: NetworkConfi
 
 def _counters_and_settings(run: Run) -> dict[str, Any]:
     """Return the part of a checkpoint that is neither weights nor rollouts."""
-    return {
+    state = {
         "architecture": run.learner.network.architecture(),
         "schedule_origin": run.cfg.schedule_origin,
         "pace": run.pace.state_dict(),
@@ -171,6 +179,9 @@ def _counters_and_settings(run: Run) -> dict[str, Any]:
         "next_evaluation_frames": run.next_evaluation_frames,
         "memory": run.memory.cursor(),
     }
+    if run.prior is not None:
+        state["prior_ladder"] = run.prior.ladder.state_dict()
+    return state
 
 
 def _with_schedule_origin(cfg: RLConfig, state: dict[str, Any]) -> RLConfig:
@@ -189,13 +200,49 @@ def _with_schedule_origin(cfg: RLConfig, state: dict[str, Any]) -> RLConfig:
 
 def _guide_state(guide: GuideDriver) -> dict[str, Any]:
     return {
-        "network": guide.network.config.model_dump(mode="json"),
+        **describe(guide.network),
         "weights": guide.network.state_dict(),
         "typical_race_ms": guide.typical_race_ms,
     }
 
 
 def _guide(saved: dict[str, Any]) -> GuideDriver:
-    network = IQN(NetworkConfig.model_validate(saved["network"]))
+    network = build_driver(saved)
     network.load_state_dict(saved["weights"])
     return GuideDriver(network.eval().requires_grad_(False), saved["typical_race_ms"])
+
+
+def _prior_state(prior: RunPrior) -> dict[str, Any]:
+    network = prior.policy.network
+    return {
+        "network": network.config.model_dump(mode="json"),
+        "weights": network.state_dict(),
+        "floor": prior.policy.floor,
+    }
+
+
+def load_prior(run: Run, saved: dict[str, Any]) -> None:
+    """Give a fresh run the prior of a checkpoint's part `prior`; its ladder starts at the top."""
+    network = IQN(NetworkConfig.model_validate(saved["network"]))
+    network.load_state_dict(saved["weights"])
+    install_prior(run, network, floor=saved["floor"])
+
+
+def _restore_prior(path: Path, run: Run, parts: dict[str, Any]) -> None:
+    """Restore a run's prior and its ladder.
+
+    Raises:
+        UserError: the configuration asks for a prior that the run lacks, or has none for a run
+            that depends on it.
+    """
+    if "prior" not in parts:
+        if run.cfg.prior.enabled == "on":
+            raise UserError(f"{path}: the run has no prior; resume it without prior.enabled: on")
+        return
+    conflict = run.cfg.prior_conflict
+    if run.cfg.prior.enabled == "off" or conflict is not None:
+        reason = "prior.enabled: off" if conflict is None else conflict
+        raise UserError(f"{path}: the run drives with a prior, and {reason}; resume it with one")
+    load_prior(run, parts["prior"])
+    assert run.prior is not None
+    run.prior.ladder.load_state_dict(parts["state"]["prior_ladder"])

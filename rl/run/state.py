@@ -7,12 +7,24 @@ import numpy as np
 from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.evaluation.champion import Champion
+from rl.learning.ladder import WeightLadder
 from rl.learning.learner import Learner
 from rl.learning.pace import LearningPace
 from rl.learning.plateau import PlateauBreaker
 from rl.learning.resets import ResetTrigger
+from rl.network.iqn import IQN
+from rl.network.prior import ActionPrior, Driver, PriorPolicy
 from rl.replay.memory import ReplayMemory
 from rl.run.statistics import RunStatistics
+
+
+@dataclass
+class RunPrior:
+    """The prior on the choice of actions, and the ladder of its weight."""
+
+    policy: ActionPrior
+    """Frozen, on the learner's device."""
+    ladder: WeightLadder
 
 
 @dataclass
@@ -33,6 +45,7 @@ class Run:
     rng: np.random.Generator
     """Draws for the memory: its split, samples and clocks."""
     guide: GuideDriver | None = None
+    prior: RunPrior | None = None
     calibration_due: bool = False
     """Whether a policy was injected whose values have not been fitted yet."""
     evaluations: int = 0
@@ -48,6 +61,27 @@ class Run:
     def grad_steps(self) -> int:
         """Updates so far."""
         return self.learner.counters.grad_steps
+
+    @property
+    def prior_level(self) -> int:
+        """Place on the ladder of the prior's weight, 0 without a prior."""
+        return 0 if self.prior is None else self.prior.ladder.level
+
+    @property
+    def prior_weight(self) -> float:
+        """Present weight w of the prior, 0 without one."""
+        return 0.0 if self.prior is None else self.prior.ladder.weight
+
+    def driver(self, network: IQN) -> Driver:
+        """Return what drives with a network of the run: with its prior at the present weight.
+
+        Args:
+            network: gives the values; it is used as it is at each call.
+        """
+        if self.prior is None:
+            return network
+        policy = self.prior.policy
+        return PriorPolicy(network, policy.network, weight=self.prior_weight, floor=policy.floor)
 
     @property
     def learning_rate(self) -> float:

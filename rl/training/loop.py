@@ -14,7 +14,8 @@ from rl.collecting.source import RolloutSource
 from rl.envs.rewards import potential, step_rewards
 from rl.evaluation.evaluator import Evaluation, Evaluator
 from rl.evaluation.greedy import EvaluationResult
-from rl.network.iqn import IQN
+from rl.learning.ladder import LadderRun
+from rl.network.prior import Driver
 from rl.replay.rollout import Rollout
 from rl.reporting.progress import duration
 from rl.reporting.reporter import Reporter
@@ -95,7 +96,8 @@ class TrainingLoop:
 
     def _collect(self) -> None:
         started = time.monotonic()
-        rollouts = self._source.receive(self._run.frames, WAIT_S)
+        run = self._run
+        rollouts = self._source.receive(run.frames, WAIT_S, prior_level=run.prior_level)
         self._reporter.spent("waiting_for_workers", time.monotonic() - started)
         for rollout in rollouts:
             self.take(rollout)
@@ -121,6 +123,7 @@ class TrainingLoop:
             run.memory.resize(capacity)
         if rollout.fill_buffer:
             self._store(rollout)
+        self._judge_prior(rollout)
         self._reporter.rollout(rollout, is_robust=is_robust, replaced=self._source.replaced)
         keep_rollout(self._saver.folder, run, rollout, is_best=is_best)
         if is_best:
@@ -139,6 +142,25 @@ class TrainingLoop:
             run.learner.reset()
             run.pace.add_uses_due(cfg.additional_transition_after_reset)
             logger.info("weights were partially reset at %d frames", run.frames)
+
+    def _judge_prior(self, rollout: Rollout) -> None:
+        """Let a rollout that was driven with the prior decide about the prior's weight."""
+        run, driven = self._run, rollout.prior
+        if run.prior is None or driven is None:
+            return
+        judged = LadderRun(
+            track=rollout.track,
+            is_exploration=rollout.is_exploration,
+            finished=rollout.finished,
+            race_time_ms=rollout.race_time_ms,
+            level=driven.level,
+            cohort=driven.cohort,
+            started_frames=driven.started_frames,
+        )
+        before = run.prior_weight
+        if run.prior.ladder.note(driven.collector, driven.number, judged, run.frames):
+            after, frames = run.prior_weight, f"{run.frames:,}"
+            logger.info("weight of the prior: %.3g to %.3g at %s frames", before, after, frames)
 
     def _note_first_finish(self, weights_version: int) -> None:
         """Record the time of the first greedy finish of weights that were trained in this run."""
@@ -169,10 +191,16 @@ class TrainingLoop:
         is_test = run.rng.random() < cfg.buffer_test_ratio and run.memory.test_size > 0
         batch = run.memory.sample(cfg.batch_size, run.rng, gamma=gamma, test=is_test)
         if is_test:
-            self._reporter.test_loss(run.learner.evaluate(batch).loss)
+            tested = run.learner.evaluate(batch, prior_weight=run.prior_weight)
+            self._reporter.test_loss(tested.loss)
             self._reporter.spent("testing", time.monotonic() - started)
             return
-        stats = run.learner.step(batch, learning_rate=run.learning_rate, frames=run.frames)
+        stats = run.learner.step(
+            batch,
+            learning_rate=run.learning_rate,
+            frames=run.frames,
+            prior_weight=run.prior_weight,
+        )
         run.pace.count_update(len(batch))
         if not stats.skipped:
             run.memory.update_priorities(batch, stats.td_errors)
@@ -224,24 +252,23 @@ class TrainingLoop:
         if evaluation.every_frames is not None and self._is_due_by_frames():
             run.next_evaluation_frames = run.frames + evaluation.every_frames
 
-    def evaluate(self, pretrained: IQN | None = None) -> list[EvaluationResult]:
+    def evaluate(self, pretrained: Driver | None = None) -> list[EvaluationResult]:
         """Evaluate the current weights; they become the champion if they are better.
 
         Args:
-            pretrained: evaluate this network, of the run's architecture, instead. It may become
+            pretrained: evaluate this policy, of the form of the run's, instead. It may become
                 champion, but its times are not the run's.
         """
         run, started = self._run, time.monotonic()
         use_averaged = run.cfg.averaging.use_for_evaluation
         network, weights = run.learner.network_to_evaluate(use_averaged=use_averaged)
+        driver = run.driver(network)
         if pretrained is not None:
-            network, weights = pretrained, "pretrained"
+            driver, weights = pretrained, "pretrained"
         self._reporter.say(f"evaluating at {run.frames:,} frames")
         run.evaluations += 1
         notes = {"frames": run.frames, "grad_steps": run.grad_steps}
-        evaluation = self._evaluator.challenge(
-            network, weights, number=run.evaluations, notes=notes
-        )
+        evaluation = self._evaluator.challenge(driver, weights, number=run.evaluations, notes=notes)
         if pretrained is None:
             self._count_times(evaluation)
         self._reporter.evaluation(evaluation)

@@ -16,18 +16,22 @@ from datasets.contract.files import write_json
 from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
+from rl.collecting.prior_cars import FrozenPrior
 from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource
+from rl.config.experiment import RLConfig
 from rl.envs.sim.road import Track
 from rl.evaluation.evaluator import Evaluator
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
+from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of
 from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
 from rl.training.calibrate import CalledOff, calibrate, keep_soft_policy
 from rl.training.calibration_runs import drive_warm_up
+from rl.training.prior import TRUNK, cloned_policy, start_with_prior
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport
@@ -51,7 +55,7 @@ class Pretrained:
     """
 
     driven: list[Rollout] = field(default_factory=list)
-    policy: IQN | None = None
+    policy: Driver | None = None
 
 
 def start_weights(
@@ -74,7 +78,7 @@ def start_weights(
         UserError: what is asked for is missing or does not fit.
     """
     if run.cfg.init_from is not None:
-        return Pretrained(policy=load_initial_weights(run.learner, run.cfg, folder))
+        return Pretrained(policy=load_initial_weights(run, folder))
     return load_pretrained(run, folder, tracks, pretrain, called_off)
 
 
@@ -112,25 +116,43 @@ def load_pretrained(
     fresh = IQN(run.learner.network)
     fresh.load_state_dict(run.learner.online.state_dict())
     learner = run.learner
+    prior = cloned_policy(cfg, sources, teacher)
+    _refuse_heads_alone(cfg, teacher)
     report = inject(
         learner.online,
         learner.followers,
         sources,
         base_lr=cfg.schedules_at(0).learning_rate,
-        parts=cfg.transfer.parts,
+        parts=cfg.transfer.parts if prior is None else (cfg.transfer.parts or TRUNK),
     )
     learner.find_padded_columns()
+    if prior is not None:
+        start_with_prior(run, prior)
     if teacher is not None:
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:
             run.guide = GuideDriver(teacher, _typical_race_ms(teacher, tracks, seed=cfg.seed))
     rich.get_console().print(report.table())
     write_json(folder.injection_report, report.to_json())
+    if prior is not None:
+        return Pretrained(policy=run.driver(learner.online))
     if report.whole_policy:
         run.calibration_due = True
         return finish_calibration(run, folder, called_off)
-    same = teacher is not None and teacher.config.architecture() == fresh.config.architecture()
+    same = isinstance(teacher, IQN) and teacher.config.architecture() == fresh.config.architecture()
     return Pretrained(policy=teacher if same else None)
+
+
+def _refuse_heads_alone(cfg: RLConfig, teacher: Driver | None) -> None:
+    """Raise UserError if the heads of a policy that drives with a prior are to be loaded."""
+    if not isinstance(teacher, PriorPolicy):
+        return
+    if cfg.transfer.parts is None or not set(cfg.transfer.parts) <= set(TRUNK):
+        raise UserError(
+            f"the policy drives with a prior at weight {teacher.w:.3g}, so its heads alone are "
+            "none: start from its run with init_from, or load its trunk with "
+            f"transfer.parts: [{', '.join(TRUNK)}]"
+        )
 
 
 def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pretrained:
@@ -165,11 +187,10 @@ def build_evaluator(run: Run, tracks: Mapping[str, Track]) -> Evaluator:
     return Evaluator(
         run.champion,
         tracks,
-        learner.network,
+        run.driver(learner.online),
         cfg.evaluation,
         cfg.environment,
         seed=cfg.seed,
-        device=learner.device,
     )
 
 
@@ -209,6 +230,8 @@ def build_source(run: Run, saved: dict[str, Any] | None = None) -> RolloutSource
             learner.online,
             averaged,
             guide=guide,
+            prior=_frozen_prior(run),
+            prior_level=run.prior_level,
             weights_version=run.grad_steps,
         )
     )
@@ -227,11 +250,28 @@ def _serial_source(
         for network in (run.learner.online, averaged)
     ]
     assert networks[0] is not None
-    collector = Collector(plan, networks[0], networks[1], guide, weights_version=run.grad_steps)
+    prior = _frozen_prior(run)
+    collector = Collector(
+        plan,
+        networks[0],
+        networks[1],
+        guide,
+        prior=None if prior is None else prior.policy,
+        prior_level=run.prior_level,
+        weights_version=run.grad_steps,
+    )
     source = SerialSource(collector)
     if saved is not None:
         source.load_state_dict(saved)
     return source
+
+
+def _frozen_prior(run: Run) -> FrozenPrior | None:
+    """Return a copy of the run's prior for collectors, None without one."""
+    if run.prior is None:
+        return None
+    prior = run.prior.policy
+    return FrozenPrior(ActionPrior(_cpu_copy(prior.network), prior.floor))
 
 
 def _cpu_copy(network: IQN) -> IQN:
@@ -240,7 +280,7 @@ def _cpu_copy(network: IQN) -> IQN:
     return copy.eval().requires_grad_(False)
 
 
-def _teacher(sources: Sources, run: Run) -> IQN | None:
+def _teacher(sources: Sources, run: Run) -> Driver | None:
     """Return the policy that the artifacts were trained as, None if they hold no whole one."""
     try:
         return source_policy(sources, run.learner.network).requires_grad_(False)
@@ -250,16 +290,18 @@ def _teacher(sources: Sources, run: Run) -> IQN | None:
         return None
 
 
-def _with_agreement(run: Run, report: InjectionReport, fresh: IQN, teacher: IQN) -> InjectionReport:
+def _with_agreement(
+    run: Run, report: InjectionReport, fresh: IQN, teacher: Driver
+) -> InjectionReport:
     """Add greedy agreement with the teacher, measured where the teacher drives."""
-    if teacher.config.image_hw != run.learner.network.image_hw:
+    if isinstance(teacher, PriorPolicy) or teacher.config.image_hw != run.learner.network.image_hw:
         return report
     plan = CollectorPlan.from_config(run.cfg)
     driven = drive_warm_up(teacher, plan, rollouts=AGREEMENT_STARTS, epsilon=0.0)
     frames = torch.from_numpy(np.concatenate([r.frames for r in driven])).unsqueeze(1)
     floats = torch.from_numpy(np.concatenate([r.floats for r in driven]))
     taus = midpoint_taus(1, teacher.config.iqn.k)
-    injected = _cpu_copy(run.learner.online)
+    injected = copy_of(run.driver(run.learner.online)).cpu()
     before, after = (
         greedy_agreement(network, teacher, frames, floats, taus)
         for network in (fresh.cpu().eval(), injected)
@@ -267,7 +309,7 @@ def _with_agreement(run: Run, report: InjectionReport, fresh: IQN, teacher: IQN)
     return report.with_agreement(before, after)
 
 
-def _typical_race_ms(teacher: IQN, tracks: Mapping[str, Track], *, seed: int) -> int:
+def _typical_race_ms(teacher: Driver, tracks: Mapping[str, Track], *, seed: int) -> int:
     """Measure the median race time of the teacher over all maps."""
     times = [
         evaluate(teacher, track, starts=GUIDE_STARTS, seed=seed).finished_ms

@@ -24,7 +24,9 @@ from rl.transfer.metadata import (
     FILE_PARTS,
     FORMAT_VERSION,
     META_FILE,
+    PRIOR_FILE,
     ArtifactMeta,
+    PriorMeta,
     input_contract,
     parse_meta,
     read_meta,
@@ -118,6 +120,7 @@ def save_artifacts(
     metrics: Mapping[str, Any] | None = None,
     seconds: float = 0.0,
     extra: Mapping[str, Any] | None = None,
+    prior: PriorMeta | None = None,
 ) -> ArtifactMeta:
     """Write tensor files, a model card, and their metadata last.
 
@@ -135,12 +138,13 @@ def save_artifacts(
         metrics: by name, numbers or plain JSON types; a NaN is written as null.
         seconds: that the stage took.
         extra: what else is worth noting.
+        prior: of a policy that is driven with one; the files then hold `PRIOR_FILE`.
 
     Raises:
         UserError: a tensor is not finite, or the disk refuses; what was there stays.
     """
     for name in files:
-        if name not in FILE_PARTS:
+        if name not in FILE_PARTS and (name != PRIOR_FILE or prior is None):
             raise ValueError(f"{name} is not an artifact's name: {', '.join(FILE_PARTS)}")
     contents = {name: serialise(folder / name, tensors) for name, tensors in files.items()}
     normalisation, actions = input_contract()
@@ -160,8 +164,12 @@ def save_artifacts(
         metrics=_finite(dict(metrics or {})),
         seconds=seconds,
         extra=_finite(dict(extra or {})),
+        prior=prior,
     )
-    texts = {META_FILE: meta.model_dump_json(indent=2) + "\n", CARD_FILE: model_card(meta, folder)}
+    # Without a prior the key is absent, so that the file is the one of versions before it.
+    left_out = {"prior"} if prior is None else None
+    written = meta.model_dump_json(indent=2, exclude=left_out)
+    texts = {META_FILE: written + "\n", CARD_FILE: model_card(meta, folder)}
     _replace(folder, {**{name: text.encode() for name, text in texts.items()}, **contents})
     return meta
 
@@ -225,7 +233,8 @@ def _find_meta(
     if CONTENT_KEY not in header:
         return None, where, path.name
     try:
-        values = {key: json.loads(header[key]) for key in ArtifactMeta.model_fields}
+        known = [key for key in ArtifactMeta.model_fields if key != "prior" or key in header]
+        values = {key: json.loads(header[key]) for key in known}
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: its header has no readable {error}: {_CHANGED}") from error
     return parse_meta(path, values), where, header.get(FILE_KEY, path.name)
@@ -242,6 +251,11 @@ def safe_bytes(artifact: Artifact) -> bytes:
             f"{artifact.path}: no {META_FILE} beside it, so there is no network description to "
             "write; load it into a run and export that"
         )
+    if artifact.meta.prior is not None:
+        raise UserError(
+            f"{artifact.path}: half of a policy with a prior, which safetensors cannot hold "
+            "together; use --format onnx"
+        )
     file = artifact.path.name
     if file not in artifact.meta.shapes:
         (file,) = artifact.meta.shapes  # a safetensors file, which holds one under any name
@@ -249,7 +263,7 @@ def safe_bytes(artifact: Artifact) -> bytes:
         "shapes": {file: artifact.meta.shapes[file]},
         "sha256": {file: artifact.meta.sha256[file]},
     }
-    values = artifact.meta.model_copy(update=own).model_dump(mode="json")
+    values = artifact.meta.model_copy(update=own).model_dump(mode="json", exclude={"prior"})
     header = {key: json.dumps(value) for key, value in values.items()}
     return serialise_safe(artifact.path, artifact.tensors, {**header, FILE_KEY: file})
 

@@ -8,12 +8,15 @@ from torch import Tensor
 from datasets.contract.errors import UserError
 from rl.config.network import LegacyInput, NetworkConfig
 from rl.network.iqn import IQN
+from rl.network.prior import Driver, PriorPolicy
+from rl.transfer.artifacts import load_artifact
 from rl.transfer.injector import inject
+from rl.transfer.metadata import META_FILE, PRIOR_FILE
 from rl.transfer.sources import Sources, find_sources
 
 
-def source_policy(sources: Sources, network: NetworkConfig | None = None) -> IQN:
-    """Build the network that the artifacts were trained as, in evaluation mode.
+def source_policy(sources: Sources, network: NetworkConfig | None = None) -> Driver:
+    """Build the policy that the artifacts were trained as, in evaluation mode.
 
     Args:
         sources: a whole policy.
@@ -37,7 +40,22 @@ def source_policy(sources: Sources, network: NetworkConfig | None = None) -> IQN
             f"the artifacts hold only {held}: a part of a policy, which cannot drive; "
             "use a bc run with use_actions_head or use_full_iqn"
         )
-    return policy.eval()
+    return _with_prior(sources, policy.eval())
+
+
+def _with_prior(sources: Sources, network: IQN) -> Driver:
+    """Add the prior that lies beside the artifacts of a network that is driven with one."""
+    artifact = sources.parts["advantage"]
+    meta = None if artifact.meta is None else artifact.meta.prior
+    if meta is None:
+        return network
+    file = load_artifact(artifact.path.with_name(PRIOR_FILE))
+    prior = IQN(meta.network)
+    try:
+        prior.load_state_dict(file.tensors)
+    except RuntimeError as error:
+        raise UserError(f"{file.path}: not a network as {META_FILE} describes it") from error
+    return PriorPolicy(network, prior, weight=meta.weight, floor=meta.floor).eval()
 
 
 def load_policy(
@@ -45,7 +63,7 @@ def load_policy(
     *,
     legacy_input: LegacyInput | None = None,
     network: NetworkConfig | None = None,
-) -> IQN:
+) -> Driver:
     """Load a policy that can drive from a folder of artifacts or from an `iqn_bc.pt`.
 
     Raises:
@@ -58,7 +76,7 @@ def load_policy(
 
 @torch.inference_mode()
 def greedy_agreement(
-    first: IQN, second: IQN, frames: Tensor, floats: Tensor, taus: Tensor, *, chunk: int = 512
+    first: Driver, second: Driver, frames: Tensor, floats: Tensor, taus: Tensor, *, chunk: int = 512
 ) -> float:
     """Share of observations in which two networks have the same greedy action.
 

@@ -23,6 +23,8 @@ ENCODER_FILE: Final = "encoder.pt"
 ACTIONS_HEAD_FILE: Final = "actions_head.pt"
 FLOAT_HEAD_FILE: Final = "float_head.pt"
 IQN_FILE: Final = "iqn_bc.pt"
+PRIOR_FILE: Final = "prior.pt"
+"""The frozen policy that a policy with a prior needs beside its network."""
 
 FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     ENCODER_FILE: ("vis",),
@@ -33,6 +35,14 @@ FILE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 """Parts of the network that each file carries."""
 
 IMAGE_NORMALISATION: Final = "(x - 128) / 128"
+
+
+class PriorMeta(StrictModel):
+    """How `prior.pt` belongs to the network beside it: scores are Q + weight l."""
+
+    weight: float = Field(gt=0.0, description="reward units per unit of log probability")
+    floor: float = Field(lt=0.0, description="lowest log probability relative to the best")
+    network: NetworkConfig = Field(description="the network that the tensors of the prior fit")
 
 
 class ArtifactMeta(StrictModel):
@@ -53,6 +63,7 @@ class ArtifactMeta(StrictModel):
     metrics: dict[str, Any] = Field(default_factory=dict, description="of the run, by name")
     seconds: float = Field(0.0, ge=0.0, description="s: duration of the stage")
     extra: dict[str, Any] = Field(default_factory=dict, description="what else the stage notes")
+    prior: PriorMeta | None = Field(None, description="of a policy that is driven with a prior")
 
 
 def input_contract() -> tuple[dict[str, str], dict[str, Any]]:

@@ -81,8 +81,22 @@ def _summary(meta: ArtifactMeta) -> list[str]:
     ]
     return [
         _WHAT.get(meta.stage, f"Weights of stage `{meta.stage}`."),
+        *_prior(meta),
         "",
         *_table(("file", "parts", "parameters", "SHA-256"), files),
+    ]
+
+
+def _prior(meta: ArtifactMeta) -> list[str]:
+    """Return what a reader must know of a policy that needs two networks."""
+    if meta.prior is None:
+        return []
+    return [
+        "",
+        "Two networks and a number drive together: the action of the highest "
+        f"Q + {number(meta.prior.weight)} · l, with Q from `iqn_bc.pt` and l from the frozen "
+        "cloned policy in `prior.pt`: its log probabilities less the largest of them, at least "
+        f"{number(meta.prior.floor)}. Neither file drives so alone.",
     ]
 
 

@@ -36,12 +36,14 @@ class Message:
     Attributes:
         version: of the weights.
         frames_played: observations that the learner has received.
+        prior_level: place on the ladder of the prior's weight.
         online: reference to the flat weights of the online network, as `to_flat` writes them.
         averaged: the same of the averaged network, None without one.
     """
 
     version: int
     frames_played: int
+    prior_level: int
     online: ObjectRef
     averaged: ObjectRef | None
 
@@ -135,9 +137,12 @@ class RayCollector:
             if self.message.averaged is not None:
                 averaged = _MessageWeights(self, "averaged")
             weights = WeightsReaders(_MessageWeights(self, "online"), averaged)
-            self._collector = DrivingCollector(self._setup, self._plan, weights)
+            level = self.message.prior_level
+            self._collector = DrivingCollector(self._setup, self._plan, weights, prior_level=level)
         while not self._done:
-            self._done.extend(self._collector.step(self.message.frames_played))
+            message = self.message  # it may be replaced between two looks
+            rollouts = self._collector.step(message.frames_played, message.prior_level)
+            self._done.extend(rollouts)
             self._last_step = time.monotonic()
             self._has_stepped = True
         return self._done.popleft()

@@ -116,7 +116,9 @@ class RayPool(CollectorPool[_RayWorker]):
             scheduling_strategy="SPREAD",
             concurrency_groups={"control": 1},
         )(RayCollector)
-        self._message = _message(setup.online, setup.averaged, setup.weights_version, 0)
+        self._message = _message(
+            setup.online, setup.averaged, setup.weights_version, 0, setup.prior_level
+        )
         self._exchanged = 0.0
         self.rollouts_by_node: Counter[str] = Counter()
         self._start_all()
@@ -125,7 +127,10 @@ class RayPool(CollectorPool[_RayWorker]):
         """Put new weights into the object store, from which collectors fetch them."""
         if self._message.averaged is None:
             averaged = None
-        self._message = _message(online, averaged, version, self._message.frames_played)
+        message = self._message
+        self._message = _message(
+            online, averaged, version, message.frames_played, message.prior_level
+        )
         self._exchange()
 
     def close(self) -> None:
@@ -143,8 +148,8 @@ class RayPool(CollectorPool[_RayWorker]):
     def _end(self, worker: _RayWorker) -> None:
         ray.kill(worker.actor)
 
-    def _check_workers(self, frames_played: int) -> None:
-        self._message = replace(self._message, frames_played=frames_played)
+    def _check_workers(self, frames_played: int, prior_level: int) -> None:
+        self._message = replace(self._message, frames_played=frames_played, prior_level=prior_level)
         if time.monotonic() - self._exchanged > HEARTBEAT_S:
             self._exchange()
 
@@ -183,11 +188,14 @@ class RayPool(CollectorPool[_RayWorker]):
                 self._replace(worker, worker.index, reason)
 
 
-def _message(online: IQN, averaged: IQN | None, version: int, frames_played: int) -> Message:
+def _message(
+    online: IQN, averaged: IQN | None, version: int, frames_played: int, prior_level: int
+) -> Message:
     """Put weights into the object store, once for all that read them."""
     return Message(
         version=version,
         frames_played=frames_played,
+        prior_level=prior_level,
         online=_put(online),
         averaged=None if averaged is None else _put(averaged),
     )

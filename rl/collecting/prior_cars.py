@@ -1,0 +1,167 @@
+"""The prior on the choice of actions in a collector: preferences, cohorts of weights, sampling."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rl.collecting.shared_weights import flat_size, from_flat, to_flat
+from rl.config.network import NetworkConfig
+from rl.config.prior import COHORT_OF_START, PRESENT, PriorConfig
+from rl.network.iqn import IQN
+from rl.network.prior import ActionPrior
+from rl.replay.rollout import PriorRun
+
+_PER_CAR: Final = ("_level", "_cohort", "_number", "_started_frames", "_weight", "_sampling_left")
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenPrior:
+    """The prior as collectors elsewhere receive it: pickled as flat weights.
+
+    Attributes:
+        policy: the frozen policy, never changed during a run.
+    """
+
+    policy: ActionPrior
+
+    def __reduce__(self) -> tuple[Callable[..., "FrozenPrior"], tuple[Any, ...]]:
+        """Return how to build an equal one from plain data."""
+        network = self.policy.network
+        flat = np.empty(flat_size(network), dtype=np.float32)
+        to_flat(network, flat)
+        return _received, (network.config, flat, self.policy.floor)
+
+
+def _received(config: NetworkConfig, flat: npt.NDArray[np.float32], floor: float) -> FrozenPrior:
+    network = IQN(config)
+    from_flat(flat.copy(), network)  # a copy: received arrays may be read-only
+    return FrozenPrior(ActionPrior(network, floor))
+
+
+class PriorCars:
+    """What the prior knows of each car of a batch.
+
+    A run is driven at one weight, that of its cohort when it starts. Every exploration run takes
+    the cohort that is next in turn, so their shares do not depend on how long runs last.
+    """
+
+    def __init__(self, prior: ActionPrior, config: PriorConfig, cars: int, collector: int) -> None:
+        """Start with no car under way.
+
+        Args:
+            prior: the frozen policy.
+            config: the ladder of weights, and how actions are sampled.
+            cars: number of cars B.
+            collector: number that tells this collector from all others.
+        """
+        self._prior, self._config, self._collector = prior, config, collector
+        self._starts = self._exploring_starts = 0
+        self._level = np.zeros(cars, dtype=np.int64)
+        self._cohort = np.zeros(cars, dtype=np.int64)
+        self._number = np.zeros(cars, dtype=np.int64)
+        self._started_frames = np.zeros(cars, dtype=np.int64)
+        self._weight = np.zeros(cars, dtype=np.float32)
+        self._sampling_left = np.zeros(cars, dtype=np.int64)
+
+    def start(self, car: int, *, is_exploration: bool, frames: int, level: int) -> None:
+        """Give a run that starts now its cohort and its weight.
+
+        Args:
+            car: that starts.
+            is_exploration: others are driven at the present weight.
+            frames: observations driven by the whole run.
+            level: present place on the ladder of weights.
+        """
+        cohort = PRESENT
+        if is_exploration:
+            cohort = COHORT_OF_START[self._exploring_starts % len(COHORT_OF_START)]
+            self._exploring_starts += 1
+        self._level[car], self._cohort[car] = level, cohort
+        self._number[car], self._started_frames[car] = self._starts, frames
+        self._weight[car] = self._config.weight_of(level, cohort)
+        self._sampling_left[car] = 0
+        self._starts += 1
+
+    def preferences(
+        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float16]:
+        """Return (B, A) log preferences of observations; see `ActionPrior`."""
+        return self._prior.preferences(frames, floats)
+
+    def scores(
+        self, values: npt.NDArray[np.float32], preferences: npt.NDArray[np.float16]
+    ) -> npt.NDArray[np.float32]:
+        """Return (B, A) Q + w l, each car at its own weight.
+
+        Args:
+            values: (B, A) action values of all cars, in reward units.
+            preferences: (B, A) of all cars.
+        """
+        scores: npt.NDArray[np.float32] = values + self._weight[:, None] * preferences.astype(
+            np.float32
+        )
+        return scores
+
+    def sample(
+        self,
+        actions: npt.NDArray[np.uint8],
+        preferences: npt.NDArray[np.float16],
+        exploring: npt.NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> None:
+        """Draw the actions of some cars from the prior, in place, for some actions in a row.
+
+        Noise on the scores cannot change an action that the prior prefers clearly. Sampling tries
+        what the demonstrations hold besides their most likely action.
+
+        Args:
+            actions: (B,) chosen so far; changed where the prior is sampled.
+            preferences: (B, A); actions at the floor are never drawn.
+            exploring: (B,) cars that may be sampled.
+            rng: source of all draws; the same number of them whatever is sampled.
+        """
+        length, share = self._config.sample_actions, self._config.sample_share
+        begin_probability = share / (length * (1.0 - share) + share)
+        begins = rng.random(len(actions)) < begin_probability
+        noise = rng.gumbel(size=preferences.shape)
+        left = self._sampling_left
+        left[begins & exploring & (left == 0)] = length
+        sampled = left > 0
+        allowed = np.where(preferences > self._config.floor, preferences.astype(np.float64), -1e9)
+        actions[sampled] = (allowed + noise).argmax(axis=1)[sampled].astype(np.uint8)
+        left[sampled] -= 1
+
+    def run_of(self, car: int, preferences: npt.NDArray[np.float16]) -> PriorRun:
+        """Return what a rollout tells of the prior.
+
+        Args:
+            car: whose run is over.
+            preferences: (L + 1, A) of its observations.
+        """
+        return PriorRun(
+            preferences=preferences,
+            weight=float(self._weight[car]),
+            level=int(self._level[car]),
+            cohort=int(self._cohort[car]),
+            collector=self._collector,
+            number=int(self._number[car]),
+            started_frames=int(self._started_frames[car]),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides how cars go on; the prior itself is kept by the run."""
+        return {
+            "collector": self._collector,
+            "starts": (self._starts, self._exploring_starts),
+            "per_car": {name: getattr(self, name).copy() for name in _PER_CAR},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a collector of as many cars."""
+        self._collector = state["collector"]
+        self._starts, self._exploring_starts = state["starts"]
+        for name, values in state["per_car"].items():
+            getattr(self, name)[:] = values
