@@ -25,7 +25,7 @@ DIFFERING: dict[str, dict[str, Any]] = PUBLISHED["differing"]
 AGREEING: dict[str, Any] = PUBLISHED["agreeing"]
 OLDEST: dict[str, Any] = PUBLISHED["oldest"]
 RUNS = tuple(PUBLISHED["map_cycles"])
-OTHER_RECIPES = ("config_default", "config_quick", "config_demo")
+OTHER_RECIPES = ("config_default", "config_quick", "config_guide", "config_demo")
 NAMED = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in OTHER_RECIPES)
 
 OF_THE_MACHINE: Final = (
