@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 
 from datasets.contract.errors import UserError
 from pipeline.commands import (
+    compare_command,
     data_commands,
     demo_command,
     evaluate_command,
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     data_commands.add_parser(commands)
     stage_commands.add_parsers(commands)
     evaluate_command.add_parser(commands)
+    compare_command.add_parsers(commands)
     probe_command.add_parser(commands)
     export_command.add_parser(commands)
     return parser
