@@ -202,6 +202,13 @@ def test_a_clock_that_goes_back_counts_as_no_time(tmp_path: Path) -> None:
     assert (found.clock_jumps, found.clock_jump_s) == (1, 3599.0)
 
 
+def test_tags_written_one_after_the_other_are_no_jump_of_the_clock(tmp_path: Path) -> None:
+    entries = [Entry(100.0 * i, i, tag, i) for tag in ("a", "b") for i in range(3)]
+    found = read_event_file(write_events(tmp_path, entries), None)
+    assert (found.walls - ZERO_S).tolist() == [0.0, 100.0, 200.0] * 2
+    assert found.clock_jumps == 0
+
+
 def test_nan_and_infinities_are_kept(tmp_path: Path) -> None:
     entries = [Entry(i, i, "loss", v) for i, v in enumerate([1.0, float("nan"), float("inf")])]
     found = read_event_file(write_events(tmp_path, entries), None)

@@ -42,8 +42,12 @@ class Entries:
 
     def counts(self, checkpoints: Floats) -> npt.NDArray[np.int64]:
         """Return how many entries each checkpoint counts."""
-        slack = ROUNDING * np.maximum(np.abs(checkpoints), 1.0)
-        return np.searchsorted(self.at, checkpoints + slack, side="right")
+        return np.searchsorted(self.at, _with_rounding(checkpoints), side="right")
+
+
+def _with_rounding(checkpoints: Floats) -> Floats:
+    found: Floats = checkpoints + ROUNDING * np.maximum(np.abs(checkpoints), 1.0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def race_numbers(entries: RaceEntries, checkpoints: Floats) -> list[RaceNumbers]
     only = None if entries.finished_times is None else _Sums(entries.finished_times, checkpoints)
     first = first_finish(entries)
     found = []
-    for i, checkpoint in enumerate(checkpoints):
+    for i, checkpoint in enumerate(_with_rounding(checkpoints)):
         whole, part = times.range(i, interval=False), times.range(i, interval=True)
         found.append(
             RaceNumbers(

@@ -66,6 +66,7 @@ class Picture:
     curves: tuple[Curve, ...]
     scale: Literal["linear", "log"] = "linear"
     y_range: tuple[float, float] | None = None
+    steps: bool = False
 
 
 def pictures_of(runs: Sequence[RunLog], axis: TimeAxis | None = None) -> list[Picture]:

@@ -174,7 +174,7 @@ class _Reader:
     def __init__(self, path: Path, size: int, watch: Watch | None) -> None:
         self._path, self._size, self._watch = path, size, watch
         self._counters = np.zeros(5, np.int64)
-        self._clock = np.array([-np.inf, 0.0])
+        self._clock = np.array([-np.inf, 0.0, -np.inf])
         self._places = np.zeros((1 << 12, 2), np.int64)
         self._plugins = np.zeros(1 << 12, np.uint8)
         self._slots = np.full(1 << 13, -1, np.int32)

@@ -25,8 +25,8 @@ CLOCK_TOLERANCE_S: Final = 5.0
 DONE, FULL, DAMAGED = 0, 1, 2
 N_TAGS, POOL_USED, N_ENTRIES, N_MARKS, JUMPS = 0, 1, 2, 3, 4
 """Places in the array of counters."""
-LAST_WALL, SHIFT = 0, 1
-"""Places in the array of clock values: last wall time read, seconds added to the next ones."""
+LAST_WALL, SHIFT, LAST_STEP = 0, 1, 2
+"""Places in the array of clock values: last wall time read, seconds to add, last step read."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _OTHER_PLUGIN: Final = 1
@@ -385,15 +385,19 @@ def _event_frame(
 
 @_compiled
 def _steady_time(
-    wall: float, clock: npt.NDArray[np.float64], counters: npt.NDArray[np.int64]
+    wall: float, step: int, clock: npt.NDArray[np.float64], counters: npt.NDArray[np.int64]
 ) -> Real:
-    """Return a wall time from which backward jumps of the clock are taken out."""
+    """Return a wall time from which backward jumps of the clock are taken out.
+
+    Where steps go back too, it is no jump of the clock: programs that copy logs write one tag after
+    the other.
+    """
     if not np.isfinite(wall):
         wall = clock[LAST_WALL] if np.isfinite(clock[LAST_WALL]) else 0.0
-    if wall < clock[LAST_WALL] - CLOCK_TOLERANCE_S:
+    if wall < clock[LAST_WALL] - CLOCK_TOLERANCE_S and step >= clock[LAST_STEP]:
         clock[SHIFT] += clock[LAST_WALL] - wall
         counters[JUMPS] += 1
-    clock[LAST_WALL] = wall
+    clock[LAST_WALL], clock[LAST_STEP] = wall, step
     return wall + clock[SHIFT]
 
 
@@ -482,7 +486,7 @@ def scan(
             if kind == 2 and plugins[tag] == _OTHER_PLUGIN:
                 continue
             if not timed:
-                steady, timed = _steady_time(wall, clock, counters), True
+                steady, timed = _steady_time(wall, step, clock, counters), True
             n = counters[N_ENTRIES]
             tags[n], steps[n], walls[n], values[n] = tag, step, steady, number
             counters[N_ENTRIES] += 1
