@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from datasets.contract.csv_log import read_csv
-from datasets.contract.files import atomic_path
+from pipeline.analysis.curves import Curve, Picture
+from pipeline.analysis.drawing import draw_picture, save, style_of
 from rl.run.folder import RunFolder
 
 mpl.use("Agg")
@@ -161,24 +162,25 @@ def draw(path: Path, folders: Sequence[Path]) -> None:
     """Draw finish rates and mean times of some runs over minutes of training, as a PNG."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     rate_axes, time_axes = figure.subplots(2, 1, sharex=True)
-    for folder in folders:
-        seconds, rates = _evaluations(folder)
-        verdict = judge(seconds, rates)
-        minutes = np.array(seconds) / 60
-        (line,) = rate_axes.plot(minutes, 100 * np.array(rates), marker=".", label=folder.name)
+    rates = [_curve(folder, "finish_rate", 100.0) for folder in folders]
+    times = [_curve(folder, "mean_ms", 0.001) for folder in folders]
+    minutes = "minutes of training"
+    rate = Picture("rate", "", "", "greedy finishes, %", tuple(rates), y_range=(-3.0, 103.0))
+    draw_picture(rate_axes, rate)
+    draw_picture(time_axes, Picture("mean", "", minutes, "mean time of finishes, s", tuple(times)))
+    for index, folder in enumerate(folders):
+        verdict = judge(*_evaluations(folder))
         if verdict.reliable_s is not None:
-            at = verdict.reliable_s / 60
-            rate_axes.axvline(at, color=line.get_color(), ls=":", lw=1)
-        _, means = _evaluations(folder, "mean_ms")
-        time_axes.plot(minutes, np.array(means) / 1000, marker=".", color=line.get_color())
+            colour = style_of(index)["color"]
+            rate_axes.axvline(verdict.reliable_s / 60, color=colour, ls=":", lw=1)
     rate_axes.axhline(100 * COLLAPSED, color="tab:gray", ls="--", lw=1)
-    rate_axes.set(ylabel="greedy finishes, %", ylim=(-3, 103))
-    rate_axes.legend(loc="lower right")
-    time_axes.set(xlabel="minutes of training", ylabel="mean time of finishes, s")
-    for axes in (rate_axes, time_axes):
-        axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    save(figure, path)
+
+
+def _curve(folder: Path, column: str, factor: float) -> Curve:
+    """Return a column of a run's evaluations over minutes of training."""
+    seconds, values = _evaluations(folder, column)
+    return Curve(folder.name, np.array(seconds) / 60, factor * np.array(values))
 
 
 if __name__ == "__main__":

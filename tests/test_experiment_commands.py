@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.analysis import drawing
 from pipeline.analysis.curves import Curve, Picture, pictures_of
 from pipeline.analysis.drawing import draw_pictures, settled_range
 from pipeline.analysis.groups import load_groups
@@ -99,6 +100,12 @@ def runs_named() -> list[str]:
     return sorted(word for word in words if word.startswith(("uni_", "A01_")))
 
 
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw with few pixels, which takes a third of the time."""
+    monkeypatch.setattr(drawing, "DPI", 40)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the scripts, the groups and logs of every run that the reports name."""
@@ -138,7 +145,7 @@ def test_a_command_of_the_reports_runs_as_written(
     assert bool(pictures) == ("--plot" in command or "plots" in command)
     for picture in pictures:
         with Image.open(picture) as image:
-            assert image.size[0] > 800
+            assert image.size[0] > 300
 
 
 def test_pictures_are_named_as_in_the_reports(
@@ -229,7 +236,9 @@ def test_scalars_are_written_as_csv(
     lines = out.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 2 * 40
     assert lines[0] == "run,tag,step,wall_minutes,training_minutes,value"
-    assert lines[1] == "uni_7,Training/loss,300000,0.0,1.5,10050.0"
+    run, tag, *numbers = lines[1].split(",")
+    assert (run, tag) == ("uni_7", "Training/loss")
+    assert [float(n) for n in numbers] == pytest.approx([300_000, 0.0, 1.5, 10_050.0])
     assert main(["scalars", "uni_7", *tags]) == 0
     assert "Gradients/norm_before_clip_max       40" in capsys.readouterr().out
 
@@ -284,4 +293,4 @@ def test_a_first_value_of_fifteen_thousand_does_not_flatten_the_rest(tmp_path: P
     nan = Picture("n", "t", "x", "y", (Curve("_hidden $x$", x, np.full(101, np.nan)),))
     (path,) = draw_pictures([nan], tmp_path / "new", "p")
     assert path == tmp_path / "new" / "p_n.jpg"
-    assert path.stat().st_size > 5000
+    assert path.stat().st_size > 2000

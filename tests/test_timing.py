@@ -53,3 +53,17 @@ def test_summary_starts_anew() -> None:
     summary.spent("training", 1.0)
     assert "learner: training" in summary.take()
     assert "learner: training" not in summary.take()
+
+
+def test_cpu_time_is_counted_once_over_the_runs_of_a_collector() -> None:
+    before = time.process_time()
+    timer = StepTimer(3)
+    counted = 0.0
+    for car in (2, 0, 2, 1):
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+        counted += timer.of(car).cpu_s
+    time.sleep(0.05)  # no CPU time
+    spent = time.process_time() - before
+    assert 0.08 <= counted <= spent < counted + 0.04

@@ -1,6 +1,7 @@
 """Training as a whole: serial runs, limits, files, errors of the user."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def test_run_folder_holds_what_it_promises(finished_run: Path) -> None:
     assert stats["cumul_number_batches_done"] == 40
     assert stats["alltime_min_ms"]["straight"] < 5000
     assert stats["cumul_number_frames_played"] > 300
+    assert 0.0 < stats["setup_seconds"] < 60.0
+    assert 0.0 < stats["setup_cpu_seconds"] < 60.0
+    assert stats["calibration_seconds"] == 0.0
+    assert stats["cumul_cpu_hours"] > 0.0
+    (machine,) = json.loads((root / "machine.json").read_text())
+    assert machine["from_frames"] == 0
+    assert machine["cores"] == os.cpu_count()
+    assert machine["packages"]["torch"] == torch.__version__.partition("+")[0]
     metrics = read_csv(root / "metrics.csv")
     assert float(metrics[-1]["loss"]) > 0.0
     assert float(metrics[-1]["grad_norm"]) <= float(metrics[-1]["grad_norm_before_clip"]) + 1e-6

@@ -13,6 +13,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
 from datasets.contract.race import DNF_MS
+from pipeline.analysis.run_log import read_runs
 from rl.collecting.collector import CollectorPlan, load_tracks
 from rl.envs.rewards import potential, step_rewards
 from rl.network.iqn import IQN, midpoint_taus
@@ -68,6 +69,12 @@ def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> Non
         "1",
     )
     assert int(first["frames"]) > 100  # the warm-up's runs count and are learnt from
+    stats = json.loads(result.folder.stats.read_text())
+    assert stats["calibration_seconds"] > 0.0
+    (logs,) = read_runs([result.folder.name], Path(cfg.tensorboard_dir), cache=None)
+    assert logs.series("Evaluation/loaded_finish_rate_straight").values.tolist() == [1.0]
+    later = logs.series("Evaluation/finish_rate_straight").steps
+    assert later.min() > logs.series("Evaluation/loaded_finish_rate_straight").steps[0]
 
 
 def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> None:
@@ -267,6 +274,8 @@ def test_processes_with_guide_and_averaged_weights_learn(tmp_path: Path) -> None
     result = train(cfg, pretrain=path, max_grad_steps=30)
     assert result.grad_steps == 30
     assert result.alltime_min_ms["straight"] < DNF_MS
+    hours = json.loads(result.folder.stats.read_text())
+    assert hours["cumul_cpu_hours"] > 0.0
     resumed = train(cfg, resume=result.folder.root, max_grad_steps=35)
     assert resumed.grad_steps == 35
     assert resumed.frames >= result.frames

@@ -29,7 +29,7 @@ COLOURS: Final = tuple(
     )
 )
 STYLES: Final = ("-", "--", "-.", ":")
-_DPI: Final = 110
+DPI: Final = 110
 _SETTLED_SHARE: Final = 0.1
 """First share of each curve, in time, that may leave the picture at the top or bottom."""
 
@@ -48,7 +48,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         kind = path.suffix.lstrip(".").lower() or "png"
-        figure.savefig(temporary, format=kind, dpi=_DPI)
+        figure.savefig(temporary, format=kind, dpi=DPI)
 
 
 def check_prefix(prefix: str) -> None:

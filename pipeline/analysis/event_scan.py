@@ -15,6 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+import rl.envs.jit  # noqa: F401 - all compiled routines share the cache folder that it sets
+
 HEADER_BYTES: Final = 12
 FOOTER_BYTES: Final = 4
 LEAST_VALUE_BYTES: Final = 7

@@ -118,26 +118,23 @@ def _compare_groups(arguments: argparse.Namespace) -> int:
             f"--prefix {arguments.prefix}: {len(groups)} groups need names of their own"
         )
     folders = log_folders(find_logdirs(arguments.logdir))
-    compared = 0
-    for name, group in groups.items():
-        there = [run for run in group.runs if run in folders]
-        missing = [run for run in group.runs if run not in folders]
-        if missing:
-            logger.warning("%s: no logs of %s", name, ", ".join(missing))
-        if not there:
-            continue
-        _compare(
-            arguments,
-            there,
-            arguments.prefix or group.prefix,
-            arguments.interval or group.interval,
-            arguments.step_interval or group.step_interval,
-        )
-        compared += 1
-    if not compared:
+    there = {name: [run for run in group.runs if run in folders] for name, group in groups.items()}
+    if not any(there.values()):
         raise UserError(
             f"{', '.join(groups)}: there are logs of none of their runs in {arguments.logdir}"
         )
+    for name, group in groups.items():
+        missing = [run for run in group.runs if run not in folders]
+        if missing:
+            logger.warning("%s: no logs of %s", name, ", ".join(missing))
+        if there[name]:
+            _compare(
+                arguments,
+                there[name],
+                arguments.prefix or group.prefix,
+                arguments.interval or group.interval,
+                arguments.step_interval or group.step_interval,
+            )
     return 0
 
 

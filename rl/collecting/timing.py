@@ -25,6 +25,7 @@ class StepTimer:
         self._seconds_then = np.zeros((cars, len(_COLUMN)))
         self._steps_then = np.zeros(cars, dtype=np.int64)
         self._started = np.full(cars, self._lap)
+        self._cpu_counted = time.process_time()
 
     def start(self, cars: npt.NDArray[np.integer]) -> None:
         """Note that some cars begin a run now."""
@@ -44,7 +45,12 @@ class StepTimer:
         self._lap = now
 
     def of(self, car: int) -> RolloutTiming:
-        """Return the time that the run of a car has taken since its start."""
+        """Return what the run of a car has cost since its start.
+
+        CPU time is counted once, with the first run that ends after it was spent.
+        """
+        cpu = time.process_time()
+        cpu_s, self._cpu_counted = cpu - self._cpu_counted, cpu
         seconds = self._seconds - self._seconds_then[car]
         steps = max(self._steps - int(self._steps_then[car]), 1)
         ns = 1e9 * seconds / (steps * self._cars)
@@ -54,4 +60,5 @@ class StepTimer:
             environment_ns=float(ns[_COLUMN["environment"]]),
             other_ns=float(ns[_COLUMN["other"]]),
             in_rollout_percentage=min(100.0 * float(seconds.sum()) / elapsed, 100.0),
+            cpu_s=cpu_s,
         )

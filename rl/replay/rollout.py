@@ -21,6 +21,8 @@ class RolloutTiming:
     """Per action: recording, handing over, new starts."""
     in_rollout_percentage: float
     """Share of the collector's time, in %, in which it drove; the rest it sent or waited."""
+    cpu_s: float = 0.0
+    """CPU seconds of the collector's process since the rollout before this one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -160,7 +160,8 @@ class Reporter:
         if evaluation.purpose == "screening":
             rates = [result.finish_rate for result in evaluation.results]
             self._finish_rate = float(np.mean(rates))
-            self._write_scalars(evaluation_tags(evaluation.results))
+            loaded = evaluation.weights == "pretrained"
+            self._write_scalars(evaluation_tags(evaluation.results, loaded=loaded))
 
     # -- intervals ------------------------------------------------------------------------------
 
@@ -244,6 +245,9 @@ class Reporter:
         stats = {**counters(run), "alltime_min_ms": run.statistics.alltime_min_ms}
         stats |= {"rolling_mean_ms": run.statistics.rolling_mean_ms}
         stats |= {"first_finish_s": run.statistics.first_finish_s}
+        stats |= {"setup_seconds": run.statistics.setup_seconds}
+        stats |= {"calibration_seconds": run.statistics.calibration_seconds}
+        stats |= {"setup_cpu_seconds": run.statistics.setup_cpu_seconds}
         write_json(self._folder.stats, stats)
 
     def _line(

@@ -156,14 +156,22 @@ def _timing_tags(rollout: Rollout) -> dict[str, float]:
     }
 
 
-def evaluation_tags(results: Sequence[EvaluationResult]) -> dict[str, float]:
-    """Return the scalars of a periodic evaluation, one result per map."""
+def evaluation_tags(
+    results: Sequence[EvaluationResult], *, loaded: bool = False
+) -> dict[str, float]:
+    """Return the scalars of a periodic evaluation, one result per map.
+
+    Args:
+        results: of the evaluation.
+        loaded: whether a loaded policy was evaluated, before training; it has tags of its own.
+    """
+    start = "Evaluation/loaded_" if loaded else "Evaluation/"
     tags: dict[str, float] = {}
     for result in results:
         for name in ("finish_rate", "best_ms", "mean_ms", "median_ms", "std_ms", "exact_ms"):
             value = getattr(result, name)
             if value is not None:
-                tags[f"Evaluation/{name}_{result.track}"] = float(value)
+                tags[f"{start}{name}_{result.track}"] = float(value)
     return tags
 
 
@@ -184,6 +192,7 @@ def counters(run: Run) -> dict[str, float]:
         "cumul_number_batches_done": learner.grad_steps,
         "cumul_number_batches_skipped": learner.skipped,
         "cumul_training_hours": run.statistics.training_hours,
+        "cumul_cpu_hours": run.statistics.cpu_hours,
         "plateau_breaker_phases": run.plateau.phases,
     }
 

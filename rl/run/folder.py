@@ -5,6 +5,7 @@
     accumulated_stats.json    counters, and the best time of each map
     metrics.csv               one row per reporting interval
     evaluations.csv           one row per periodic evaluation
+    machine.json              CPU, cores, GPUs, package versions and commit, a list over resumes
     injection_report.json     what was loaded from earlier stages (with --pretrain)
     calibration_report.json   how values were fitted to the injected policy
     train.log
@@ -50,6 +51,7 @@ class RunFolder:
         self.stats = self.root / "accumulated_stats.json"
         self.metrics = self.root / "metrics.csv"
         self.evaluations = self.root / "evaluations.csv"
+        self.machine = self.root / "machine.json"
         self.injection_report = self.root / "injection_report.json"
         self.calibration_report = self.root / "calibration_report.json"
         self.init_report = self.root / "init_report.json"

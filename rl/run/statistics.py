@@ -25,6 +25,14 @@ class RunStatistics:
     rollouts_finished: int = 0
     training_seconds: float = 0.0
     """Seconds of training, summed over resumes; the time between them does not count."""
+    cpu_seconds: float = 0.0
+    """CPU seconds of learner and collectors while training, summed over resumes."""
+    setup_seconds: float = 0.0
+    """Seconds before training without the calibration, summed over resumes."""
+    calibration_seconds: float = 0.0
+    """Seconds in which values were calibrated, those of a calibration called off included."""
+    setup_cpu_seconds: float = 0.0
+    """CPU seconds of the learner's process before training, calibration included."""
     alltime_min_ms: dict[str, int] = field(default_factory=dict)
     """Best time of each map from its exact start; `DNF_MS` until one finished."""
     rolling_mean_ms: dict[str, float] = field(default_factory=dict)
@@ -40,6 +48,11 @@ class RunStatistics:
     def training_hours(self) -> float:
         """Hours of training."""
         return self.training_seconds / 3600.0
+
+    @property
+    def cpu_hours(self) -> float:
+        """CPU hours of training."""
+        return self.cpu_seconds / 3600.0
 
     def count(self, rollout: Rollout, *, own: bool = True) -> bool:
         """Count a rollout and its time.

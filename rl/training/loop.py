@@ -59,7 +59,7 @@ class TrainingLoop:
         self._saver, self._reporter = saver, reporter
         self._limits, self._stop = limits, stop
         now = time.monotonic()
-        self._counted_until = now
+        self._counted_until, self._cpu_counted = now, time.process_time()
         self._save_every_s = 60.0 * run.cfg.save_every_minutes
         self._next_save = now + self._save_every_s
         every_s = run.cfg.evaluation.every_s
@@ -111,6 +111,8 @@ class TrainingLoop:
         """
         run, statistics = self._run, self._run.statistics
         is_best = statistics.count(rollout, own=own)
+        if own and rollout.timing is not None and not run.cfg.performance.serial:
+            statistics.cpu_seconds += rollout.timing.cpu_s  # of another process
         is_greedy_finish = rollout.finished and not rollout.is_exploration
         is_robust = is_greedy_finish and statistics.update_rolling_mean(rollout)
         if own and is_greedy_finish:
@@ -329,7 +331,9 @@ class TrainingLoop:
         self._next_save = time.monotonic() + self._save_every_s
 
     def _count_time(self) -> None:
-        """Add the time since the last call to the seconds of training."""
-        now = time.monotonic()
-        self._run.statistics.training_seconds += now - self._counted_until
-        self._counted_until = now
+        """Add the time since the last call to the seconds of training, of clock and of CPU."""
+        now, cpu = time.monotonic(), time.process_time()
+        statistics = self._run.statistics
+        statistics.training_seconds += now - self._counted_until
+        statistics.cpu_seconds += cpu - self._cpu_counted
+        self._counted_until, self._cpu_counted = now, cpu

@@ -1,6 +1,7 @@
 """What happens before the first update: pretrained parts, calibration, the guide, collectors."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -166,10 +167,12 @@ def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pr
     if not run.calibration_due:
         return Pretrained()
     driven: list[Rollout] | None = []
+    started = time.monotonic()
     if run.cfg.transfer.calibration and run.cfg.btr.use_munchausen:
         keep_soft_policy(run, folder.calibration_report)
     elif run.cfg.transfer.calibration:
         driven = calibrate(run, folder.calibration_report, called_off)
+    run.statistics.calibration_seconds += time.monotonic() - started
     if driven is None:
         return Pretrained()
     run.calibration_due = False

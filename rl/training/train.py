@@ -23,6 +23,7 @@ from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
 from rl.run.folder import RunFolder, check_log_folders, log_to_file, run_lock
 from rl.run.init_from import check_start
+from rl.run.machine import add_machine
 from rl.run.outputs import repair_champion
 from rl.run.saving import RunSaver
 from rl.run.state import Run
@@ -139,6 +140,7 @@ def _train(
     resumed: bool,
 ) -> TrainingResult:
     """Set up, train, and evaluate at the end; `pretrain` is for new runs only."""
+    started, cpu = time.monotonic(), time.process_time()
     _clear_leftovers(folder)
     if not resumed and cfg.schedule_origin == "now":
         cfg = cfg.model_copy(update={"schedule_origin": 0})
@@ -151,6 +153,8 @@ def _train(
     source_state = None
     if resumed:
         source_state = saver.restore(run)
+    calibration_before = run.statistics.calibration_seconds
+    if resumed:
         repair_champion(folder, run)
         pretrained = finish_calibration(run, folder, called_off)
         if pretrained.policy is not None:
@@ -160,7 +164,9 @@ def _train(
     source = build_source(run, source_state)
     try:
         dump_config(run.cfg, folder.config)  # not before: a refused start leaves no run
+        add_machine(folder.machine, run.frames)
         with ProgressLine() as progress:
+            _count_setup(run, started, cpu, calibration_before)
             reporter = Reporter(run, folder, tracks, progress, resumed=resumed)
             evaluator = build_evaluator(run, tracks)
             loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
@@ -187,6 +193,21 @@ def _train(
         source.close()
     interrupted = stop.reason is not None
     return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final))
+
+
+def _count_setup(run: Run, started: float, cpu: float, calibration_before: float) -> None:
+    """Add what preceded the training to the run's statistics.
+
+    Args:
+        run: whose collectors have just been started.
+        started: monotonic time in s at which the set-up began.
+        cpu: CPU seconds of this process at that time.
+        calibration_before: the run's seconds of calibration at that time.
+    """
+    statistics = run.statistics
+    calibration_s = statistics.calibration_seconds - calibration_before
+    statistics.setup_seconds += time.monotonic() - started - calibration_s
+    statistics.setup_cpu_seconds += time.process_time() - cpu
 
 
 def _clear_leftovers(folder: RunFolder) -> None:
