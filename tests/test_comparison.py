@@ -256,7 +256,7 @@ def test_a_cumulative_rate_hides_what_the_interval_rate_shows() -> None:
 
 def test_a_collapse_is_named_once_until_the_rate_is_back() -> None:
     intervals = [(1, 10), (8, 10), (6, 10), (4, 10), (1, 10), (9, 10), (0, 3), (3, 10)]
-    checkpoints = 10.0 * np.arange(1, 9)
+    checkpoints = np.linspace(10.0, 80.0, 8)
     found = collapses(race_numbers(rates(*intervals), checkpoints), checkpoints)
     assert [(fall.at, fall.rate, fall.best_before) for fall in found] == [
         (40.0, 0.4, 0.8),
