@@ -86,7 +86,7 @@ def pictures_of(runs: Sequence[RunLog], axis: TimeAxis | None = None) -> list[Pi
 
 
 def _with_names_of_their_own(pictures: Sequence[Picture]) -> list[Picture]:
-    """Append numbers to names that differ by case alone, or by signs that a file's name cannot have."""
+    """Append a number to names that differ by case alone, or by signs that no file can have."""
     found: dict[str, Picture] = {}
     for picture in pictures:
         name, number = picture.name, 1
