@@ -129,6 +129,8 @@ def settled_range(curves: Sequence[tuple[Floats, Floats]]) -> tuple[float, float
     """
     parts = []
     for x, y in curves:
+        if not len(x):
+            continue
         late = x >= x[0] + _SETTLED_SHARE * (x[-1] - x[0])
         parts.append(y[late & np.isfinite(y)])
     values = np.concatenate(parts) if parts else np.zeros(0)
