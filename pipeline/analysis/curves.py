@@ -57,6 +57,8 @@ class Picture:
         scale: of the y axis.
         y_range: fixed limits of the y axis, None to fit the curves.
         steps: whether a value holds until the next one, as a best time does.
+        runs: names of all runs that are compared, which number the colours; empty is those that
+            have a curve.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Picture:
     scale: Literal["linear", "log"] = "linear"
     y_range: tuple[float, float] | None = None
     steps: bool = False
+    runs: tuple[str, ...] = ()
 
 
 def pictures_of(runs: Sequence[RunLog], axis: TimeAxis | None = None) -> list[Picture]:
@@ -161,7 +164,14 @@ class _Drawing:
         y_range: tuple[float, float] | None = None,
     ) -> Picture:
         return Picture(
-            _UNSAFE.sub("_", name), title, self._x_label, y_label, tuple(curves), scale, y_range
+            name=_UNSAFE.sub("_", name),
+            title=title,
+            x_label=self._x_label,
+            y_label=y_label,
+            curves=tuple(curves),
+            scale=scale,
+            y_range=y_range,
+            runs=tuple(run.name for run in self._runs),
         )
 
     def _curve(self, run: RunLog, x: Floats, y: Floats, *, faint: bool = False) -> list[Curve]:

@@ -94,7 +94,7 @@ def draw_pictures(
 
 def draw_picture(axes: Axes, picture: Picture) -> None:
     """Draw the curves of a picture, one colour for each run."""
-    runs = list(dict.fromkeys(curve.run for curve in picture.curves))
+    runs = list(picture.runs or dict.fromkeys(curve.run for curve in picture.curves))
     for curve in picture.curves:
         style = style_of(runs.index(curve.run))
         if curve.faint:
