@@ -24,7 +24,7 @@ _RACE: Final = re.compile(
 )
 _ALLTIME: Final = "alltime_min_ms_"
 _AVG_Q: Final = re.compile(r"RL/avg_Q_(?P<status>trained|blind)_(?P<map>.+)")
-_EVALUATION: Final = re.compile(r"Evaluation/(?P<name>finish_rate|mean_ms)_(?P<map>.+)")
+_EVALUATION: Final = re.compile(r"Evaluation/(?P<name>finish_rate|mean_ms|exact_ms)_(?P<map>.+)")
 _PLAIN: Final = {
     "Training/loss": "loss",
     LEARNER_SHARE: "learner busy with training, %",
@@ -108,7 +108,8 @@ def value_tags(runs: Sequence[RunLog]) -> list[ValueTag]:
             title = f"finish rate of the last evaluation on {match['map']}, %"
             evaluations.append(ValueTag(tag, title, 100.0, 1))
         else:
-            title = f"mean time of the last evaluation on {match['map']}, s"
+            what = "mean time" if match["name"] == "mean_ms" else "time from the exact start"
+            title = f"{what} of the last evaluation on {match['map']}, s"
             evaluations.append(ValueTag(tag, title, 1e-3, 3))
     averages = [
         ValueTag(tag, f"average Q on {match['map']}", 1.0, 4)
