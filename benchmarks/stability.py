@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from datasets.contract.csv_log import read_csv
-from pipeline.analysis.curves import Curve, Picture
+from pipeline.analysis.curves import Picture, RunCurve
 from pipeline.analysis.drawing import draw_picture, save, style_of
 from rl.run.folder import RunFolder
 
@@ -177,10 +177,10 @@ def draw(path: Path, folders: Sequence[Path]) -> None:
     save(figure, path)
 
 
-def _curve(folder: Path, column: str, factor: float) -> Curve:
+def _curve(folder: Path, column: str, factor: float) -> RunCurve:
     """Return a column of a run's evaluations over minutes of training."""
     seconds, values = _evaluations(folder, column)
-    return Curve(folder.name, np.array(seconds) / 60, factor * np.array(values))
+    return RunCurve(folder.name, np.array(seconds) / 60, factor * np.array(values))
 
 
 if __name__ == "__main__":

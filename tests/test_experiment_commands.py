@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.analysis import drawing
-from pipeline.analysis.curves import Curve, Picture, pictures_of
+from pipeline.analysis.curves import Picture, RunCurve, pictures_of
 from pipeline.analysis.drawing import draw_pictures, settled_range
 from pipeline.analysis.groups import load_groups
 from pipeline.analysis.run_log import read_runs
@@ -290,7 +290,7 @@ def test_a_first_value_of_fifteen_thousand_does_not_flatten_the_rest(tmp_path: P
     low, high = settled_range([(x[:0], y[:0]), (x, y)]) or (0.0, 0.0)
     assert 55.0 < low < 61.0
     assert 70.0 < high < 75.0
-    nan = Picture("n", "t", "x", "y", (Curve("_hidden $x$", x, np.full(101, np.nan)),))
+    nan = Picture("n", "t", "x", "y", (RunCurve("_hidden $x$", x, np.full(101, np.nan)),))
     (path,) = draw_pictures([nan], tmp_path / "new", "p")
     assert path == tmp_path / "new" / "p_n.jpg"
     assert path.stat().st_size > 2000

@@ -28,7 +28,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
-class Curve:
+class RunCurve:
     """One line of a picture.
 
     Attributes:
@@ -65,7 +65,7 @@ class Picture:
     title: str
     x_label: str
     y_label: str
-    curves: tuple[Curve, ...]
+    curves: tuple[RunCurve, ...]
     scale: Literal["linear", "log"] = "linear"
     y_range: tuple[float, float] | None = None
     steps: bool = False
@@ -112,9 +112,9 @@ class _Drawing:
     def race(self, tag: RaceTag) -> list[Picture]:
         """Return best, mean and finish rate of a tag of race times."""
         name = _race_name(tag)
-        best: list[Curve] = []
-        mean: list[Curve] = []
-        rate: list[Curve] = []
+        best: list[RunCurve] = []
+        mean: list[RunCurve] = []
+        rate: list[RunCurve] = []
         for run in self._runs:
             entries = race_entries(run, tag, self._axis)
             times = entries.finished_times or entries.times
@@ -140,7 +140,7 @@ class _Drawing:
 
     def value(self, tag: ValueTag, name: str) -> Picture:
         """Return the values of a tag; of times, those that were driven."""
-        curves: list[Curve] = []
+        curves: list[RunCurve] = []
         for run in self._runs:
             entries = entries_of(values_of(run, tag), self._axis).finite()
             if tag.tag.startswith("alltime_min_ms_"):
@@ -158,7 +158,7 @@ class _Drawing:
         name: str,
         title: str,
         y_label: str,
-        curves: list[Curve],
+        curves: list[RunCurve],
         *,
         scale: Literal["linear", "log"] = "linear",
         y_range: tuple[float, float] | None = None,
@@ -174,7 +174,7 @@ class _Drawing:
             runs=tuple(run.name for run in self._runs),
         )
 
-    def _curve(self, run: RunLog, x: Floats, y: Floats, *, faint: bool = False) -> list[Curve]:
+    def _curve(self, run: RunLog, x: Floats, y: Floats, *, faint: bool = False) -> list[RunCurve]:
         if not len(x):
             return []
         if len(x) > POINTS:
@@ -182,9 +182,9 @@ class _Drawing:
             edges = np.linspace(x[0], x[-1], POINTS)
             chosen = np.unique(np.searchsorted(x, edges, side="right") - 1)
             x, y = x[chosen], y[chosen]
-        return [Curve(run.name, x * self._factor, y, faint)]
+        return [RunCurve(run.name, x * self._factor, y, faint)]
 
-    def _rates(self, run: RunLog, finished: Entries) -> list[Curve]:
+    def _rates(self, run: RunLog, finished: Entries) -> list[RunCurve]:
         """Return the finish rate of each interval, and faintly that since the start, in %."""
         if not len(finished.at):
             return []
