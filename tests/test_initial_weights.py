@@ -15,7 +15,7 @@ from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint, peek_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.init_from import check_start, load_initial_weights
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.train import train
 from rl.transfer.artifacts import load_artifact

@@ -17,7 +17,7 @@ from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.run.build import build_run
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.training.train import train
 from tests.rl_samples import straight_line, tiny_config
 

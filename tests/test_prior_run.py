@@ -21,7 +21,7 @@ from rl.network.policy import Policy
 from rl.network.prior import PriorPolicy, copy_of
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.setup import load_pretrained
 from rl.training.train import TrainingResult, train

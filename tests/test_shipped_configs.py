@@ -27,7 +27,7 @@ from rl.network.iqn import IQN, PARTS
 from rl.replay.rollout import Rollout
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.setup import start_weights
 from rl.transfer.artifacts import Tensors, module_tensors, save_artifacts

@@ -15,7 +15,7 @@ from rl.replay.segments import SegmentStore
 from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.training.setup import build_source
 from rl.training.train import train
 from tests.rl_samples import tiny_config, tiny_network

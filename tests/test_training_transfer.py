@@ -21,7 +21,7 @@ from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.training.calibration_runs import calibration_data, drive_warm_up
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop

@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 
 from rl.config.network import NetworkConfig
+from rl.network.freezing import apply_freeze, frozen_parts, train_mode
 from rl.network.iqn import IQN, PARTS
-from rl.network.parts import (
-    apply_freeze,
-    frozen_parts,
-    multiplicative_weight_decay,
-    parameter_groups,
-    set_learning_rate,
-    train_mode,
-)
+from rl.network.parts import multiplicative_weight_decay, parameter_groups, set_learning_rate
 from tests.network_helpers import observations, small_config
 
 OPTIONS: dict[str, Any] = {"freeze": True}

@@ -29,15 +29,11 @@ from rl.learning.optimizer import (
     moments,
 )
 from rl.learning.resets import partial_reset
+from rl.network.freezing import frozen_parts, train_mode
 from rl.network.iqn import IQN
 from rl.network.layers import resample_noise, set_noise
 from rl.network.losses import SelfLossAverages
-from rl.network.parts import (
-    frozen_parts,
-    multiplicative_weight_decay,
-    set_learning_rate,
-    train_mode,
-)
+from rl.network.parts import multiplicative_weight_decay, set_learning_rate
 from rl.replay.transitions import Batch
 
 CPU = torch.device("cpu")

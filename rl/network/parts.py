@@ -1,4 +1,4 @@
-"""Options of the network's parts at training time: optimizer groups, freezing, weight decay.
+"""Optimizer groups of the network's parts, their learning rates and weight decay.
 
 The layout of the groups never depends on what is frozen, so that an optimizer's state fits a run
 that is resumed with other flags.
@@ -51,45 +51,6 @@ def set_learning_rate(
     for group in optimizer.param_groups:
         group["lr_scale"] = config.part(group["name"]).lr_scale
         group["lr"] = base_lr * group["lr_scale"]
-
-
-def frozen_parts(config: NetworkConfig, frames: int) -> set[str]:
-    """Parts that are frozen after `frames` driven observations."""
-    frozen = set()
-    for part in PARTS:
-        options = config.part(part)
-        over = options.unfreeze_at_frames is not None and frames >= options.unfreeze_at_frames
-        if options.freeze and not over:
-            frozen.add(part)
-    return frozen
-
-
-def apply_freeze(model: IQN, config: NetworkConfig, frames: int) -> set[str]:
-    """Freeze and unfreeze the parts as `config` says for `frames` driven observations.
-
-    A frozen part gets no gradients (None, not 0: an optimizer then leaves it and its moments
-    alone) and is in evaluation mode, so that its normalisation buffers and noise rest. The others
-    follow the model's own mode. Call it again after `model.train()`, or use `train_mode`.
-
-    Returns: the frozen parts.
-    """
-    frozen = frozen_parts(config, frames)
-    for part in PARTS:
-        module = model.part(part)
-        if module is None:
-            continue
-        module.train(model.training and part not in frozen)
-        for parameter in module.parameters():
-            parameter.requires_grad_(part not in frozen)
-            if part in frozen:
-                parameter.grad = None
-    return frozen
-
-
-def train_mode(model: IQN, config: NetworkConfig, frames: int) -> set[str]:
-    """Put the model into training mode, its frozen parts excepted; returns those."""
-    model.train()
-    return apply_freeze(model, config, frames)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from rl.config.experiment import RLConfig
 from rl.network.prior import Driver
 from rl.run.checkpoint import peek_checkpoint
 from rl.run.folder import RunFolder
-from rl.run.saving import architecture_difference, load_prior
+from rl.run.save_and_resume import architecture_difference, load_prior
 from rl.run.state import Run
 from rl.transfer.policy_files import network_weights, prior_weight
 

@@ -31,7 +31,8 @@ class RunPrior:
 class Run:
     """State of one run.
 
-    `rl.run.build` makes it, `rl.run.saving` writes and restores it, `rl.training.loop` changes it.
+    `rl.run.build` makes it, `rl.run.save_and_resume` writes and restores it, and
+    `rl.training.loop` changes it.
     """
 
     cfg: RLConfig

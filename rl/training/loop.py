@@ -20,7 +20,7 @@ from rl.replay.rollout import Rollout
 from rl.reporting.progress import duration
 from rl.reporting.reporter import Reporter
 from rl.run.outputs import keep_best_run, keep_rollout, save_champion
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.limits import RunLimits, StopSignal
 

@@ -25,7 +25,7 @@ from rl.run.folder import RunFolder, check_log_folders, log_to_file, run_lock
 from rl.run.init_from import check_start
 from rl.run.machine import add_machine
 from rl.run.outputs import repair_champion
-from rl.run.saving import RunSaver
+from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from datasets.contract.errors import UserError
+from rl.network.freezing import frozen_parts
 from rl.network.iqn import IQN, PARTS
-from rl.network.parts import frozen_parts
 from rl.transfer.artifacts import Artifact, Tensors
 from rl.transfer.report import PARTIAL, WHOLE_POLICY, InjectionReport, PartReport
 from rl.transfer.sources import Sources
