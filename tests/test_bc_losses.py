@@ -50,6 +50,36 @@ def test_offset_losses_against_a_loop() -> None:
         assert offset_losses(logits, labels)[k].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_label_smoothing_against_a_loop() -> None:
+    smoothing = 0.3
+    logits = torch.randn(B, 1, A, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([[0], [3], [11], [-1], [4]])
+    terms = []
+    for b in (0, 1, 2, 4):
+        log_p = logits[b, 0].log_softmax(0)
+        truth = log_p[labels[b, 0]]
+        terms.append(-float((1 - smoothing) * truth + smoothing * log_p.mean()))
+    got = offset_losses(logits, labels, smoothing)
+    assert got.item() == pytest.approx(sum(terms) / 4, rel=1e-5)
+
+
+def test_loss_is_the_weighted_sum_of_its_parts() -> None:
+    weights, smoothing = (3.0, 0.25, 7.0), 0.2
+    module = _module(
+        bc_offset_weights=weights, value_loss_weight=0.6, label_smoothing=smoothing, dropout=0.0
+    )
+    batch, taus = _batch(), torch.rand(B, 4)
+    for training in (True, False):
+        module.train(training)
+        loss, parts = module.losses(batch, taus)
+        smoothed = offset_losses(parts["logits"], batch["labels"], smoothing if training else 0.0)
+        torch.testing.assert_close(parts["offset_losses"], smoothed)
+        expected = sum(w * each for w, each in zip(weights, smoothed, strict=True))
+        torch.testing.assert_close(parts["bc_loss"], expected)
+        assert parts["value_loss"] > 0.0
+        torch.testing.assert_close(loss, expected + 0.6 * parts["value_loss"])
+
+
 def test_masked_labels_do_not_contribute() -> None:
     module = _module()
     batch = _batch()

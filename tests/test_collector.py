@@ -129,6 +129,21 @@ def test_guide_drives_until_its_time_and_is_marked_where_it_differs(tmp_path: Pa
         np.testing.assert_array_equal(rollout.action_was_greedy, ~guided)
 
 
+def test_fewer_runs_are_guided_the_nearer_the_frames_are_to_their_limit(tmp_path: Path) -> None:
+    plan = replace(make_plan(tmp_path), cars=400)
+    options = GuideConfig(enabled=True, share=0.8, until_frames=1000)
+    guide = Guide(Policy(make_network()), options, plan.cars, typical_race_ms=9_999)
+    rng = np.random.default_rng(2)
+    shares = []
+    for frames in (0, 500, 1000, 2000):
+        for car in range(plan.cars):
+            guide.start(car, is_exploration=True, frames=frames, rng=rng)
+        shares.append(float((guide.until_ms > 0).mean()))
+    assert shares[0] == pytest.approx(0.8, abs=0.08)
+    assert shares[1] == pytest.approx(0.4, abs=0.08)
+    assert shares[2:] == [0.0, 0.0]
+
+
 def test_state_continues_exactly(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     first = Collector(plan, make_network(action=None), make_network(1, action=None))

@@ -14,7 +14,7 @@ from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
 from pretrain.bc.config import BCConfig
 from pretrain.hardware import choose_threads
-from pretrain.vis.autoencoder import Decoder, contrast_weights, weighted_mse
+from pretrain.vis.autoencoder import Decoder, GaussianCode, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.train import run
@@ -248,6 +248,41 @@ def test_a_variational_run_shows_what_its_code_means(dataset: Path, tmp_path: Pa
         "traversals.png",
         "neighbours.png",
     }
+
+
+def test_the_loss_of_a_variational_run_counts_the_divergence_of_its_code(tmp_path: Path) -> None:
+    frames = torch.randint(0, 256, (6, 1, SIDE, SIDE), dtype=torch.uint8)
+    losses, found = [], []
+    for kl_weight in (0.25, 2.0):
+        torch.manual_seed(4)
+        config = vis_config(Path("x.h5"), tmp_path, task="vae", kl_weight=kl_weight)
+        module = VisModule(config).train()
+        assert module.code is not None
+        with torch.no_grad():
+            module.code.mean_and_log_variance.weight.mul_(20.0)
+            losses.append(float(module.batch_loss({"frames": frames})))
+            mean, log_variance = module.code.encode(module.features(frames))
+        code = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+        normal = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+        kl = torch.distributions.kl_divergence(code, normal).sum(dim=1).mean()
+        found.append(float(kl))
+    assert found[0] == found[1] > 0.1
+    assert losses[1] - losses[0] == pytest.approx((2.0 - 0.25) * found[0], rel=1e-3)
+
+
+def test_a_code_is_as_noisy_as_its_variance_says() -> None:
+    torch.manual_seed(1)
+    code = GaussianCode(features=3, latent=2).train()
+    code.expand = torch.nn.Sequential()
+    with torch.no_grad():
+        code.mean_and_log_variance.weight.zero_()
+        code.mean_and_log_variance.bias.copy_(torch.tensor([5.0, -5.0, 2.0, -3.0]))
+        drawn = code(torch.zeros(4000, 3))[0]
+        exact = code.eval()(torch.zeros(2, 3))[0]
+    torch.testing.assert_close(drawn.mean(dim=0), torch.tensor([5.0, -5.0]), rtol=0.02, atol=0.0)
+    deviation = torch.tensor([2.0, -3.0]).mul(0.5).exp()
+    torch.testing.assert_close(drawn.std(dim=0), deviation, rtol=0.05, atol=0.0)
+    torch.testing.assert_close(exact, torch.tensor([[5.0, -5.0]] * 2))
 
 
 def test_a_code_is_painted_as_its_frame_is(dataset: Path, tmp_path: Path) -> None:

@@ -31,6 +31,25 @@ WAIT_S: Final = 0.5
 MOST_ROLLBACKS: Final = 5
 
 
+def store_rollout(run: Run, rollout: Rollout) -> None:
+    """Add a rollout's transitions to the memory, and the updates due for them.
+
+    Args:
+        run: its memory gets the observations, with the rewards and potentials of its frames.
+        rollout: a run of L actions.
+    """
+    cfg, weights = run.cfg, run.cfg.rewards_at(run.frames)
+    floats = rollout.all_floats()
+    rewards = step_rewards(rollout.time_ms, rollout.meters, floats, rollout.finished, weights)
+    added = run.memory.add(rollout, rewards, run.rng, potential(floats, weights))
+    run.statistics.memories_generated += added
+    run.pace.add(added, cfg.number_times_single_memory_is_used_before_discard)
+    if run.resets.is_due(run.statistics.memories_generated):
+        run.learner.reset()
+        run.pace.add_uses_due(cfg.additional_transition_after_reset)
+        logger.info("weights were partially reset at %d frames", run.frames)
+
+
 class TrainingLoop:
     """Trains a run until a limit is reached or a signal asks to stop."""
 
@@ -124,26 +143,12 @@ class TrainingLoop:
         if capacity != run.memory.capacity:
             run.memory.resize(capacity)
         if rollout.fill_buffer:
-            self._store(rollout)
+            store_rollout(run, rollout)
         self._judge_prior(rollout)
         self._reporter.rollout(rollout, is_robust=is_robust, replaced=self._source.replaced)
         keep_rollout(self._saver.folder, run, rollout, is_best=is_best)
         if is_best:
             self._reporter.write_stats()
-
-    def _store(self, rollout: Rollout) -> None:
-        """Add a rollout's transitions to the memory, and the updates due for them."""
-        run, cfg = self._run, self._run.cfg
-        weights = cfg.rewards_at(run.frames)
-        floats = rollout.all_floats()
-        rewards = step_rewards(rollout.time_ms, rollout.meters, floats, rollout.finished, weights)
-        added = run.memory.add(rollout, rewards, run.rng, potential(floats, weights))
-        run.statistics.memories_generated += added
-        run.pace.add(added, cfg.number_times_single_memory_is_used_before_discard)
-        if run.resets.is_due(run.statistics.memories_generated):
-            run.learner.reset()
-            run.pace.add_uses_due(cfg.additional_transition_after_reset)
-            logger.info("weights were partially reset at %d frames", run.frames)
 
     def _judge_prior(self, rollout: Rollout) -> None:
         """Let a rollout that was driven with the prior decide about the prior's weight."""
