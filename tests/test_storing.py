@@ -6,6 +6,7 @@ import numpy as np
 
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.network.iqn import IQN
+from rl.replay.rollout import Rollout
 from rl.run.build import build_run
 from rl.training.loop import store_rollout
 from tests.rl_samples import tiny_config
@@ -20,7 +21,7 @@ CHANGES = {
 def test_rewards_follow_their_schedule_and_potentials_are_stored(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, **CHANGES)
     collector = Collector(CollectorPlan.from_config(cfg), IQN(cfg.network))
-    rollouts = []
+    rollouts: list[Rollout] = []
     while len(rollouts) < 1:
         rollouts += collector.step(0)
     rollout = rollouts[0]
