@@ -13,7 +13,7 @@ from rl.learning.plateau import PlateauBreaker
 from rl.learning.resets import ResetTrigger
 from rl.network.devices import resolve_device, resolve_dtype
 from rl.network.iqn import IQN
-from rl.network.prior import ActionPrior, copy_of
+from rl.network.prior import ActionPrior
 from rl.replay.memory import ReplayMemory
 from rl.run.state import Run, RunPrior
 from rl.run.statistics import RunStatistics
@@ -54,13 +54,17 @@ def install_prior(run: Run, policy: IQN, *, floor: float) -> None:
 
     Args:
         run: fresh.
-        policy: the cloned policy; it is copied.
+        policy: the cloned policy; it is copied, and asked with as many fractions as the run
+            drives with (`nn.iqn.k`): they cost most of the time of driving.
         floor: lowest log preference.
     """
     device = run.learner.device
     run.cfg = run.cfg.with_prior_schedules()
     run.memory = _memory(run.cfg, run.learner, with_prior=True)
-    frozen = ActionPrior(copy_of(policy).to(device), floor)
+    fractions = policy.config.iqn.model_copy(update={"k": run.cfg.network.iqn.k})
+    copy = IQN(policy.config.model_copy(update={"iqn": fractions}))
+    copy.load_state_dict(policy.state_dict())
+    frozen = ActionPrior(copy.to(device), floor)
     run.prior = RunPrior(frozen, WeightLadder(run.cfg.prior))
 
 
