@@ -10,7 +10,7 @@ import torch
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
-from rl.config.prior import HIGHER, LOWER, PRESENT
+from rl.config.prior_options import HIGHER, LOWER, PRESENT
 from rl.evaluation.greedy import evaluate
 from rl.network import losses
 from rl.network.iqn import IQN, midpoint_taus

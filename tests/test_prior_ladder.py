@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rl.config.prior import COHORT_OF_START, HIGHER, LOWER, PRESENT, PriorConfig
+from rl.config.prior_options import COHORT_OF_START, HIGHER, LOWER, PRESENT, PriorConfig
 from rl.learning.ladder import LadderRun, WeightLadder
 
 DNF = None

@@ -23,7 +23,7 @@ from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
-from rl.config.prior import PriorConfig
+from rl.config.prior_options import PriorConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
 from rl.envs.registry import make_track

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rl.collecting.shared_weights import flat_size, from_flat, to_flat
 from rl.config.network import NetworkConfig
-from rl.config.prior import COHORT_OF_START, PRESENT, PriorConfig
+from rl.config.prior_options import COHORT_OF_START, PRESENT, PriorConfig
 from rl.network.iqn import IQN
 from rl.network.prior import ActionPrior
 from rl.replay.rollout import PriorRun

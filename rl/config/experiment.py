@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from datasets.contract.config import RunName, load_config
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
-from rl.config.prior import PriorConfig
+from rl.config.prior_options import PriorConfig
 from rl.config.reward_weights import RewardConfig, RunRewardConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rl.config.prior import HIGHER, LOWER, PRESENT, PriorConfig
+from rl.config.prior_options import HIGHER, LOWER, PRESENT, PriorConfig
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
 from rl.training.calibrate import CalledOff, calibrate, keep_soft_policy
 from rl.training.calibration_runs import drive_warm_up
-from rl.training.prior import TRUNK, cloned_policy, start_with_prior
+from rl.training.prior_setup import TRUNK, cloned_policy, start_with_prior
 from rl.transfer.injector import inject
 from rl.transfer.load_policy import greedy_agreement, source_policy
 from rl.transfer.report import InjectionReport
