@@ -175,3 +175,4 @@ def test_transfers_of_named_runs_are_plain() -> None:
         config = load_rl_config(path)
         assert not config.transfer.calibration, path.stem
         assert not config.guide.enabled, path.stem
+        assert config.prior.enabled == "off", path.stem
