@@ -1,5 +1,6 @@
 """A cloned policy as a prior: preferences, scores, cohorts in a collector, columns, selector."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.guide import GuideDriver
+from rl.collecting.prior_cars import FrozenPrior
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.prior_options import HIGHER, LOWER, PRESENT
 from rl.evaluation.greedy import evaluate
@@ -223,6 +226,22 @@ def with_preferences(rollout: Rollout) -> Rollout:
     preferences = -np.repeat(steps, A, axis=1)
     preferences[:, 0] = 0.0
     return replace(rollout, prior=PriorRun(preferences, 0.1, 0, 0, 0, 0, 0))
+
+
+def test_prior_and_guide_travel_as_plain_data() -> None:
+    """What collectors elsewhere receive scores exactly as what was sent."""
+    frames, floats = observations(20)
+    sent = FrozenPrior(ActionPrior(clone(), FLOOR))
+    got = pickle.loads(pickle.dumps(sent))
+    assert got.policy.floor == FLOOR
+    assert np.array_equal(
+        got.policy.preferences(frames, floats), sent.policy.preferences(frames, floats)
+    )
+    policy = PriorPolicy(clone(8), clone(), weight=0.2, floor=FLOOR)
+    guide = pickle.loads(pickle.dumps(GuideDriver(policy, 1000)))
+    assert np.array_equal(
+        Policy(guide.network).values(frames, floats), Policy(policy).values(frames, floats)
+    )
 
 
 class TestMemory:

@@ -218,6 +218,23 @@ class TestTraining:
         assert ours["state"]["prior_ladder"]["level"] > 0
         assert ours["rows"]["preferences"].dtype == torch.float16
 
+    def test_collectors_in_processes_get_the_prior_and_its_weight(self, tmp_path: Path) -> None:
+        """Runs without preferences would be refused by the memory."""
+        path, _ = pretrained(tmp_path)
+        parallel = {"serial": False, "collectors_count": 1, "cars_per_collector": 3}
+        cfg = prior_config(
+            tmp_path,
+            prior={**STEPPING, "runs_per_decision": 1},
+            performance={**parallel, "device": "cpu"},
+        )
+        folder = train(cfg, pretrain=path, max_frames=900).folder
+        run = build_run(cfg)
+        RunSaver(folder).restore(run)
+        assert run.prior is not None
+        assert run.memory.rows()["preferences"].any()
+        # After the first step, only runs that started at the new weight can lead to a second.
+        assert run.prior.ladder.level > 1
+
     def test_run_without_a_prior_saves_what_it_did_before(self, tmp_path: Path) -> None:
         run = train(prior_config(tmp_path), max_grad_steps=3).folder.root
         found = saved(run)
