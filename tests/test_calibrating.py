@@ -68,7 +68,7 @@ def test_a_refused_start_leaves_no_folder(tmp_path: Path) -> None:
     mine = tmp_path / "rl" / "tiny" / "notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match=r"holds notes\.txt but no run"):
         train(cfg, pretrain=tmp_path / "nowhere")
     assert mine.read_text() == "mine"
 

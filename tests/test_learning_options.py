@@ -46,7 +46,7 @@ def test_a_changed_flag_resets_the_weights_of_a_resumed_run_once(tmp_path: Path)
     start = load_checkpoint(run / "checkpoints")[1]["learner"]["online"]
     flagged = tiny_config(tmp_path, **steady, single_reset_flag=1)
     owed = []
-    for steps in (20, 36):
+    for steps in (36, 60):
         train(flagged, resume=run, max_grad_steps=steps)
         stats = stats_of(tmp_path)
         total = stats["cumul_number_single_memories_should_have_been_used"]

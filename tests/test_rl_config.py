@@ -11,8 +11,19 @@ from rl.config.experiment import RLConfig, load_rl_config
 FOLDER = Path(__file__).parent.parent / "config_files" / "rl"
 
 
-def test_config_default_holds_the_defaults() -> None:
-    assert load_rl_config(FOLDER / "config_default.yaml") == RLConfig()
+def test_the_default_recipe_begins_with_what_it_was_given() -> None:
+    """No phase of random actions, no wait for a large memory; a cloned policy stays as a prior."""
+    config = load_rl_config(FOLDER / "config_default.yaml")
+    assert config.prior.enabled == "auto"
+    assert not config.guide.enabled
+    assert config.nn.decoder.zero_init_last
+    assert config.schedules_at(0).epsilon <= 0.3
+    assert config.with_prior_schedules().schedules_at(0).epsilon <= 0.05
+    assert config.schedules_at(0).memory_start <= 5_000
+    network = RLConfig().network  # what `bc` trains by default: its trunk must fit
+    assert config.network.model_dump(include={"vis", "floats"}) == network.model_dump(
+        include={"vis", "floats"}
+    )
 
 
 def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
@@ -46,7 +57,6 @@ def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
             "two different maps",
         ),
         ("nn.n_stack=4", "n_stack"),
-        ("nn.floats.enabled=false", "mini_race needs"),
         ("performance={serial: true, collector_backend: ray}", "must be local"),
         ("performance.ray_address=auto", "needs collector_backend: ray"),
         ("keep_optimizer=true", "keep_optimizer needs init_from"),
@@ -58,6 +68,11 @@ def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
         load_rl_config(FOLDER / "config_default.yaml", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_mini_races_need_their_clock() -> None:
+    with pytest.raises(UserError, match="mini_race needs"):
+        load_rl_config(None, ["mini_race=true", "nn.floats.enabled=false"])
 
 
 @pytest.mark.parametrize(("text", "on"), [("off", False), ("on", True), ("false", False)])
