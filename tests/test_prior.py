@@ -180,8 +180,34 @@ class TestCollector:
             chosen = np.take_along_axis(
                 run.preferences[:-1], rollout.actions[:, None].astype(np.int64), axis=1
             )[:, 0]
-            assert (chosen[~rollout.action_was_greedy] > FLOOR).all()
+            if run.judged:
+                assert (chosen[~rollout.action_was_greedy] > FLOOR).all()
         assert sampled > 5
+
+    def test_some_runs_try_a_smaller_weight_and_are_not_judged(self, tmp_path: Path) -> None:
+        prior = ActionPrior(clone(), FLOOR)
+        chosen = plan(
+            tmp_path,
+            sample_share=0.0,
+            release_every_runs=2,
+            release_share=0.5,
+            release_factor=0.0,
+            release_actions=4,
+        )
+        runs = collect(Collector(chosen, clone(8), prior=prior), 14)
+        differing = {True: 0, False: 0}
+        for rollout in runs:
+            run = prior_of(rollout)
+            differing[run.judged] += int((~rollout.action_was_greedy).sum())
+            if not run.judged:
+                off = ~rollout.action_was_greedy
+                assert np.array_equal(rollout.actions[off], rollout.q_values.argmax(axis=1)[off])
+        assert differing[True] == 0
+        assert differing[False] > 2
+        explored = sorted((r for r in runs if r.is_exploration), key=lambda r: prior_of(r).number)
+        judged = [prior_of(rollout).judged for rollout in explored[:4]]
+        assert judged == [True, False, True, False]
+        assert not any(prior_of(rollout).judged for rollout in runs if not rollout.is_exploration)
 
     def test_runs_take_cohorts_in_turn_at_the_level_of_their_start(self, tmp_path: Path) -> None:
         chosen = plan(tmp_path)
@@ -225,7 +251,7 @@ def with_preferences(rollout: Rollout) -> Rollout:
     steps = np.arange(len(rollout) + 1, dtype=np.float16)[:, None] / np.float16(128)
     preferences = -np.repeat(steps, A, axis=1)
     preferences[:, 0] = 0.0
-    return replace(rollout, prior=PriorRun(preferences, 0.1, 0, 0, 0, 0, 0))
+    return replace(rollout, prior=PriorRun(preferences, 0.1, 0, 0, True, 0, 0, 0))
 
 
 def test_prior_and_guide_travel_as_plain_data() -> None:

@@ -18,7 +18,7 @@ def run(
     """One run; None did not finish."""
     return LadderRun(
         track=track,
-        is_exploration=True,
+        judged=True,
         finished=ms is not None,
         race_time_ms=300_000 if ms is None else ms,
         level=level,

@@ -215,7 +215,7 @@ class Collector:
                 batch.frames, batch.floats, batch.race_time_ms, actions, greedy, was_greedy
             )
         if self._prior is not None and preferences is not None:
-            self._prior.sample(actions, preferences, self._exploring, self._rng)
+            self._prior.explore(actions, values, preferences, self._exploring, self._rng)
             was_greedy = actions == scores.argmax(axis=1)
         self._timer.lap("policy")
         self._recorder.record(batch, actions, was_greedy, values, preferences)

@@ -14,7 +14,17 @@ from rl.network.iqn import IQN
 from rl.network.prior import ActionPrior
 from rl.replay.rollout import PriorRun
 
-_PER_CAR: Final = ("_level", "_cohort", "_number", "_started_frames", "_weight", "_sampling_left")
+_PER_CAR: Final = (
+    "_level",
+    "_cohort",
+    "_number",
+    "_started_frames",
+    "_weight",
+    "_sampling_left",
+    "_release_left",
+    "_released",
+    "_exploring",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +54,10 @@ def _received(config: NetworkConfig, flat: npt.NDArray[np.float32], floor: float
 class PriorCars:
     """What the prior knows of each car of a batch.
 
-    A run is driven at one weight, that of its cohort when it starts. Every exploration run takes
-    the cohort that is next in turn, so their shares do not depend on how long runs last.
+    A run is driven at one weight, that of its cohort when it starts. Exploration runs take the
+    cohorts in turn, so their shares do not depend on how long runs last. Now and then one of them
+    is not judged: it chooses some actions at a smaller weight, to learn what these are worth before
+    the prior lets go.
     """
 
     def __init__(self, prior: ActionPrior, config: PriorConfig, cars: int, collector: int) -> None:
@@ -58,13 +70,16 @@ class PriorCars:
             collector: number that tells this collector from all others.
         """
         self._prior, self._config, self._collector = prior, config, collector
-        self._starts = self._exploring_starts = 0
+        self._starts = self._exploring_starts = self._judged_starts = 0
         self._level = np.zeros(cars, dtype=np.int64)
         self._cohort = np.zeros(cars, dtype=np.int64)
         self._number = np.zeros(cars, dtype=np.int64)
         self._started_frames = np.zeros(cars, dtype=np.int64)
         self._weight = np.zeros(cars, dtype=np.float32)
         self._sampling_left = np.zeros(cars, dtype=np.int64)
+        self._release_left = np.zeros(cars, dtype=np.int64)
+        self._released = np.zeros(cars, dtype=np.bool_)
+        self._exploring = np.zeros(cars, dtype=np.bool_)
 
     def start(self, car: int, *, is_exploration: bool, frames: int, level: int) -> None:
         """Give a run that starts now its cohort and its weight.
@@ -75,14 +90,19 @@ class PriorCars:
             frames: observations driven by the whole run.
             level: present place on the ladder of weights.
         """
-        cohort = PRESENT
+        cohort, released = PRESENT, False
         if is_exploration:
-            cohort = COHORT_OF_START[self._exploring_starts % len(COHORT_OF_START)]
+            every = self._config.release_every_runs
+            released = every is not None and self._exploring_starts % every == every - 1
             self._exploring_starts += 1
+        if is_exploration and not released:
+            cohort = COHORT_OF_START[self._judged_starts % len(COHORT_OF_START)]
+            self._judged_starts += 1
         self._level[car], self._cohort[car] = level, cohort
         self._number[car], self._started_frames[car] = self._starts, frames
         self._weight[car] = self._config.weight_of(level, cohort)
-        self._sampling_left[car] = 0
+        self._exploring[car], self._released[car] = is_exploration, released
+        self._sampling_left[car] = self._release_left[car] = 0
         self._starts += 1
 
     def preferences(
@@ -105,34 +125,64 @@ class PriorCars:
         )
         return scores
 
-    def sample(
+    def explore(
         self,
         actions: npt.NDArray[np.uint8],
+        values: npt.NDArray[np.float32],
         preferences: npt.NDArray[np.float16],
         exploring: npt.NDArray[np.bool_],
         rng: np.random.Generator,
     ) -> None:
-        """Draw the actions of some cars from the prior, in place, for some actions in a row.
+        """Choose the actions of some cars in other ways, in place, for some actions in a row.
 
-        Noise on the scores cannot change an action that the prior prefers clearly. Sampling tries
-        what the demonstrations hold besides their most likely action.
+        Noise on the scores cannot change an action that the prior prefers clearly. Actions drawn
+        from the prior try what the demonstrations hold besides their most likely action. In the
+        runs that are not judged, actions at a smaller weight try what the values prefer.
 
         Args:
-            actions: (B,) chosen so far; changed where the prior is sampled.
+            actions: (B,) chosen so far; changed where cars explore so.
+            values: (B, A) action values, in reward units.
             preferences: (B, A); actions at the floor are never drawn.
-            exploring: (B,) cars that may be sampled.
-            rng: source of all draws; the same number of them whatever is sampled.
+            exploring: (B,) cars that may explore.
+            rng: source of all draws; the same number of them whatever is changed.
         """
-        length, share = self._config.sample_actions, self._config.sample_share
-        begin_probability = share / (length * (1.0 - share) + share)
-        begins = rng.random(len(actions)) < begin_probability
+        config = self._config
+        released = self._stretch(
+            self._release_left, config.release_share, config.release_actions, self._released, rng
+        )
+        sampled = self._stretch(
+            self._sampling_left, config.sample_share, config.sample_actions, exploring, rng
+        )
         noise = rng.gumbel(size=preferences.shape)
-        left = self._sampling_left
+        likely = preferences.astype(np.float64)
+        drawn = (np.where(likely > config.floor, likely, -np.inf) + noise).argmax(axis=1)
+        weight = config.release_factor * self._weight[:, None]
+        beyond = (values + weight * preferences.astype(np.float32)).argmax(axis=1)
+        actions[released] = beyond[released].astype(np.uint8)
+        actions[sampled] = drawn[sampled].astype(np.uint8)
+
+    @staticmethod
+    def _stretch(
+        left: npt.NDArray[np.int64],
+        share: float,
+        length: int,
+        exploring: npt.NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.bool_]:
+        """Return the (B,) cars that are in a stretch now, after some began one.
+
+        Args:
+            left: (B,) actions left of each car's stretch; counted down in place.
+            share: of all actions that lie in stretches.
+            length: actions of a stretch.
+            exploring: (B,) cars that may begin one.
+            rng: draws which do.
+        """
+        begins = rng.random(len(left)) < share / (length * (1.0 - share) + share)
         left[begins & exploring & (left == 0)] = length
-        sampled = left > 0
-        allowed = np.where(preferences > self._config.floor, preferences.astype(np.float64), -1e9)
-        actions[sampled] = (allowed + noise).argmax(axis=1)[sampled].astype(np.uint8)
-        left[sampled] -= 1
+        inside = left > 0
+        left[inside] -= 1
+        return inside
 
     def run_of(self, car: int, preferences: npt.NDArray[np.float16]) -> PriorRun:
         """Return what a rollout tells of the prior.
@@ -146,6 +196,7 @@ class PriorCars:
             weight=float(self._weight[car]),
             level=int(self._level[car]),
             cohort=int(self._cohort[car]),
+            judged=bool(self._exploring[car] and not self._released[car]),
             collector=self._collector,
             number=int(self._number[car]),
             started_frames=int(self._started_frames[car]),
@@ -155,13 +206,13 @@ class PriorCars:
         """Return all that decides how cars go on; the prior itself is kept by the run."""
         return {
             "collector": self._collector,
-            "starts": (self._starts, self._exploring_starts),
+            "starts": (self._starts, self._exploring_starts, self._judged_starts),
             "per_car": {name: getattr(self, name).copy() for name in _PER_CAR},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a collector of as many cars."""
         self._collector = state["collector"]
-        self._starts, self._exploring_starts = state["starts"]
+        self._starts, self._exploring_starts, self._judged_starts = state["starts"]
         for name, values in state["per_car"].items():
             getattr(self, name)[:] = values

@@ -53,6 +53,16 @@ class PriorConfig(StrictModel):
         0.05, ge=0.0, lt=1.0, description="share of exploring actions drawn from the policy"
     )
     sample_actions: int = Field(8, ge=1, description="actions in a row that are drawn so")
+    release_every_runs: int | None = Field(
+        4, ge=1, description="exploration runs of which one tries a smaller weight; null: none"
+    )
+    release_share: float = Field(
+        0.4, ge=0.0, lt=1.0, description="share of the actions of such a run at a smaller weight"
+    )
+    release_factor: float = Field(
+        0.1, ge=0.0, lt=1.0, description="0 to 1: factor on the weight for those actions"
+    )
+    release_actions: int = Field(10, ge=1, description="actions in a row that are chosen so")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,7 +22,7 @@ class LadderRun:
 
     Attributes:
         track: short name of its map.
-        is_exploration: whether it explored; only such runs are judged.
+        judged: whether it may decide: it explored, and as all of its cohort do.
         finished: whether it finished.
         race_time_ms: counts if it finished.
         level: place on the ladder when it started.
@@ -31,7 +31,7 @@ class LadderRun:
     """
 
     track: str
-    is_exploration: bool
+    judged: bool
     finished: bool
     race_time_ms: int
     level: int
@@ -101,7 +101,7 @@ class WeightLadder:
     def _judge(self, run: LadderRun) -> None:
         """Keep a run if it started at the present weight, after the last step."""
         current = run.level == self.level and run.started_frames >= self.frames_of_step
-        if run.is_exploration and current:
+        if run.judged and current:
             self._judged[run.cohort].append(run)
 
     def _clear(self) -> None:

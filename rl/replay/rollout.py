@@ -37,6 +37,8 @@ class PriorRun:
     """Place on the ladder of weights when the run started."""
     cohort: int
     """Steps down the ladder from that place to `weight`: -1, 0 or 1."""
+    judged: bool
+    """Whether the run may decide about the weight: it explored as all of its cohort do."""
     collector: int
     """Number that tells the collector from all others."""
     number: int

@@ -157,7 +157,7 @@ class TrainingLoop:
             return
         judged = LadderRun(
             track=rollout.track,
-            is_exploration=rollout.is_exploration,
+            judged=driven.judged,
             finished=rollout.finished,
             race_time_ms=rollout.race_time_ms,
             level=driven.level,
