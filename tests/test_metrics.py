@@ -251,6 +251,18 @@ def test_resumed_run_hides_the_lost_future_of_a_later_folder_too(tmp_path: Path)
     assert scalar_steps(tmp_path / "run_2", "Training/loss") == [260]
 
 
+def test_event_files_of_a_folder_sort_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
+    made: list[str] = []
+    for number in range(2):
+        board = TensorBoardLog(tmp_path, "run")
+        board.scalars({"Training/loss": 1.0}, number)
+        board.close()
+        names = {path.name for path in (tmp_path / "run").glob("events*")}
+        made += sorted(names - set(made))
+    seconds = [int(name.split(".")[3]) for name in made]
+    assert seconds[0] < seconds[1]
+
+
 def test_csv_grows_by_columns_and_forgets_a_lost_future(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     CsvLog(path).append({"frames": 10, "loss": 0.5})

@@ -1,6 +1,7 @@
 """TensorBoard's log folders and their charts, and numbers collected between two reports."""
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,7 @@ class TensorBoardLog:
             self.close()
             path = self._claimed(self._folder / f"{self._run_name}{suffix}")
             is_new = not any(path.glob("events.out.*"))
+            _wait_for_a_later_name(path)
             self._writer = SummaryWriter(str(path), purge_step=self._purge_step(suffix, is_new))
             if is_new:
                 self._writer.add_custom_scalars(LAYOUT)
@@ -118,6 +120,19 @@ class TensorBoardLog:
         if is_new or suffix in self._opened:
             return None
         return self._start_frames + 1 if self._start_frames else 0
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Wait, for a second at most, until a new event file sorts after those in the folder.
+
+    Readers take event files in the order of their names, which begin with the second at which a
+    file was made and end with a plain counter: of two files of one second, 10 comes before 9.
+    """
+    seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    newest = max((int(second) for second in seconds if second.isdigit()), default=0)
+    left_s = newest + 1 - time.time()
+    if 0.0 < left_s <= 1.0:
+        time.sleep(left_s)
 
 
 class IntervalValues:
