@@ -85,6 +85,7 @@ class RunFolder:
             self.injection_report,
             self.calibration_report,
             self.init_report,
+            self.root / MARKER,
         ):
             path.unlink(missing_ok=True)
 
@@ -171,7 +172,6 @@ def run_lock(folder: RunFolder, stage: Stage) -> Iterator[Owner]:
     except UserError:
         if is_new and not folder.has_started:
             folder.discard()
-            (folder.root / MARKER).unlink(missing_ok=True)
             lock.remove()
             with contextlib.suppress(OSError):  # someone else has put something into it
                 folder.root.rmdir()

@@ -125,9 +125,7 @@ def train(
         if resume is None:
             folder.check_new()
         check_log_folders(cfg, folder.name, owner, resumed=resume is not None)
-        if resume is None:
-            return _train(cfg, folder, pretrain, limits, stop, resumed=False)
-        return _train(cfg, folder, None, limits, stop, resumed=True)
+        return _train(cfg, folder, pretrain, limits, stop, resumed=resume is not None)
 
 
 def _train(
