@@ -224,10 +224,12 @@ class TestTraining:
         parallel = {"serial": False, "collectors_count": 1, "cars_per_collector": 3}
         cfg = prior_config(
             tmp_path,
-            prior={**STEPPING, "runs_per_decision": 1},
+            prior={**STEPPING, "runs_per_decision": 1, "slower_to_raise": 100.0},
             performance={**parallel, "device": "cpu"},
         )
-        folder = train(cfg, pretrain=path, max_frames=900).folder
+        # The weight never rises here, and some ten groups of cars may lower it: one group
+        # alone can fail, because the order of driving and learning is not fixed.
+        folder = train(cfg, pretrain=path, max_frames=3000).folder
         run = build_run(cfg)
         RunSaver(folder).restore(run)
         assert run.prior is not None
