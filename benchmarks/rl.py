@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig, load_rl_config
+from rl.envs.factory import SIMULATOR
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace, collectors: int) -> Counter[str]:
         folder = RunFolder(Path(name) / "rl" / "run")
         folder.root.mkdir(parents=True)
         run, saver = build_run(cfg), RunSaver(folder)
-        tracks = load_tracks(cfg.map_cycle.maps)
+        tracks = SIMULATOR.maps(cfg.map_cycle.maps)
         source, evaluator = build_source(run), build_evaluator(run, tracks)
         try:
             reporter = TimedReporter(run, folder, tracks, progress, resumed=False)

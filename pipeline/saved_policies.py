@@ -1,6 +1,7 @@
 """Policies on the disk as commands name them: artifacts, or the run folder of stage 3."""
 
 from pathlib import Path
+from typing import TypedDict
 
 from datasets.contract.errors import UserError
 
@@ -21,7 +22,14 @@ def policy_folder(path: Path) -> Path:
     return path
 
 
-def cut_offs(path: Path) -> dict[str, int]:
+class CutOffTimes(TypedDict, total=False):
+    """Keyword arguments of `evaluate`, ms of race time."""
+
+    no_progress_ms: int
+    max_race_ms: int
+
+
+def cut_offs(path: Path) -> CutOffTimes:
     """Return the cut-offs in ms of race time that a stage 3 run was trained with.
 
     Returns:

@@ -23,7 +23,6 @@ from rl.collecting.processes import ProcessPool
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
 from rl.collecting.worker import DEATHS_IN_A_ROW, CollectorError, Restarts
 from rl.config.sections import GuideConfig
-from rl.envs.sim.batch import RaceBatch
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
@@ -57,7 +56,7 @@ def test_rollout_is_what_its_actions_drive(tmp_path: Path) -> None:
     rollouts = collect(Collector(plan, make_network(action=None)), 3)
     rollout = next(run for run in rollouts if run.is_exploration)
     rollout.check_valid()
-    batch = RaceBatch(list(plan.tracks().values()), [0], image_size=(34, 34), start_noise=0.5)
+    batch = plan.races.cars(list(plan.tracks().values()), 1, image_size=(34, 34), start_noise=0.5)
     batch.reset([0], [rollout.seed])
     for step, action in enumerate(rollout.actions):
         np.testing.assert_array_equal(rollout.frames[step], batch.frames[0])

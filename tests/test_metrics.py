@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import nn
 
 from datasets.contract.csv_log import CsvLog, read_csv
-from rl.collecting.collector import load_tracks
 from rl.config.sections import MapCycleEntry
+from rl.envs.factory import SIMULATOR
 from rl.envs.registry import find_track
 from rl.evaluation.greedy import evaluate_drivers
 from rl.evaluation.reference_times import BUILT_IN_S, DRIVERS, reference_times
@@ -139,7 +139,7 @@ def test_robust_times_are_hardly_slower_than_the_rolling_mean() -> None:
 
 def test_logging_changes_no_state_and_keeps_no_runs(tmp_path: Path) -> None:
     cfg, folder = tiny_config(tmp_path), RunFolder(tmp_path / "run")
-    run, tracks = build_run(cfg), load_tracks(cfg.map_cycle.maps)
+    run, tracks = build_run(cfg), SIMULATOR.maps(cfg.map_cycle.maps)
     statistics, random_state = run.statistics.state_dict(), run.rng.bit_generator.state
     with ProgressLine() as progress:
         reporter = Reporter(run, folder, tracks, progress, resumed=False)

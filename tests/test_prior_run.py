@@ -13,8 +13,8 @@ import torch
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from pipeline.cli import main
-from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig
+from rl.envs.factory import SIMULATOR
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
@@ -54,7 +54,7 @@ def prior_run(folder: Path, **changes: Any) -> tuple[Run, Path]:
     """A fresh run that has loaded the pretrained policy of `tests.test_training_transfer`."""
     path, _ = pretrained(folder)
     run = build_run(prior_config(folder, **changes))
-    load_pretrained(run, RunFolder(folder / "run"), load_tracks(run.cfg.map_cycle.maps), path)
+    load_pretrained(run, RunFolder(folder / "run"), SIMULATOR.maps(run.cfg.map_cycle.maps), path)
     return run, path
 
 
@@ -73,7 +73,7 @@ class TestStart:
         path, cloned = pretrained(tmp_path)
         run = build_run(prior_config(tmp_path))
         loaded = load_pretrained(run, RunFolder(tmp_path / "run"), {}, path)
-        (track,) = load_tracks(run.cfg.map_cycle.maps).values()
+        (track,) = SIMULATOR.maps(run.cfg.map_cycle.maps).values()
         assert loaded.policy is not None
         assert loaded.driven == []  # nothing is calibrated
         assert not run.calibration_due

@@ -18,8 +18,9 @@ from pipeline.recording.drive import DEFAULT_DATASETS
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
-from rl.collecting.collector import Collector, CollectorPlan, load_tracks
+from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.experiment import RLConfig, load_rl_config
+from rl.envs.factory import SIMULATOR
 from rl.envs.registry import find_track
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, PARTS
@@ -190,7 +191,7 @@ def test_ten_updates_move_what_is_trained_and_nothing_else(
     config = little(path)
     provide(config)
     folder = RunFolder(workplace / "runs" / path.stem)
-    run, tracks = build_run(config), load_tracks(config.map_cycle.maps)
+    run, tracks = build_run(config), SIMULATOR.maps(config.map_cycle.maps)
     assert run.learner.network.decoder.noisy == config.btr.use_noisy_linear
     start_weights(run, folder, tracks, None, lambda: None)
     for rollout in rollouts_for(config, driven):

@@ -14,7 +14,8 @@ from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
 from datasets.contract.race import DNF_MS
 from pipeline.analysis.run_log import read_runs
-from rl.collecting.collector import CollectorPlan, load_tracks
+from rl.collecting.collector import CollectorPlan
+from rl.envs.factory import SIMULATOR
 from rl.envs.rewards import potential, step_rewards
 from rl.network.iqn import IQN, midpoint_taus
 from rl.reporting.progress import ProgressLine
@@ -80,7 +81,7 @@ def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> Non
 def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> None:
     path, _ = pretrained(tmp_path)
     cfg, folder = tiny_config(tmp_path, transfer=TRANSFER), RunFolder(tmp_path / "run")
-    run, tracks = build_run(cfg), load_tracks(cfg.map_cycle.maps)
+    run, tracks = build_run(cfg), SIMULATOR.maps(cfg.map_cycle.maps)
     loaded = load_pretrained(run, folder, tracks, path)
     with ProgressLine() as progress:
         reporter = Reporter(run, folder, tracks, progress, resumed=False)
@@ -115,7 +116,7 @@ def test_guided_runs_are_learnt_from_but_are_not_the_learners(tmp_path: Path) ->
         evaluation={"every_s": None, "every_frames": None, "starts": 1, "champion": False},
     )
     run, folder = build_run(cfg), RunFolder(tmp_path / "run")
-    tracks = load_tracks(cfg.map_cycle.maps)
+    tracks = SIMULATOR.maps(cfg.map_cycle.maps)
     load_pretrained(run, folder, tracks, path)
     source, saver = build_source(run), RunSaver(folder)
     with ProgressLine() as progress:
@@ -245,7 +246,7 @@ def test_with_munchausen_targets_the_soft_policy_is_the_injected_one(tmp_path: P
     btr = {"use_munchausen": True, "munchausen_tau": tau}
     cfg = tiny_config(tmp_path, transfer=TRANSFER, btr=btr)
     run, folder = build_run(cfg), RunFolder(tmp_path / "run")
-    loaded = load_pretrained(run, folder, load_tracks(cfg.map_cycle.maps), path)
+    loaded = load_pretrained(run, folder, SIMULATOR.maps(cfg.map_cycle.maps), path)
     assert loaded.driven == []  # nothing is fitted to plain returns
     assert loaded.policy is not None
     assert not run.calibration_due

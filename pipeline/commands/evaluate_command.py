@@ -43,10 +43,19 @@ def run_eval(arguments: argparse.Namespace) -> int:
     # Files without metadata do not say which network they belong to: it can only be the usual one.
     usual = None if legacy is None else NetworkConfig()
     network = load_policy(folder, legacy_input=legacy, network=usual)
-    options = {"starts": arguments.episodes, "seed": arguments.seed}
+    starts, seed = arguments.episodes, arguments.seed
     with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
-        policy = evaluate(network, track, **options, **cut_offs(arguments.policy), watch=bar.update)
-    drivers = {name: evaluate_drivers(track, name, **options) for name in COMPARED_DRIVERS}
+        policy = evaluate(
+            network,
+            track,
+            starts=starts,
+            seed=seed,
+            **cut_offs(arguments.policy),
+            watch=bar.update,
+        )
+    drivers = {
+        name: evaluate_drivers(track, name, starts=starts, seed=seed) for name in COMPARED_DRIVERS
+    }
     if arguments.json:
         report = _report(policy, drivers, folder)
         print(json.dumps(report, allow_nan=False))

@@ -237,9 +237,7 @@ def _view(replay: CapturedReplay, selection: Selection, chosen: Chosen) -> LineV
         return None
     if not selection.follows_line:
         return recorded_line(chosen.states)
-    from pipeline.importing.line_following import (
-        follow_line,  # compiles: only where a line is given
-    )
+    from rl.envs.line_following import follow_line  # compiles: only where a line is given
 
     return follow_line(selection.lines[replay.track], chosen.states, str(replay.folder))
 

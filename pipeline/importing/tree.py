@@ -221,7 +221,7 @@ class _Import:
     def _with_lines(self, tracks: Sequence[str]) -> Selection:
         if self._request.line is None:
             return self._selection
-        from pipeline.importing.line_following import find_line
+        from rl.envs.line_following import find_line
 
         given = self._request.line
         lines = {track: find_line(given, track, len(tracks)) for track in tracks}

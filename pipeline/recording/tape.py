@@ -1,4 +1,4 @@
-"""Recording what cars on the simulator see and do."""
+"""Recording what cars see and do."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.format import ReplayRecord
 
 if TYPE_CHECKING:
-    from rl.envs.sim.batch import RaceBatch
+    from rl.envs.cars import CarBatch
 
 
 class Pilots(Protocol):
@@ -33,14 +33,14 @@ class Tape:
     actions: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
-    def observe(self, batch: "RaceBatch", car: int, time_ms: int) -> None:
+    def observe(self, batch: "CarBatch", car: int, time_ms: int) -> None:
         """Add a car's present observation, made at `time_ms` of the race."""
         self.frames.append(batch.frames[car].copy())
         self.floats.append(batch.floats[car].copy())
         self.times.append(time_ms)
         self.meters.append(float(batch.meters[car]))
 
-    def record(self, batch: "RaceBatch", car: int, **facts: object) -> ReplayRecord:
+    def record(self, batch: "CarBatch", car: int, **facts: object) -> ReplayRecord:
         """Return what was recorded of a car as a replay; `facts` are its other fields."""
         return ReplayRecord(
             race_time_ms=int(batch.race_time_ms[car]),
@@ -57,7 +57,7 @@ class Tape:
 
 
 def record_until_done(
-    batch: "RaceBatch",
+    batch: "CarBatch",
     pilots: Pilots,
     frame_interval_ms: int,
     labels: Callable[[], npt.NDArray[np.uint8]] | None = None,

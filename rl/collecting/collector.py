@@ -4,9 +4,9 @@ No processes here: `rl.collecting.processes` runs collectors in processes of the
 mode runs one in the learner's process.
 """
 
+import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -26,13 +26,14 @@ from rl.config.experiment import RLConfig
 from rl.config.prior_options import PriorConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
-from rl.envs.registry import make_track
-from rl.envs.sim.batch import RaceBatch
-from rl.envs.sim.road import Track
+from rl.envs.cars import RaceMap, RunLostError
+from rl.envs.factory import SIMULATOR, RaceFactory
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.network.prior import ActionPrior
 from rl.replay.rollout import Rollout
+
+logger = logging.getLogger(__name__)
 
 MAX_SEED: Final = 2**62
 
@@ -55,7 +56,9 @@ class CollectorPlan:
     """Where in the cycle this collector starts, so that several do not all evaluate at once."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """How a prior is used, where there is one."""
-    built: dict[str, Track] | None = None
+    races: RaceFactory = SIMULATOR
+    """Builds maps and cars."""
+    built: dict[str, RaceMap] | None = None
     """The maps of the cycle, for machines that may lack their files; None: built where needed."""
 
     @classmethod
@@ -77,24 +80,11 @@ class CollectorPlan:
             prior=cfg.prior,
         )
 
-    def tracks(self) -> dict[str, Track]:
+    def tracks(self) -> dict[str, RaceMap]:
         """Return the maps of the cycle by short name."""
         if self.built is not None:
             return self.built
-        return load_tracks(self.cycle)
-
-
-def load_tracks(entries: Sequence[MapCycleEntry]) -> dict[str, Track]:
-    """Build each map of some entries once, named and keyed by its short name.
-
-    Raises:
-        UserError: an unknown track or an unusable line.
-    """
-    first = {entry.short_name: entry for entry in reversed(entries)}
-    return {
-        name: replace(make_track(entry.map_path, entry.reference_line_path), name=name)
-        for name, entry in sorted(first.items())
-    }
+        return self.races.maps(self.cycle)
 
 
 class Collector:
@@ -146,9 +136,9 @@ class Collector:
             self._prior = PriorCars(prior, plan.prior, plan.cars, plan.seed)
         config = online.config
         environment = plan.environment
-        self._batch = RaceBatch(
+        self._batch = plan.races.cars(
             list(tracks.values()),
-            np.zeros(plan.cars, dtype=np.int64),
+            plan.cars,
             image_size=config.image_hw,
             render=config.use_image_head,
             no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
@@ -220,7 +210,12 @@ class Collector:
         self._timer.lap("policy")
         self._recorder.record(batch, actions, was_greedy, values, preferences)
         self._timer.lap("other")
-        batch.step(actions)
+        try:
+            batch.step(actions)
+        except RunLostError as error:
+            logger.warning("%s: its run is driven again", error)
+            self._drive_again()
+            return []
         self._timer.lap("environment")
         done = np.flatnonzero(batch.finished | batch.truncated)
         rollouts = [self._rollout(int(car)) for car in done]
@@ -246,7 +241,6 @@ class Collector:
 
     def _start(self, cars: npt.NDArray[np.int64], frames_played: int, prior_level: int) -> None:
         """Give each car the next entry of the cycle and a start of its own."""
-        now = time.time()
         for car in cars:
             entry = self.plan.cycle[self._next_entry % len(self.plan.cycle)]
             self._entry[car] = self._next_entry % len(self.plan.cycle)
@@ -271,8 +265,17 @@ class Collector:
                     level=prior_level,
                 )
         self._seed[cars] = self._rng.integers(0, MAX_SEED, size=len(cars))
+        self._go(cars)
+
+    def _drive_again(self) -> None:
+        """Begin all cars' runs anew, each with its entry of the cycle and its seed."""
+        self._recorder.discard()
+        self._go(np.arange(self.plan.cars))
+
+    def _go(self, cars: npt.NDArray[np.int64]) -> None:
+        """Put cars at the starts of the runs that were chosen for them."""
         self._version[cars] = self.weights_version
-        self._started_at[cars] = now
+        self._started_at[cars] = time.time()
         self._timer.start(cars)
         self._batch.reset(cars, self._seed[cars])
 
@@ -301,6 +304,10 @@ class Collector:
             prior=prior,
             **recorded,
         )
+
+    def close(self) -> None:
+        """Let go of what the cars drive in."""
+        self._batch.close()
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the collector goes on, half-driven runs included."""

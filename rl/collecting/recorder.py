@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rl.envs.sim.batch import RaceBatch
+from rl.envs.cars import CarBatch
 
 FIRST_CAPACITY: Final = 256
 
@@ -56,7 +56,7 @@ class Recorder:
 
     def record(
         self,
-        batch: RaceBatch,
+        batch: CarBatch,
         actions: npt.NDArray[np.uint8],
         action_was_greedy: npt.NDArray[np.bool_],
         q_values: npt.NDArray[np.float32],
@@ -85,7 +85,7 @@ class Recorder:
         self._arrays["time_ms"][here] = batch.race_time_ms
         self.length += 1
 
-    def take(self, batch: RaceBatch, car: int) -> dict[str, Any]:
+    def take(self, batch: CarBatch, car: int) -> dict[str, Any]:
         """Return a car's run as the array fields of a `Rollout`, and start recording anew.
 
         With a prior the `preferences` of the L recorded observations are among them.
@@ -104,6 +104,10 @@ class Recorder:
         run["next_floats"] = batch.floats[car].copy()
         self.length[car] = 0
         return run
+
+    def discard(self) -> None:
+        """Forget the current run of each car."""
+        self.length[:] = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the recorded part of all arrays, copied."""

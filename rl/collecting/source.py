@@ -26,7 +26,7 @@ class RolloutSource(Protocol):
         """Return what a resumed run needs to go on exactly; None if that is impossible."""
 
     def close(self) -> None:
-        """Stop driving."""
+        """Stop driving; may be called twice."""
 
 
 class SerialSource:
@@ -52,7 +52,8 @@ class SerialSource:
         self.collector.weights_version = version
 
     def close(self) -> None:
-        """Nothing runs between two calls."""
+        """Let go of what the cars drive in; `state_dict` still works."""
+        self.collector.close()
 
     def state_dict(self) -> dict[str, Any]:
         """State of the collector, half-driven runs included."""

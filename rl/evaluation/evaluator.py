@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rl.config.sections import EnvironmentConfig, EvaluationConfig
-from rl.envs.sim.road import Track
+from rl.envs.cars import RaceMap
+from rl.envs.factory import RaceFactory
 from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import EvaluationResult, evaluate_policy
 from rl.network.policy import Policy
@@ -48,10 +49,11 @@ class Evaluator:
     def __init__(
         self,
         champion: Champion,
-        tracks: Mapping[str, Track],
+        tracks: Mapping[str, RaceMap],
         driver: Driver,
         evaluation: EvaluationConfig,
         environment: EnvironmentConfig,
+        races: RaceFactory,
         *,
         seed: int,
     ) -> None:
@@ -63,12 +65,13 @@ class Evaluator:
             driver: of the form of all policies that are evaluated; it stays as it is.
             evaluation: number of starts, and how the champion is chosen.
             environment: cut-offs and variation of the starts.
+            races: builds the cars.
             seed: of the run.
         """
         self._champion = champion
         self._tracks = tracks
         self._config, self._environment = evaluation, environment
-        self._seed = seed
+        self._races, self._seed = races, seed
         # Copies are evaluated, so that the modes and noise of the learner's networks stay as they
         # are.
         self._candidate, self._defender = copy_of(driver), copy_of(driver)
@@ -135,6 +138,7 @@ class Evaluator:
                 start_noise=environment.start_noise,
                 no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
                 max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
+                races=self._races,
             )
             for track in self._tracks.values()
         ]

@@ -1,7 +1,7 @@
 """How well a policy drives: greedy runs from many starts, and the scripted drivers beside them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
 from datasets.contract.race import DNF_MS, MAX_RACE_MS
+from rl.envs.cars import CarBatch, RaceMap, RunLostError
+from rl.envs.factory import SIMULATOR, RaceFactory
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
 from rl.envs.sim.road import Track
@@ -16,6 +18,8 @@ from rl.network.policy import Policy
 from rl.network.prior import Driver
 
 RELIABLE_FINISH_RATE: Final = 0.95
+MOST_LOST_RUNS: Final = 5
+"""Times that a run of an evaluation is driven again after it was lost."""
 
 
 class ActionValues(Protocol):
@@ -147,7 +151,7 @@ def start_seeds(seed: int, starts: int) -> npt.NDArray[np.int64]:
 
 def evaluate(
     network: Driver,
-    track: Track,
+    track: RaceMap,
     *,
     starts: int = 64,
     seed: int = 0,
@@ -156,6 +160,7 @@ def evaluate(
     no_progress_ms: int = 2_000,
     max_race_ms: int = MAX_RACE_MS,
     watch: Callable[[float], None] | None = None,
+    races: RaceFactory = SIMULATOR,
 ) -> EvaluationResult:
     """Let a network drive greedily from varied starts, and once from the exact start.
 
@@ -170,6 +175,7 @@ def evaluate(
         no_progress_ms: race time without a new furthest zone after which a run is cut off.
         max_race_ms: race time after which a run is cut off.
         watch: called after each step with the share of the runs that has ended, in [0, 1].
+        races: builds the cars.
 
     Returns:
         Times, and as inputs the best run and the one from the exact start.
@@ -183,12 +189,13 @@ def evaluate(
         no_progress_ms=no_progress_ms,
         max_race_ms=max_race_ms,
         watch=watch,
+        races=races,
     )
 
 
 def evaluate_policy(
     policy: ActionValues,
-    track: Track,
+    track: RaceMap,
     *,
     starts: int = 64,
     seed: int = 0,
@@ -196,6 +203,7 @@ def evaluate_policy(
     no_progress_ms: int = 2_000,
     max_race_ms: int = DNF_MS,
     watch: Callable[[float], None] | None = None,
+    races: RaceFactory = SIMULATOR,
 ) -> EvaluationResult:
     """Let a policy drive greedily from varied starts, and once from the exact start.
 
@@ -208,33 +216,105 @@ def evaluate_policy(
         no_progress_ms: race time without a new furthest zone after which a run is cut off.
         max_race_ms: race time after which a run is cut off.
         watch: called after each step with the share of the runs that has ended, in [0, 1].
+        races: builds the cars.
 
     Returns:
         Times, and as inputs the best run and the one from the exact start.
     """
-    batch = RaceBatch(
+    count = races.cars_at_once(starts + 1)
+    noise, seeds = _noise_of_cars(start_noise, starts), _seeds_of_cars(seed, starts)
+    batch = races.cars(
         [track],
-        np.zeros(starts + 1, dtype=np.int64),
+        count,
         image_size=policy.image_hw,
         render=policy.uses_frames,
-        start_noise=_noise_of_cars(start_noise, starts),
+        start_noise=noise[:count],
         no_progress_ms=no_progress_ms,
         max_race_ms=max_race_ms,
     )
-    seeds = _seeds_of_cars(seed, starts)
-    batch.reset(np.arange(starts + 1), seeds)
+    runs = _Runs(seeds, noise)
+    try:
+        for first in range(0, starts + 1, count):
+            group = np.arange(first, min(first + count, starts + 1))
+            _drive_group(policy, batch, runs, group, watch)
+    finally:
+        batch.close()
+    return _result(track.name, runs)
+
+
+@dataclass(eq=False)
+class _Runs:
+    """Starts and outcomes of S + 1 runs; the last one is from the exact start."""
+
+    seeds: npt.NDArray[np.int64]
+    noise: npt.NDArray[np.float64]
+    finished: npt.NDArray[np.bool_] = field(init=False)
+    times_ms: npt.NDArray[np.int64] = field(init=False)
+    actions: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    """By run: (T,) actions, one per 10 ms."""
+
+    def __post_init__(self) -> None:
+        self.finished = np.zeros(len(self.seeds), dtype=np.bool_)
+        self.times_ms = np.full(len(self.seeds), DNF_MS, dtype=np.int64)
+
+    def note(
+        self, group: npt.NDArray[np.int64], batch: CarBatch, ticks: npt.NDArray[np.uint8]
+    ) -> None:
+        """Read off a batch whose cars have all stopped.
+
+        Args:
+            group: (k,) the runs that its first k cars drove.
+            batch: the cars.
+            ticks: (T, B) one action per 10 ms.
+        """
+        finished = batch.finished[: len(group)]
+        self.finished[group] = finished
+        self.times_ms[group] = np.where(finished, batch.race_time_ms[: len(group)], DNF_MS)
+        for car, run in enumerate(group):
+            self.actions[int(run)] = ticks[:, car]
+
+
+def _drive_group(
+    policy: ActionValues,
+    batch: CarBatch,
+    runs: _Runs,
+    group: npt.NDArray[np.int64],
+    watch: Callable[[float], None] | None,
+) -> None:
+    """Drive k runs side by side in the first k cars, again if they are lost on the way."""
+    for _ in range(MOST_LOST_RUNS):
+        try:
+            ticks = _drive_side_by_side(policy, batch, runs, group, watch)
+        except RunLostError:
+            continue
+        runs.note(group, batch, ticks)
+        return
+    raise RunLostError(f"the runs of an evaluation were lost {MOST_LOST_RUNS} times in a row")
+
+
+def _drive_side_by_side(
+    policy: ActionValues,
+    batch: CarBatch,
+    runs: _Runs,
+    group: npt.NDArray[np.int64],
+    watch: Callable[[float], None] | None,
+) -> npt.NDArray[np.uint8]:
+    """Return (T, B) actions, one per 10 ms, of k runs that were driven to their ends."""
+    cars, total = np.arange(len(group)), len(runs.seeds)
+    batch.start_noise[cars] = runs.noise[group]
+    batch.reset(cars, runs.seeds[group])
     driven: list[npt.NDArray[np.uint8]] = []
     while True:
-        live = np.flatnonzero(~(batch.finished | batch.truncated))
+        live = np.flatnonzero(~(batch.finished | batch.truncated)[cars])
         if watch is not None:
-            watch(1.0 - len(live) / (starts + 1))
+            watch((group[0] + len(group) - len(live)) / total)
         if not len(live):
             break
-        actions = np.zeros(starts + 1, dtype=np.uint8)
+        actions = np.zeros(batch.num_cars, dtype=np.uint8)
         actions[live] = policy.values(batch.frames[live], batch.floats[live]).argmax(axis=1)
         batch.step(actions)
         driven.append(actions)
-    return _result(batch, track.name, seeds, np.array(driven).repeat(TICKS_PER_ACTION, axis=0))
+    return np.array(driven).repeat(TICKS_PER_ACTION, axis=0)
 
 
 def evaluate_drivers(
@@ -271,7 +351,9 @@ def evaluate_drivers(
         actions = pool.act().copy()
         batch.tick(actions)
         driven.append(actions)
-    return _result(batch, track.name, seeds, np.array(driven))
+    runs = _Runs(seeds, batch.start_noise)
+    runs.note(np.arange(starts + 1), batch, np.array(driven))
+    return _result(track.name, runs)
 
 
 def _noise_of_cars(start_noise: float, starts: int) -> npt.NDArray[np.float64]:
@@ -285,25 +367,17 @@ def _seeds_of_cars(seed: int, starts: int) -> npt.NDArray[np.int64]:
     return np.append(seeds, seeds[0])
 
 
-def _result(
-    batch: RaceBatch,
-    track: str,
-    seeds: npt.NDArray[np.int64],
-    ticks: npt.NDArray[np.uint8],
-) -> EvaluationResult:
-    """Read off a batch whose cars have all stopped; `ticks` is (T, S + 1), one action per 10 ms."""
-    finished = batch.finished.copy()
-    times = np.where(finished, batch.race_time_ms, DNF_MS).astype(np.int64)
+def _result(track: str, runs: _Runs) -> EvaluationResult:
+    """Return the outcome of runs that have all been driven."""
 
-    def run_of(car: int) -> DrivenRun | None:
-        if not finished[car]:
+    def run_of(index: int) -> DrivenRun | None:
+        if not runs.finished[index]:
             return None
-        needed = -(-int(times[car]) // TICK_MS)
-        actions = np.ascontiguousarray(ticks[:needed, car])
-        noise = float(batch.start_noise[car])
-        return DrivenRun(track, int(seeds[car]), noise, int(times[car]), actions)
+        time_ms = int(runs.times_ms[index])
+        actions = np.ascontiguousarray(runs.actions[index][: -(-time_ms // TICK_MS)])
+        noise = float(runs.noise[index])
+        return DrivenRun(track, int(runs.seeds[index]), noise, time_ms, actions)
 
-    varied = times[:-1]
-    return EvaluationResult(
-        track, varied, finished[:-1], run_of(int(varied.argmin())), run_of(len(times) - 1)
-    )
+    varied = runs.times_ms[:-1]
+    best, exact = run_of(int(varied.argmin())), run_of(len(varied))
+    return EvaluationResult(track, varied, runs.finished[:-1], best, exact)

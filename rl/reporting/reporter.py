@@ -15,7 +15,7 @@ from datasets.contract.files import write_json
 from datasets.contract.ownership import read_owner
 from datasets.contract.race import DNF_MS
 from rl.config.experiment import RLConfig
-from rl.envs.sim.road import Track
+from rl.envs.cars import RaceMap
 from rl.evaluation.evaluator import Evaluation
 from rl.evaluation.reference_times import reference_times
 from rl.learning.learner import LearnerStats
@@ -52,7 +52,7 @@ class Reporter:
         self,
         run: Run,
         folder: RunFolder,
-        tracks: Mapping[str, Track],
+        tracks: Mapping[str, RaceMap],
         progress: ProgressLine,
         *,
         resumed: bool,
@@ -286,7 +286,7 @@ class Reporter:
         return self._run.cfg.schedules_at(self._run.frames).tensorboard_suffix
 
 
-def _track_info(cfg: RLConfig, name: str, track: Track) -> TrackInfo:
+def _track_info(cfg: RLConfig, name: str, track: RaceMap) -> TrackInfo:
     line, cycle = track.line, cfg.map_cycle
     return TrackInfo(
         length_m=line.length_m,

@@ -21,7 +21,8 @@ from rl.collecting.prior_cars import FrozenPrior
 from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.config.experiment import RLConfig
-from rl.envs.sim.road import Track
+from rl.envs.cars import RaceMap
+from rl.envs.factory import SIMULATOR
 from rl.evaluation.evaluator import Evaluator
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
@@ -62,7 +63,7 @@ class Pretrained:
 def start_weights(
     run: Run,
     folder: RunFolder,
-    tracks: Mapping[str, Track],
+    tracks: Mapping[str, RaceMap],
     pretrain: Path | None,
     called_off: CalledOff,
 ) -> Pretrained:
@@ -86,7 +87,7 @@ def start_weights(
 def load_pretrained(
     run: Run,
     folder: RunFolder,
-    tracks: Mapping[str, Track],
+    tracks: Mapping[str, RaceMap],
     pretrain: Path | None,
     called_off: CalledOff = lambda: None,
 ) -> Pretrained:
@@ -179,7 +180,7 @@ def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pr
     return Pretrained(driven, run.learner.online)
 
 
-def build_evaluator(run: Run, tracks: Mapping[str, Track]) -> Evaluator:
+def build_evaluator(run: Run, tracks: Mapping[str, RaceMap]) -> Evaluator:
     """Build the evaluator of a run's policies on all of its maps.
 
     Args:
@@ -193,6 +194,7 @@ def build_evaluator(run: Run, tracks: Mapping[str, Track]) -> Evaluator:
         run.driver(learner.online),
         cfg.evaluation,
         cfg.environment,
+        SIMULATOR,
         seed=cfg.seed,
     )
 
@@ -312,7 +314,7 @@ def _with_agreement(
     return report.with_agreement(before, after)
 
 
-def _typical_race_ms(teacher: Driver, tracks: Mapping[str, Track], *, seed: int) -> int:
+def _typical_race_ms(teacher: Driver, tracks: Mapping[str, RaceMap], *, seed: int) -> int:
     """Measure the median race time of the teacher over all maps."""
     times = [
         evaluate(teacher, track, starts=GUIDE_STARTS, seed=seed).finished_ms

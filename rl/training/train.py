@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from datasets.contract.config import dump_config
-from rl.collecting.collector import load_tracks
 from rl.config.experiment import RLConfig
+from rl.envs.factory import SIMULATOR
 from rl.evaluation.best_runs import remove_partial_runs
 from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
@@ -142,7 +142,7 @@ def _train(
     _clear_leftovers(folder)
     if not resumed and cfg.schedule_origin == "now":
         cfg = cfg.model_copy(update={"schedule_origin": 0})
-    tracks = load_tracks(cfg.map_cycle.maps)
+    tracks = SIMULATOR.maps(cfg.map_cycle.maps)
     run, saver = build_run(cfg), RunSaver(folder)
 
     def called_off() -> str | None:

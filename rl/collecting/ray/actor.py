@@ -22,7 +22,7 @@ from torch import nn
 from rl.collecting.collector import CollectorPlan
 from rl.collecting.shared_weights import from_flat
 from rl.collecting.worker import CollectorSetup, DrivingCollector, WeightsReaders, forwarded
-from rl.envs.sim.road import Track
+from rl.envs.cars import RaceMap
 from rl.replay.rollout import Rollout
 
 ObjectRef = Any
@@ -93,7 +93,7 @@ class RayCollector:
         self,
         setup: CollectorSetup,
         plan: CollectorPlan,
-        tracks: dict[str, Track],
+        tracks: dict[str, RaceMap],
         message: Message,
     ) -> None:
         """Keep what the first `drive` builds from, which can report a failure to the learner."""

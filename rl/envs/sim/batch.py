@@ -126,6 +126,9 @@ class RaceBatch:
         self._place(car, 0.0, 0.0, 0.0, 0.0)
         self._observe_placed(np.array([car]))
 
+    def close(self) -> None:
+        """Nothing is held outside this process."""
+
     def get_state(self) -> dict[str, npt.NDArray[Any]]:
         """Return copies of all arrays that determine every car's future."""
         return {name: array.copy() for name, array in self._cars._asdict().items()}
