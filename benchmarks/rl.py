@@ -24,9 +24,10 @@ from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
+from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
-from rl.training.setup import build_evaluator, build_source
+from rl.training.setup import build_source, evaluator_setup
 
 WARM_UP_UPDATES = 5
 CONFIG = Path("config_files/rl/config_quick.yaml")
@@ -72,14 +73,15 @@ def measure(args: argparse.Namespace, collectors: int) -> Counter[str]:
         folder.root.mkdir(parents=True)
         run, saver = build_run(cfg), RunSaver(folder)
         tracks = SIMULATOR.maps(cfg.map_cycle.maps)
-        source, evaluator = build_source(run), build_evaluator(run, tracks)
+        source, evaluator = build_source(run), evaluator_setup(run, tracks).build(run.champion)
         try:
             reporter = TimedReporter(run, folder, tracks, progress, resumed=False)
             reporter.totals = Counter()
 
             def go(deadline: float | None, updates: int | None) -> None:
                 limits, stop = RunLimits(deadline, None, updates, None), StopSignal()
-                TrainingLoop(run, source, evaluator, saver, reporter, limits, stop).train()
+                evaluations = Evaluations(run, evaluator, None, saver, reporter)
+                TrainingLoop(run, source, evaluations, saver, reporter, limits, stop).train()
 
             go(None, WARM_UP_UPDATES)
             reporter.totals.clear()

@@ -121,7 +121,8 @@ def test_a_crash_between_two_saves_leaves_the_earlier_best(tmp_path: Path) -> No
     saver = RunSaver(folder)
     run.champion.weights = run.learner.online.state_dict()
     run.champion.summary = {"weights": "raw", "results": []}
-    first, second = saver.save_best(run), saver.save_best(run)
+    parts = saver.champion_parts(run)
+    first, second = saver.save_best(run, parts), saver.save_best(run, parts)
     assert (first.exists(), second.exists()) == (False, True)
     unwritable = {"state": {"names": lambda: 0}, "learner": {}, "evaluated": {}}
     with pytest.raises((AttributeError, TypeError, UserError)):

@@ -94,7 +94,7 @@ def provide_run(path: Path) -> None:
     evaluated = evaluate(run.learner.online, find_track("A01"), starts=1, max_race_ms=200)
     notes = {"weights": "raw", "frames": 0, "grad_steps": 0}
     assert champion.consider(run.learner.online, [evaluated], lambda _: [evaluated], None, notes)
-    saver.save_best(run)
+    saver.save_best(run, saver.champion_parts(run))
 
 
 def provide(config: RLConfig) -> None:

@@ -24,9 +24,10 @@ from rl.run.build import build_run
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
 from rl.training.calibration_runs import calibration_data, drive_warm_up
+from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
-from rl.training.setup import build_evaluator, build_source, load_pretrained
+from rl.training.setup import build_source, evaluator_setup, load_pretrained
 from rl.training.train import train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
@@ -85,13 +86,15 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
     loaded = load_pretrained(run, folder, tracks, path)
     with ProgressLine() as progress:
         reporter = Reporter(run, folder, tracks, progress, resumed=False)
-        evaluator = build_evaluator(run, tracks)
+        evaluator = evaluator_setup(run, tracks).build(run.champion)
         limits, stop = RunLimits(None, None, None, None), StopSignal()
         source, saver = build_source(run), RunSaver(folder)
-        loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
+        evaluations = Evaluations(run, evaluator, None, saver, reporter)
+        loop = TrainingLoop(run, source, evaluations, saver, reporter, limits, stop)
         for rollout in loaded.driven:
             loop.take(rollout, own=False)
-        assert loop.evaluate(loaded.policy)[0].finish_rate == 1.0
+        evaluations.evaluate(loaded.policy)
+        assert run.champion.summary["results"][0]["finish_rate"] == 1.0
         reporter.close()
     assert any(rollout.finished for rollout in loaded.driven)
     assert run.statistics.alltime_min_ms == {"straight": DNF_MS}
@@ -99,7 +102,7 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
     assert run.statistics.first_finish_s is None
     assert not folder.best_runs.exists()
     assert run.champion.weights is not None  # yet it is the one to beat
-    loop.evaluate()
+    evaluations.evaluate()
     assert run.statistics.alltime_min_ms["straight"] < DNF_MS
     assert run.statistics.first_finish_s is None  # these weights have learnt nothing here
 
@@ -122,8 +125,9 @@ def test_guided_runs_are_learnt_from_but_are_not_the_learners(tmp_path: Path) ->
     with ProgressLine() as progress:
         reporter = Reporter(run, folder, tracks, progress, resumed=False)
         limits, stop = RunLimits(None, None, None, None), StopSignal()
-        evaluator = build_evaluator(run, tracks)
-        loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
+        evaluator = evaluator_setup(run, tracks).build(run.champion)
+        evaluations = Evaluations(run, evaluator, None, saver, reporter)
+        loop = TrainingLoop(run, source, evaluations, saver, reporter, limits, stop)
         finished = 0
         while finished < 3:
             for rollout in source.receive(run.frames, 0.0):

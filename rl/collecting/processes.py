@@ -8,15 +8,10 @@ learner.
 
 import logging
 import multiprocessing
-import multiprocessing.connection
-import os
 import pickle
 import queue
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,6 +19,7 @@ from typing import Any
 
 import torch
 
+from datasets.contract.child_process import follow_parent, sigint_ignored
 from rl.collecting.base_pool import CollectorPool, PoolSetup
 from rl.collecting.collector import CollectorPlan
 from rl.collecting.shared_weights import SharedWeights
@@ -61,9 +57,8 @@ def _run_process(
     beat: Any,
 ) -> None:
     """Drive, send rollouts and end with the learner: the body of a collector process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the learner handles Ctrl-C
+    follow_parent()
     torch.set_num_threads(setup.threads)
-    threading.Thread(target=_end_with_parent, name="orphan-watch", daemon=True).start()
     try:
         level = channel.prior_level.value
         collector = DrivingCollector(setup, plan, channel.weights, prior_level=level)
@@ -72,14 +67,6 @@ def _run_process(
         return  # the learner is gone
     except Exception as error:  # sent whole: the learner raises it
         connection.send_bytes(pickle.dumps(forwarded(error)))
-
-
-def _end_with_parent() -> None:
-    """End this process when the learner has ended, also while it compiles or waits."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _drive(
@@ -167,7 +154,7 @@ class ProcessPool(CollectorPool[_ProcessWorker]):
             name=f"collector-{index}",
             daemon=True,
         )
-        with _sigint_ignored():
+        with sigint_ignored():
             process.start()
         sender.close()  # so that the pipe ends when the process does
         worker = _ProcessWorker(index, process, receiver, beat)
@@ -225,19 +212,3 @@ class ProcessPool(CollectorPool[_ProcessWorker]):
         if worker.reader is not None:
             worker.reader.join(5.0)
         worker.connection.close()
-
-
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """Start processes with SIGINT ignored, so that only the learner handles Ctrl-C.
-
-    A process that set this itself could still be interrupted during its imports.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

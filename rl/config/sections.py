@@ -155,6 +155,10 @@ class PerformanceConfig(StrictModel):
         description="collector processes; null: the cores minus one, or what a Ray cluster holds",
     )
     cars_per_collector: int = Field(16, ge=1, description="cars that a collector drives at once")
+    evaluation_process: bool = Field(
+        True,
+        description="true | false: periodic evaluations in a process of their own, beside training",
+    )
     max_rollout_queue_size: int = Field(4, ge=1, description="rollouts waiting per collector")
     send_shared_network_every_n_batches: int = Field(
         128,

@@ -36,7 +36,7 @@ from rl.reporting.tags import (
 from rl.reporting.tensorboard import IntervalValues, TensorBoardLog
 from rl.reporting.times import PolicyAges, TimesSummary
 from rl.run.folder import RunFolder
-from rl.run.state import Run
+from rl.run.state import Moment, Run
 
 REPORT_EVERY_S: Final = 15.0
 SHOW_EVERY_S: Final = 1.0
@@ -138,21 +138,26 @@ class Reporter:
         self._seconds[activity] += seconds
         self._times.spent(activity, seconds)
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """Log an evaluation: a row for each map, and the scalars of a periodic one."""
-        run = self._run
+    def evaluation(self, evaluation: Evaluation, moment: Moment) -> None:
+        """Log an evaluation: a row for each map, and the scalars of a periodic one.
+
+        Args:
+            evaluation: its results.
+            moment: when the weights were as they were evaluated; rows and scalars lie there.
+        """
+        prior = {} if moment.prior_weight is None else {"prior_weight": moment.prior_weight}
         for result in evaluation.results:
             values = result.to_json()
             track = values.pop("track")
             self._evaluations.append(
                 {
-                    "training_s": run.statistics.training_seconds,
-                    "frames": run.frames,
-                    "grad_steps": run.grad_steps,
+                    "training_s": moment.training_seconds,
+                    "frames": moment.frames,
+                    "grad_steps": moment.grad_steps,
                     "kind": evaluation.purpose,
                     "weights": evaluation.weights,
                     "map": track,
-                    **self._prior_columns(),
+                    **prior,
                     **{name: "" if value is None else value for name, value in values.items()},
                     "is_champion": int(evaluation.is_champion),
                 }
@@ -161,7 +166,8 @@ class Reporter:
             rates = [result.finish_rate for result in evaluation.results]
             self._finish_rate = float(np.mean(rates))
             loaded = evaluation.weights == "pretrained"
-            self._write_scalars(evaluation_tags(evaluation.results, loaded=loaded))
+            tags = evaluation_tags(evaluation.results, loaded=loaded)
+            self._write_scalars(tags, moment.frames)
 
     # -- intervals ------------------------------------------------------------------------------
 
@@ -236,7 +242,7 @@ class Reporter:
         run, learner = self._run, self._run.learner
         tags = parameter_tags(learner.online, learner.optimizer) | layer_tags(self._layers.take())
         self._write_scalars(tags)
-        self._board.text("times_summary", self._times.take(), run.frames, self._suffix())
+        self._board.text("times_summary", self._times.take(), run.frames, self._suffix(run.frames))
         self._last_details = time.monotonic()
 
     def write_stats(self) -> None:
@@ -279,11 +285,13 @@ class Reporter:
         run = self._run
         return {} if run.prior is None else {"prior_weight": run.prior_weight}
 
-    def _write_scalars(self, tags: Mapping[str, float]) -> None:
-        self._board.scalars(tags, self._run.frames, self._suffix())
+    def _write_scalars(self, tags: Mapping[str, float], frames: int | None = None) -> None:
+        """Write scalars at the present observations, or at those of an earlier moment."""
+        frames = self._run.frames if frames is None else frames
+        self._board.scalars(tags, frames, self._suffix(frames))
 
-    def _suffix(self) -> str:
-        return self._run.cfg.schedules_at(self._run.frames).tensorboard_suffix
+    def _suffix(self, frames: int) -> str:
+        return self._run.cfg.schedules_at(frames).tensorboard_suffix
 
 
 def _track_info(cfg: RLConfig, name: str, track: RaceMap) -> TrackInfo:

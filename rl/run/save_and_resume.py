@@ -4,6 +4,7 @@ The names in a checkpoint are a file format: older runs are resumed with them.
 """
 
 import logging
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class RunSaver:
         run.calibration_due = state.get("calibration_due", False)
         run.evaluations = state["evaluations"]
         run.next_evaluation_frames = state["next_evaluation_frames"]
+        run.evaluation_pending = state.get("evaluation_pending", False)
         self._segments.adopt(segments)
         self._segments.restore(run.memory, state["memory"])
         if "guide" in parts:
@@ -118,10 +120,31 @@ class RunSaver:
         learner.counters = counters
         counters.skipped_in_a_row = 0
 
-    def save_best(self, run: Run) -> Path:
+    @staticmethod
+    def champion_parts(run: Run) -> dict[str, Any]:
+        """Return a copy of what the checkpoint of an evaluation holds besides its results.
+
+        Args:
+            run: as it is when the evaluation begins.
+        """
+        state = {
+            "architecture": run.learner.network.architecture(),
+            "statistics": run.statistics.state_dict(),
+        }
+        parts = {"state": state, "learner": run.learner.state_dict()}
+        if run.prior is not None:
+            parts["prior"] = _prior_state(run.prior)
+            state["prior_ladder"] = run.prior.ladder.state_dict()
+        return deepcopy(parts)
+
+    def save_best(self, run: Run, parts: dict[str, Any]) -> Path:
         """Write the checkpoint of the champion's evaluation, then delete the one before it.
 
         Besides the learner it holds the weights that were evaluated: raw, averaged or pretrained.
+
+        Args:
+            run: whose champion was evaluated.
+            parts: `champion_parts` of when the evaluation began.
 
         Returns:
             The checkpoint's folder.
@@ -130,20 +153,8 @@ class RunSaver:
             UserError: the disk is full; the earlier one is kept.
         """
         champion = run.champion
-        state = {
-            "architecture": run.learner.network.architecture(),
-            "statistics": run.statistics.state_dict(),
-            "weights": champion.summary["weights"],
-            "results": champion.summary["results"],
-        }
-        parts = {
-            "state": state,
-            "learner": run.learner.state_dict(),
-            "evaluated": champion.weights,
-        }
-        if run.prior is not None:
-            parts["prior"] = _prior_state(run.prior)
-            state["prior_ladder"] = run.prior.ladder.state_dict()
+        results = {name: champion.summary[name] for name in ("weights", "results")}
+        parts = {**parts, "state": {**parts["state"], **results}, "evaluated": champion.weights}
         return save_checkpoint(self.folder.checkpoints_best, parts, kept=1)
 
 
@@ -177,6 +188,7 @@ def _counters_and_settings(run: Run) -> dict[str, Any]:
         "calibration_due": run.calibration_due,
         "evaluations": run.evaluations,
         "next_evaluation_frames": run.next_evaluation_frames,
+        "evaluation_pending": run.evaluation_pending,
         "memory": run.memory.cursor(),
     }
     if run.prior is not None:

@@ -27,6 +27,23 @@ class RunPrior:
     ladder: WeightLadder
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where a run was when something of it was measured."""
+
+    frames: int
+    """Observations received."""
+    grad_steps: int
+    """Updates."""
+    training_seconds: float
+    prior_weight: float | None
+    """Weight of the prior, None without one."""
+
+    def notes(self) -> dict[str, int]:
+        """Return what is kept with a policy of this moment."""
+        return {"frames": self.frames, "grad_steps": self.grad_steps}
+
+
 @dataclass
 class Run:
     """State of one run.
@@ -52,6 +69,8 @@ class Run:
     evaluations: int = 0
     """Periodic evaluations so far, which number their start seeds."""
     next_evaluation_frames: int = 0
+    evaluation_pending: bool = False
+    """Whether an evaluation has begun whose results are not there; a resumed run repeats it."""
 
     @property
     def frames(self) -> int:
@@ -62,6 +81,12 @@ class Run:
     def grad_steps(self) -> int:
         """Updates so far."""
         return self.learner.counters.grad_steps
+
+    def moment(self) -> Moment:
+        """Return where the run is now."""
+        weight = None if self.prior is None else self.prior_weight
+        seconds = self.statistics.training_seconds
+        return Moment(self.frames, self.grad_steps, seconds, weight)
 
     @property
     def prior_level(self) -> int:

@@ -12,16 +12,17 @@ from typing import Final
 from datasets.contract.errors import UserError
 from rl.collecting.source import RolloutSource
 from rl.envs.rewards import potential, step_rewards
-from rl.evaluation.evaluator import Evaluation, Evaluator
-from rl.evaluation.greedy import EvaluationResult
 from rl.learning.ladder import LadderRun
-from rl.network.prior import Driver
 from rl.replay.rollout import Rollout
-from rl.reporting.progress import duration
 from rl.reporting.reporter import Reporter
-from rl.run.outputs import keep_best_run, keep_rollout, save_champion
+from rl.run.outputs import keep_rollout
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
+from rl.training.evaluations import (
+    Evaluations,
+    note_first_finish,
+    offer_to_plateau_breaker,
+)
 from rl.training.limits import RunLimits, StopSignal
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class TrainingLoop:
         self,
         run: Run,
         source: RolloutSource,
-        evaluator: Evaluator,
+        evaluations: Evaluations,
         saver: RunSaver,
         reporter: Reporter,
         limits: RunLimits,
@@ -68,21 +69,19 @@ class TrainingLoop:
         Args:
             run: the state that is trained.
             source: its collectors.
-            evaluator: evaluates the weights now and then.
+            evaluations: of its weights.
             saver: writes checkpoints.
             reporter: logs; it changes nothing.
             limits: when to stop.
             stop: asks to stop earlier.
         """
-        self._run, self._source, self._evaluator = run, source, evaluator
+        self._run, self._source, self._evaluations = run, source, evaluations
         self._saver, self._reporter = saver, reporter
         self._limits, self._stop = limits, stop
         now = time.monotonic()
         self._counted_until, self._cpu_counted = now, time.process_time()
         self._save_every_s = 60.0 * run.cfg.save_every_minutes
         self._next_save = now + self._save_every_s
-        every_s = run.cfg.evaluation.every_s
-        self._next_evaluation = None if every_s is None else now + every_s
         self._rollbacks = 0
 
     def train(self) -> str:
@@ -104,9 +103,7 @@ class TrainingLoop:
                 self._learn()
             else:
                 self._collect()
-            if self._is_evaluation_due():
-                self.evaluate()
-                self._schedule_evaluation()
+            self._evaluations.turn()
             if self._is_save_due():
                 self.save()
             self._reporter.tick(seconds_left=self._limits.seconds_left)
@@ -135,9 +132,9 @@ class TrainingLoop:
         is_greedy_finish = rollout.finished and not rollout.is_exploration
         is_robust = is_greedy_finish and statistics.update_rolling_mean(rollout)
         if own and is_greedy_finish:
-            self._note_first_finish(rollout.weights_version)
+            note_first_finish(run, rollout.weights_version)
         if own and rollout.finished and rollout.has_comparable_time:
-            self._offer_to_plateau_breaker(rollout.track, rollout.race_time_ms)
+            offer_to_plateau_breaker(run, rollout.track, rollout.race_time_ms)
         run.plateau.update_phase(run.frames, statistics.training_seconds)
         capacity = run.cfg.schedules_at(run.frames).memory_capacity
         if capacity != run.memory.capacity:
@@ -168,17 +165,6 @@ class TrainingLoop:
         if run.prior.ladder.note(driven.collector, driven.number, judged, run.frames):
             after, frames = run.prior_weight, f"{run.frames:,}"
             logger.info("weight of the prior: %.3g to %.3g at %s frames", before, after, frames)
-
-    def _note_first_finish(self, weights_version: int) -> None:
-        """Record the time of the first greedy finish of weights that were trained in this run."""
-        statistics = self._run.statistics
-        if statistics.first_finish_s is None and weights_version > 0:
-            statistics.first_finish_s = statistics.training_seconds
-            logger.info("first greedy finish after %s", duration(statistics.training_seconds))
-
-    def _offer_to_plateau_breaker(self, track: str, race_time_ms: int) -> None:
-        run, seconds = self._run, self._run.statistics.training_seconds
-        run.plateau.offer(track, race_time_ms, frames=run.frames, seconds=seconds)
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -237,85 +223,6 @@ class TrainingLoop:
             "%d useless batches in a row: back to the weights of the last checkpoint", skipped
         )
         self._publish()
-
-    # -- evaluating -----------------------------------------------------------------------------
-
-    def _is_evaluation_due(self) -> bool:
-        """Return whether an evaluation is due, by time or by frames."""
-        if self._next_evaluation is not None and time.monotonic() >= self._next_evaluation:
-            return True
-        return self._is_due_by_frames()
-
-    def _is_due_by_frames(self) -> bool:
-        run = self._run
-        by_frames = run.cfg.evaluation.every_frames is not None
-        return by_frames and run.frames >= run.next_evaluation_frames
-
-    def _schedule_evaluation(self) -> None:
-        """Set when the next evaluation is due, after one that has just ended."""
-        run, evaluation = self._run, self._run.cfg.evaluation
-        if evaluation.every_s is not None:
-            self._next_evaluation = time.monotonic() + evaluation.every_s
-        if evaluation.every_frames is not None and self._is_due_by_frames():
-            run.next_evaluation_frames = run.frames + evaluation.every_frames
-
-    def evaluate(self, pretrained: Driver | None = None) -> list[EvaluationResult]:
-        """Evaluate the current weights; they become the champion if they are better.
-
-        Args:
-            pretrained: evaluate this policy, of the form of the run's, instead. It may become
-                champion, but its times are not the run's.
-        """
-        run, started = self._run, time.monotonic()
-        use_averaged = run.cfg.averaging.use_for_evaluation
-        network, weights = run.learner.network_to_evaluate(use_averaged=use_averaged)
-        driver = run.driver(network)
-        if pretrained is not None:
-            driver, weights = pretrained, "pretrained"
-        self._reporter.say(f"evaluating at {run.frames:,} frames")
-        run.evaluations += 1
-        notes = {"frames": run.frames, "grad_steps": run.grad_steps}
-        evaluation = self._evaluator.challenge(driver, weights, number=run.evaluations, notes=notes)
-        if pretrained is None:
-            self._count_times(evaluation)
-        self._reporter.evaluation(evaluation)
-        if evaluation.is_champion:
-            self._keep_champion()
-        self._reporter.spent("testing", time.monotonic() - started)
-        return evaluation.results
-
-    def evaluate_champion(self) -> list[EvaluationResult]:
-        """Measure the champion on starts that have chosen nothing; empty without a champion."""
-        run = self._run
-        if run.champion.weights is None:
-            return []
-        run.evaluations += 1
-        evaluation = self._evaluator.measure_champion(number=run.evaluations)
-        self._reporter.evaluation(evaluation)
-        return evaluation.results
-
-    def _count_times(self, evaluation: Evaluation) -> None:
-        """Take an evaluation's times from the exact start into account."""
-        run = self._run
-        for result in evaluation.results:
-            if result.finished.any():
-                self._note_first_finish(run.grad_steps)
-            best = result.exact_run
-            if best is None:
-                continue
-            if not run.cfg.performance.serial:  # a resumed run does not repeat its evaluations
-                self._offer_to_plateau_breaker(result.track, best.race_time_ms)
-            if run.statistics.offer(result.track, best.race_time_ms):
-                keep_best_run(self._saver.folder, run, best)
-                self._reporter.write_stats()
-
-    def _keep_champion(self) -> None:
-        run = self._run
-        self._saver.save_best(run)
-        save_champion(self._saver.folder, run)
-        logger.info(
-            "best evaluation so far, at %s frames: %s", f"{run.frames:,}", run.champion.describe()
-        )
 
     # -- saving ---------------------------------------------------------------------------------
 

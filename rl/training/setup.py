@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,10 @@ from rl.collecting.source import RolloutSource, SerialSource
 from rl.config.experiment import RLConfig
 from rl.envs.cars import RaceMap
 from rl.envs.factory import SIMULATOR
-from rl.evaluation.evaluator import Evaluator
+from rl.evaluation.evaluation_process import EvaluationProcess, EvaluatorSetup
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
-from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of
+from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of, describe
 from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
@@ -180,23 +181,40 @@ def finish_calibration(run: Run, folder: RunFolder, called_off: CalledOff) -> Pr
     return Pretrained(driven, run.learner.online)
 
 
-def build_evaluator(run: Run, tracks: Mapping[str, RaceMap]) -> Evaluator:
-    """Build the evaluator of a run's policies on all of its maps.
+def evaluator_setup(run: Run, tracks: Mapping[str, RaceMap]) -> EvaluatorSetup:
+    """Describe the evaluator of a run's policies on all of its maps.
 
     Args:
-        run: whose champion it keeps up to date.
+        run: whose policies it drives.
         tracks: maps by short name.
     """
-    cfg, learner = run.cfg, run.learner
-    return Evaluator(
-        run.champion,
-        tracks,
-        run.driver(learner.online),
-        cfg.evaluation,
-        cfg.environment,
-        SIMULATOR,
+    cfg, online = run.cfg, run.learner.online
+    return EvaluatorSetup(
+        tracks=dict(tracks),
+        description=describe(run.driver(online)),
+        evaluation=cfg.evaluation,
+        environment=cfg.environment,
+        races=SIMULATOR,
         seed=cfg.seed,
+        device=str(next(online.parameters()).device),
+        threads=cfg.performance.learner_threads,
     )
+
+
+def build_evaluation_process(
+    run: Run, tracks: Mapping[str, RaceMap]
+) -> AbstractContextManager[EvaluationProcess | None]:
+    """Start the process that evaluates beside the learner, closed at the end; None without one.
+
+    Args:
+        run: whose policies it drives.
+        tracks: maps by short name.
+    """
+    cfg = run.cfg
+    periodic = cfg.evaluation.every_s is not None or cfg.evaluation.every_frames is not None
+    if cfg.performance.serial or not cfg.performance.evaluation_process or not periodic:
+        return nullcontext()
+    return closing(EvaluationProcess(evaluator_setup(run, tracks)))
 
 
 def build_source(run: Run, saved: dict[str, Any] | None = None) -> RolloutSource:

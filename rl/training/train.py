@@ -27,11 +27,13 @@ from rl.run.machine import add_machine
 from rl.run.outputs import repair_champion
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
+from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
 from rl.training.setup import (
-    build_evaluator,
+    build_evaluation_process,
     build_source,
+    evaluator_setup,
     finish_calibration,
     start_weights,
 )
@@ -163,15 +165,16 @@ def _train(
     try:
         dump_config(run.cfg, folder.config)  # not before: a refused start leaves no run
         add_machine(folder.machine, run.frames)
-        with ProgressLine() as progress:
+        with build_evaluation_process(run, tracks) as beside, ProgressLine() as progress:
             _count_setup(run, started, cpu, calibration_before)
             reporter = Reporter(run, folder, tracks, progress, resumed=resumed)
-            evaluator = build_evaluator(run, tracks)
-            loop = TrainingLoop(run, source, evaluator, saver, reporter, limits, stop)
+            evaluator = evaluator_setup(run, tracks).build(run.champion)
+            evaluations = Evaluations(run, evaluator, beside, saver, reporter)
+            loop = TrainingLoop(run, source, evaluations, saver, reporter, limits, stop)
             for rollout in pretrained.driven:
                 loop.take(rollout, own=False)
             if pretrained.policy is not None:
-                loop.evaluate(pretrained.policy)
+                evaluations.evaluate(pretrained.policy)
             if resumed:
                 reporter.write_stats()  # without what was lost since the last save
             else:
@@ -182,9 +185,10 @@ def _train(
             finally:
                 loop.save()
             final: list[EvaluationResult] = []
+            evaluations.wait(stop)
             if stop.reason is None and not run.calibration_due:
-                loop.evaluate()  # the last weights may be the best
-                final = loop.evaluate_champion()
+                evaluations.evaluate()  # the last weights may be the best
+                final = evaluations.evaluate_champion()
             loop.save()
             reporter.close(seconds_left=limits.seconds_left)
     finally:
