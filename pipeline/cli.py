@@ -1,19 +1,21 @@
 """`rulka-pipeline`: the command line of every stage.
 
-A mistake of the user ends in one line and exit code 2, an interrupt in 130, anything else in a
-traceback. Commands import what they need when they run, so that `--help` answers at once.
+A mistake of the user ends in one line and exit code 2, an interrupt in 130, an exception that no
+one foresaw in one line and 70; `--debug` shows the traceback behind the line. Commands import what
+they need when they run, so that `--help` answers at once.
 """
 
 import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import rich
 from rich.logging import RichHandler
 
-from datasets.contract.errors import UserError
 from pipeline.commands import (
     compare_command,
     data_commands,
@@ -23,19 +25,46 @@ from pipeline.commands import (
     probe_command,
     stage_commands,
 )
+from pipeline.failures import EXIT_INTERRUPTED, EXIT_USER_ERROR, escape, failure_of, one_line
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+PROGRAM = "rulka-pipeline"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that knows `--debug`, and whose refusals are one line. Subcommands inherit it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # so that a subcommand does not reset what stood before it
+            help="show tracebacks and debug messages",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line that names the command."""
+        command = self.prog.removeprefix(PROGRAM).strip()
+        where = f"{command}: " if command else ""
+        _refuse(f"{where}{message}; see {self.prog} --help")
+        sys.exit(EXIT_USER_ERROR)
+
+
+class _Escaped(logging.Formatter):
+    """Log lines without the control characters that a file's name may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(super().format(record))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `run` to a function of the parsed arguments."""
-    parser = argparse.ArgumentParser(
-        prog="rulka-pipeline",
+    parser = CommandParser(
+        prog=PROGRAM,
         description="Three-stage pretraining (visual, behavioural cloning, reinforcement learning) "
         "for racing agents.",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+    parser.set_defaults(debug=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo_command.add_parser(commands)
     data_commands.add_parser(commands)
@@ -53,40 +82,42 @@ def _set_up_logging(debug: bool) -> None:
     handler = RichHandler(
         console=rich.get_console(), show_path=debug, show_level=debug, rich_tracebacks=False
     )
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(message)s",
-        datefmt="%H:%M:%S",
-        handlers=[handler],
-        force=True,
-    )
+    handler.setFormatter(_Escaped("%(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("numba", "matplotlib", "PIL", "h5py", "fsspec", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _refuse(line: str) -> None:
+    sys.stderr.write(f"{PROGRAM}: {one_line(line)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Exit code: 0 done, 1 a check that failed, 2 a user's mistake, 130 interrupted.
+        Exit code: 0 done, 1 a check that failed, 2 a mistake of the user or a refusal of the
+        system (no space, no permission), 70 an unforeseen exception, 130 interrupted.
     """
     parsed = build_parser().parse_args(arguments)
     _set_up_logging(parsed.debug)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
         return run(parsed)
-    except UserError as error:
-        if parsed.debug:
-            raise
-        sys.stderr.write(f"rulka-pipeline: {error}\n")
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("rulka-pipeline: interrupted\n")
+        _refuse("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter complains while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED
+    except Exception as error:
+        if parsed.debug:
+            traceback.print_exc()
+        failure = failure_of(error)
+        _refuse(failure.line)
+        return failure.code
 
 
 if __name__ == "__main__":

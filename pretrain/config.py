@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import RunName, StrictModel
+from datasets.contract.config import RunName, Seed, StrictModel
 from datasets.contract.ownership import Stage
 from rl.config.network import NetworkConfig, PartConfig
 
@@ -33,7 +33,9 @@ class StageConfig(StrictModel):
     split_by: Literal["auto", "track", "replay"] = Field(
         "auto", description="auto | track | replay: what is held out as a whole"
     )
-    seed: int = Field(0, ge=0, description="of the split, the order of the data and the weights")
+    seed: Seed = Field(
+        0, description="0 to 2^32 - 1: of the split, the order of the data and the weights"
+    )
 
     image_size: int | tuple[int, int] = Field(
         64, description="pixels: one side of a square, or [height, width]"
@@ -134,8 +136,9 @@ def check_image_size(stage: StageConfig, network: NetworkConfig) -> None:
     The default is no such word: a resolved configuration holds it, whatever the stage says.
 
     Raises:
-        ValueError: it does.
+        ValueError: it does, or the network cannot be built for this size.
     """
+    network_of(stage, network)
     here, there = stage.image_size, network.image_size
     if there not in (here, NetworkConfig.model_fields["image_size"].default):
         raise ValueError(

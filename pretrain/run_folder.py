@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from datasets.contract.config import changed_keys, dump_config
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
+from datasets.contract.yaml_files import read_yaml
 from pretrain.config import StageConfig
 from pretrain.ranks import process_rank
 from rl.run.folder import RunFolder, run_lock
@@ -165,12 +165,10 @@ def _remove_run(folder: StageFolder) -> None:
 
 
 def _previous_config(folder: StageFolder) -> dict[str, Any] | None:
-    if not folder.config.exists():
-        return None
     try:
-        values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        values = None
+        values = read_yaml(folder.config)
+    except FileNotFoundError:
+        return None
     if not isinstance(values, dict):
         raise UserError(f"{folder.config}: not readable; choose another run_name")
     return values

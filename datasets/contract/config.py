@@ -8,18 +8,38 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_text
+from datasets.contract.yaml_files import parse_yaml, read_yaml
 
 ENV_PREFIX: Final = "RULKA_"
 MOST_LISTED: Final = 16
 """Keys of a section that an error lists when none of them is near the unknown one."""
+MOST_PROBLEMS: Final = 8
+"""Problems of a file that one message names."""
+MOST_SHOWN: Final = 60
+"""Characters of a wrong value that a message shows."""
+LONGEST_CHAIN: Final = 20
+"""Files that extend each other."""
+LARGEST_INTEGER: Final = 2**63 - 1
+LARGEST_SEED: Final = 2**32 - 1
+"""What every generator of random numbers takes."""
 
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""Start of everything random."""
 
 RunName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)
@@ -30,9 +50,63 @@ LogSuffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]*$", max_
 
 
 class StrictModel(BaseModel):
-    """Base of every configuration section: immutable, strict about keys, defaults checked too."""
+    """Base of every configuration section: immutable, strict about keys, defaults checked too.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Numbers are finite, and of 64 bits at most; true and false are no numbers; text has no
+    characters that a file name or a UTF-8 file cannot have.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_plain(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields.get(info.field_name or "")
+        _check_value(value, takes_bool=field is None or _takes_bool(field.annotation))
+        return value
+
+
+def _check_value(value: object, *, takes_bool: bool) -> None:
+    """Refuse a value, or one inside a list or mapping, that no field can hold.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if isinstance(value, bool):
+        if not takes_bool:
+            raise ValueError(f"{str(value).lower()} is no number")
+    elif isinstance(value, int):
+        if abs(value) > LARGEST_INTEGER:
+            raise ValueError("a number of more than 64 bits")
+    elif isinstance(value, str | Path):
+        if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in str(value)):
+            raise ValueError("text with a NUL or half a character")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_value(item, takes_bool=takes_bool)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _check_value(item, takes_bool=takes_bool)
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether a field of this type may be true or false, as a word such as `on` or in a section."""
+    kinds = _leaves(annotation)
+    if kinds & {bool, Any, object}:
+        return True
+    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        return True
+    return Literal in kinds and not kinds & {int, float}
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """Return the types that an annotation is made of, `Literal` for any literal."""
+    if get_origin(annotation) is Literal:
+        return {Literal}
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else {annotation}
 
 
 Model = TypeVar("Model", bound=StrictModel)
@@ -87,7 +161,10 @@ def load_config(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_explain(error, model, origins))) from error
+        problems = _explain(error, model, origins)
+        more = len(problems) - MOST_PROBLEMS
+        listed = problems[:MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else [])
+        raise UserError(f"{source}: " + "; ".join(listed)) from error
 
 
 def dump_config(config: StrictModel, path: Path) -> None:
@@ -108,28 +185,34 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    resolved = path.resolve()
+    values = _values_of(path)
+    resolved = path.resolve()  # after it was read: a loop of links cannot be resolved
     if resolved in seen:
         raise UserError(f"{path}: `extends` runs in a circle")
+    if len(seen) >= LONGEST_CHAIN:
+        raise UserError(f"{path}: more than {LONGEST_CHAIN} files extend each other")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: `extends`: expected the path of a file, got {_shown(parent)}")
+    return _merge(_read_yaml(path.parent / parent, (*seen, resolved)), values)
+
+
+def _values_of(path: Path) -> dict[str, Any]:
+    """Return the keys of one configuration file."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError as error:
         beside = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"{path}: no such configuration file{hint}") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: a folder, expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    return _merge(_read_yaml(path.parent / str(parent), (*seen, resolved)), values)
+    return values
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,9 +229,9 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 def _assign(values: dict[str, Any], keys: Sequence[str], text: str, source: str) -> None:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: the value is not valid YAML") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{source}: the value is not valid YAML: {error}") from error
     section = values
     for key in keys[:-1]:
         section = section.setdefault(key, {})
@@ -203,10 +286,16 @@ def _explain(
             shown = (
                 ""
                 if isinstance(problem["input"], dict | BaseModel)
-                else f", got {problem['input']!r}"
+                else f", got {_shown(problem['input'])}"
             )
             lines.append(f"{origin}`{key}`: {message}{shown}" if key else message)
     return lines
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value for a message, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import yaml
-
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
+from datasets.contract.yaml_files import read_yaml
 
 MARKER: Final = ".rulka.json"
 SNAPSHOT: Final = "config_snapshot.yaml"
@@ -71,9 +70,8 @@ def read_owner(folder: Path) -> Owner | None:
 def stage_of_snapshot(folder: Path) -> Stage | None:
     """Return the stage whose configuration lies in `folder`, None if there is none."""
     try:
-        text = (Path(folder) / SNAPSHOT).read_text(encoding="utf-8")
-        values = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError):
+        values = read_yaml(Path(folder) / SNAPSHOT)
+    except (OSError, UserError):
         return None
     if not isinstance(values, dict):
         return None

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.errors import UserError
+from datasets.contract.ownership import SNAPSHOT
+from datasets.contract.yaml_files import read_yaml
 from pipeline.analysis.event_file import (
     CACHE_FOLDER,
     EVENT_FILES,
@@ -228,13 +230,9 @@ def _names_and_logdirs(names: Sequence[str], logdir: Path) -> tuple[list[str], l
 
 def _logdir_of_run(folder: Path) -> Path:
     """Return where a run folder's configuration says that its logs are."""
-    import yaml
-
-    snapshot = folder / "config_snapshot.yaml"
     try:
-        values = yaml.safe_load(snapshot.read_text(encoding="utf-8"))
-        logdir = Path(values["tensorboard_dir"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        logdir = Path(read_yaml(folder / SNAPSHOT)["tensorboard_dir"])
+    except (OSError, UserError, LookupError, TypeError) as error:
         raise UserError(f"{folder}: no run with a configuration and logs") from error
     if not logdir.is_dir():
         raise UserError(f"{folder}: its folder of logs is missing ({logdir})")

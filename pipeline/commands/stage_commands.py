@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import check_output
+from pipeline.commands.options import non_negative_int, positive_int, positive_number
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,15 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--keep-optimizer", action="store_true", help="with --init-from: its moments, too"
     )
     add_legacy_input(rl)
-    rl.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames in all")
-    rl.add_argument("--max-grad-steps", type=int, metavar="N", help="stop after N updates in all")
+    rl.add_argument(
+        "--max-frames", type=positive_int, metavar="N", help="stop after N frames in all"
+    )
+    rl.add_argument(
+        "--max-grad-steps",
+        type=non_negative_int,
+        metavar="N",
+        help="stop after N updates in all",
+    )
     rl.add_argument(
         "--show-schedules",
         action="store_true",
@@ -70,14 +78,9 @@ def _add_common(parser: argparse.ArgumentParser, config: Path) -> None:
         metavar="KEY=VALUE",
         help="override one key, for example --set nn.vis.freeze=true; may be repeated",
     )
-    parser.add_argument("--max-minutes", type=_minutes, metavar="M", help="stop after M minutes")
-
-
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not minutes > 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return minutes
+    parser.add_argument(
+        "--max-minutes", type=positive_number, metavar="M", help="stop after M minutes"
+    )
 
 
 def add_legacy_input(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
-from datasets.contract.config import RunName, load_config
+from datasets.contract.config import RunName, Seed, load_config
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
 from rl.config.prior_options import PriorConfig
@@ -40,7 +40,7 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     )
     output_dir: str = Field("output/rl", description="folder of all runs")
     tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
-    seed: int = Field(444, ge=0, description="seed of everything random")
+    seed: Seed = Field(444, description="0 to 2^32 - 1: of everything random")
     map_cycle: MapCycleConfig = Field(default_factory=MapCycleConfig, description="what is driven")
     nn: NetworkConfig = Field(default_factory=NetworkConfig, description="the network, by parts")
     use_iqn_image_head: bool = Field(True, description="true | false: false drives by floats alone")

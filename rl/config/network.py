@@ -14,7 +14,8 @@ CONV_STRIDES = (2, 2, 2, 1)
 
 def _quoted(value: object) -> object:
     """YAML reads a bare 01 as the number 1."""
-    return "01" if value == 1 and isinstance(value, int) else value
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return "01" if is_number and value == 1 else value
 
 
 LegacyInput = Annotated[Literal["01", "iqn"], BeforeValidator(_quoted)]
@@ -79,7 +80,9 @@ class FloatsConfig(PartConfig):
     """The encoder of the float features, `float_feature_extractor`."""
 
     enabled: bool = Field(True, description="true | false: false builds a network without floats")
-    n_floats: int = Field(N_FLOATS, ge=1, description="features per observation")
+    n_floats: int = Field(
+        N_FLOATS, ge=1, description=f"always {N_FLOATS}: features per observation"
+    )
     hidden_dimension: int = Field(256, ge=1, description="units per layer")
     layer_norm: bool = Field(False, description="true | false: before each activation")
 
@@ -172,6 +175,8 @@ class NetworkConfig(StrictModel):
             raise ValueError("decoder.dense_hidden_dimension must be even: two heads share it")
         if min(self.image_hw) < 1:
             raise ValueError("image_size must be positive")
+        if self.floats.enabled and self.floats.n_floats != N_FLOATS:
+            raise ValueError(f"floats.n_floats must be {N_FLOATS}, the features of an observation")
         if self.use_image_head and self.vis.cnn.arch == "default":
             self._check_image_size()
         return self

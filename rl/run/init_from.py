@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
+from datasets.contract.yaml_files import read_yaml
 from rl.config.experiment import RLConfig
 from rl.network.prior import Driver
 from rl.run.checkpoint import peek_checkpoint
@@ -74,7 +73,7 @@ def check_start(cfg: RLConfig, *, resume: Path | None, pretrain: Path | None) ->
 
 def _snapshot_value(folder: RunFolder, key: str) -> Any:
     folder.check_exists()
-    values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    values = read_yaml(folder.config)
     return values.get(key) if isinstance(values, dict) else None
 
 
