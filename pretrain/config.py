@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from datasets.contract.config import RunName, Seed, StrictModel
 from datasets.contract.ownership import Stage
 from rl.config.network import NetworkConfig, PartConfig
+from rl.config.sections import MOST_THREADS
 
 
 class StageConfig(StrictModel):
@@ -74,7 +75,10 @@ class StageConfig(StrictModel):
         "auto", description="auto takes bf16-mixed where the hardware computes in it"
     )
     num_threads: int | None = Field(
-        None, ge=1, description="threads on the CPU; null: the faster of one and all, tried first"
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="threads on the CPU; null: the faster of one and all, tried first",
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto | cpu | gpu")
     devices: int = Field(1, ge=1, description="devices of each node, one process each")

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from datasets.contract.actions import N_ACTIONS, TICK_MS
 from datasets.contract.config import RunName
 from datasets.contract.ownership import Stage
+from datasets.contract.race import MAX_RACE_MS
 from pretrain.config import StageConfig, check_image_size, network_of, part_problems
 from rl.config.network import LegacyInput, NetworkConfig
 
@@ -45,6 +46,7 @@ class BCConfig(StageConfig):
     bc_time_offsets_ms: tuple[int, ...] = Field(
         (0,),
         min_length=1,
+        max_length=256,
         description="ms from the frame to each action to predict, multiples of 10; 0 must be there "
         "for a full_policy; below 0 only without floats",
     )
@@ -220,6 +222,8 @@ class BCConfig(StageConfig):
             problems.append("bc_offset_weights must be at least 0, and not all 0")
         if len(set(offsets)) < len(offsets):
             problems.append("bc_time_offsets_ms names an offset twice")
+        if max(map(abs, offsets)) > MAX_RACE_MS:
+            problems.append(f"bc_time_offsets_ms must be within {MAX_RACE_MS:,} ms, a whole race")
         if any(offset % TICK_MS for offset in offsets):
             problems.append(f"bc_time_offsets_ms must be multiples of {TICK_MS}")
         if self.use_floats and earliest < 0:

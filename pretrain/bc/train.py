@@ -17,6 +17,7 @@ from pretrain.bc.held_out import predict_held_out, save_held_out
 from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
 from pretrain.hardware import seed_everything
+from pretrain.memory_need import check_stage_memory
 from pretrain.run_folder import OpenedRun, open_run
 from pretrain.training import FitResult, fit, load_state, report_finished
 from rl.transfer.artifacts import save_artifacts
@@ -39,6 +40,7 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data, the encoder or the run's folder do not fit the configuration.
     """
+    check_stage_memory(config)
     seed_everything(config)
     data = _build_data(config)
     data.setup()

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets.modules import FramesModule
 from pretrain.hardware import seed_everything
+from pretrain.memory_need import check_stage_memory
 from pretrain.run_folder import OpenedRun, open_run
 from pretrain.training import FitResult, fit, report_finished
 from pretrain.vis.config import VisConfig
@@ -36,6 +37,7 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data or the run's folder do not fit the configuration.
     """
+    check_stage_memory(config)
     seed_everything(config)
     data = FramesModule(
         config.dataset,

@@ -10,6 +10,8 @@ from datasets.contract.floats import N_FLOATS
 DEFAULT_CHANNELS = {"default": (16, 32, 64, 32), "impala": (32, 64, 64)}
 CONV_KERNELS = (4, 4, 3, 3)
 CONV_STRIDES = (2, 2, 2, 1)
+POOLED_SIDE = 6
+"""Side of the last map with `maxpool`, at most."""
 
 
 def _quoted(value: object) -> object:
@@ -43,7 +45,9 @@ class CnnConfig(StrictModel):
 
     arch: Literal["default", "impala"] = Field("default", description="default | impala")
     channels: tuple[int, ...] | None = Field(
-        None, description="channels per layer (default: 4) or block (impala); null: the usual ones"
+        None,
+        max_length=32,
+        description="channels per layer (default: 4) or block (impala); null: the usual ones",
     )
     maxpool: bool = Field(False, description="true | false: pool the last map to at most 6 x 6")
     spectral_norm: bool = Field(

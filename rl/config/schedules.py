@@ -21,6 +21,8 @@ ScalarSchedule = tuple[tuple[int, float], ...]
 MemorySchedule = tuple[tuple[int, tuple[int, int]], ...]
 SuffixSchedule = tuple[tuple[int, LogSuffix], ...]
 
+LEAST_CAPACITY = 2
+"""Slots of one transition: its two observations."""
 _OFF = ((0, 0.0),)
 _SLIDING = ((0, 0.0), (4_500_000, 0.0), (5_000_000, 0.001), (15_000_000, 0.0))
 
@@ -157,6 +159,10 @@ class ScheduleConfig(StrictModel):
             if any(not 0.0 <= value <= 1.0 for _, value in getattr(self, name)):
                 raise ValueError(f"{name} has a value outside 0 to 1")
         for step, (capacity, start) in self.memory_size_schedule:
+            if capacity < LEAST_CAPACITY:
+                raise ValueError(
+                    f"memory_size_schedule at {step}: a memory of {capacity} holds no transition"
+                )
             if not 0 < start <= capacity:
                 raise ValueError(
                     f"memory_size_schedule at {step}: [{capacity}, {start}] must be"

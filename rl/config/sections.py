@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
@@ -10,6 +10,9 @@ from datasets.contract.config import StrictModel, switch
 from datasets.contract.errors import UserError
 from datasets.contract.race import MAX_RACE_MS
 from rl.config.network import LegacyInput
+
+MOST_THREADS: Final = 1024
+"""Of a process; more than any machine runs at once."""
 
 
 class MapCycleEntry(StrictModel):
@@ -172,8 +175,12 @@ class PerformanceConfig(StrictModel):
         description="actions of a collector between two checks for newer weights; it loads them in "
         "the middle of a race",
     )
-    learner_threads: int = Field(1, ge=1, description="CPU threads of the learner")
-    collector_threads: int = Field(1, ge=1, description="CPU threads of each collector")
+    learner_threads: int = Field(
+        1, ge=1, le=MOST_THREADS, description="CPU threads of the learner"
+    )
+    collector_threads: int = Field(
+        1, ge=1, le=MOST_THREADS, description="CPU threads of each collector"
+    )
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N, of the learner")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the learner's products; auto: bfloat16 where the device has it"

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from rl.config.network import CONV_KERNELS, CONV_STRIDES, CnnConfig, FloatsConfig
+from datasets.contract.memory import check_memory, machine_memory
+from rl.config.network import CONV_KERNELS, CONV_STRIDES, POOLED_SIDE, CnnConfig, FloatsConfig
+from rl.config.network_size import encoder_need
 from rl.network.layers import LEAKY_GAIN, init_orthogonal
 
-POOLED_SIDE = 6
 RELU_GAIN = nn.init.calculate_gain("relu")
 
 
@@ -103,6 +104,12 @@ class ImageHead(nn.Sequential):
     """
 
     def __init__(self, cnn: CnnConfig, image_hw: tuple[int, int], n_stack: int = 1) -> None:
+        """Build the encoder.
+
+        Raises:
+            UserError: it needs more memory than this machine has.
+        """
+        check_memory([encoder_need(cnn, image_hw, n_stack)], machine_memory())
         build = _default_layers if cnn.arch == "default" else _impala_layers
         layers = build(n_stack, cnn)
         if cnn.maxpool:

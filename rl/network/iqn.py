@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
+from datasets.contract.memory import check_memory, machine_memory
 from rl.config.network import NetworkConfig
+from rl.config.network_size import network_need
 from rl.network.encoders import FloatExtractor, ImageHead, normalise_frames
 from rl.network.layers import Head, init_orthogonal
 
@@ -64,7 +66,13 @@ class IQN(nn.Module):
     cosines: Tensor
 
     def __init__(self, config: NetworkConfig, *, num_actions: int = N_ACTIONS) -> None:
+        """Build the network.
+
+        Raises:
+            UserError: it needs more memory than this machine has.
+        """
         super().__init__()
+        check_memory([network_need(config)], machine_memory())  # an artifact may ask for anything
         self.config = config
         self.num_actions = num_actions
         self.img_head: ImageHead | None = None

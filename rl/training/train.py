@@ -24,6 +24,7 @@ from rl.run.build import build_run
 from rl.run.folder import RunFolder, check_log_folders, log_to_file, run_lock
 from rl.run.init_from import check_start
 from rl.run.machine import add_machine
+from rl.run.memory_need import check_run_memory
 from rl.run.outputs import repair_champion
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
@@ -110,6 +111,7 @@ def train(
     """
     started = time.monotonic()
     check_start(cfg, resume=resume, pretrain=pretrain)
+    check_run_memory(cfg)
     folder = RunFolder(resume if resume is not None else Path(cfg.output_dir) / cfg.run_name)
     if resume is not None:
         folder.check_exists()
