@@ -30,7 +30,7 @@ _HINTS: Final = {
     errno.EACCES: "permission denied: choose a place that this user may use",
     errno.EPERM: "not permitted: choose a place that this user may use",
     errno.EROFS: "read-only: choose a place that can be written",
-    errno.EMFILE: "too many open files: raise the limit with `ulimit -n 65536`",
+    errno.EMFILE: "too many open files: raise the limit with ulimit -n 65536",
     errno.ENFILE: "too many open files on this machine",
     errno.EISDIR: "a folder, expected a file",
     errno.ENOTDIR: "a file, expected a folder",
@@ -109,7 +109,7 @@ def one_line(text: str, *, limit: int = LONGEST_LINE) -> str:
 
 
 def escape(text: str, *, keep: str = "\n") -> str:
-    """Return `text` with an escape such as `\\x1b` in place of each control character.
+    r"""Return `text` with an escape such as `\x1b` in place of each control character.
 
     Args:
         text: anything.

@@ -33,9 +33,7 @@ def check_stage_memory(config: StageConfig) -> None:
     needs = stage_needs(config)
     processes = MemoryNeed("the processes", config.devices * PROCESS_BYTES, "devices")
     if config.accelerator == "cpu" or not torch.cuda.is_available():
-        each = [
-            MemoryNeed(need.what, config.devices * need.bytes, need.keys) for need in needs
-        ]
+        each = [MemoryNeed(need.what, config.devices * need.bytes, need.keys) for need in needs]
         check_memory([*each, processes], machine_memory())
     else:
         check_memory(needs, torch.cuda.get_device_properties(0).total_memory, "the GPU")

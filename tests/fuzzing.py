@@ -32,7 +32,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis.strategies import SearchStrategy
 
-from pipeline.cli import EXIT_USER_ERROR, main
+from pipeline.cli import main
+from pipeline.failures import EXIT_USER_ERROR
 
 SEED_VARIABLE: Final = "RULKA_FUZZ_SEED"
 CASES_VARIABLE: Final = "RULKA_FUZZ_CASES"

@@ -85,5 +85,4 @@ def check_memory(
 
 
 def _gb(size: int) -> str:
-    gb = size // 10**6 / 1000  # of whole megabytes: the size may be beyond any float
-    return f"{gb:,.1f} GB" if gb < 1e9 else f"{gb:.2g} GB"
+    return f"{size / BYTES_PER_GB:,.1f} GB"

@@ -140,14 +140,17 @@ def read_yaml(path: Path) -> Any:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise UserError(f"{path}: larger than {MOST_BYTES >> 20} MiB, expected a YAML file")
-        return parse_yaml(data.decode("utf-8"))
     except FileNotFoundError:
         raise
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder, expected a YAML file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL or half a character
+        raise UserError(f"{path}: not the path of a file ({error})") from error
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path}: larger than {MOST_BYTES >> 20} MiB, expected a YAML file")
+    try:
+        return parse_yaml(data.decode("utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from error

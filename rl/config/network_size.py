@@ -90,9 +90,7 @@ def parameter_count(network: NetworkConfig, num_actions: int = N_ACTIONS) -> int
     count = _encoder_of(network).parameters if network.use_image_head else 0
     count += _floats_parameters(network.floats) if network.floats.enabled else 0
     count += features * (network.iqn.embedding_dimension + 1)
-    return count + sum(
-        head_parameters(network.decoder, features, out) for out in (num_actions, 1)
-    )
+    return count + sum(head_parameters(network.decoder, features, out) for out in (num_actions, 1))
 
 
 def head_parameters(decoder: DecoderConfig, features: int, outputs: int) -> int:

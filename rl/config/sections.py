@@ -175,9 +175,7 @@ class PerformanceConfig(StrictModel):
         description="actions of a collector between two checks for newer weights; it loads them in "
         "the middle of a race",
     )
-    learner_threads: int = Field(
-        1, ge=1, le=MOST_THREADS, description="CPU threads of the learner"
-    )
+    learner_threads: int = Field(1, ge=1, le=MOST_THREADS, description="CPU threads of the learner")
     collector_threads: int = Field(
         1, ge=1, le=MOST_THREADS, description="CPU threads of each collector"
     )
