@@ -39,11 +39,11 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         """Compose a node and count what it stands for; an alias counts as often as it is used."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
                 raise _problem(f"alias *{event.anchor} stands inside what it stands for", event)
-            self._count(self._sizes.get(event.anchor, 0), event)
+            self._count(self._sizes.get(event.anchor or "", 0), event)
             return super().compose_node(parent, index)
         self._depth += 1
         if self._depth > DEEPEST:
