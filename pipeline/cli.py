@@ -59,7 +59,7 @@ class _Escaped(logging.Formatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `run` to a function of the parsed arguments."""
-    parser = CommandParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog=PROGRAM,
         description="Three-stage pretraining (visual, behavioural cloning, reinforcement learning) "
         "for racing agents.",

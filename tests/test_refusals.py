@@ -15,6 +15,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.memory import MemoryNeed, check_memory, machine_memory
 from datasets.contract.yaml_files import MOST_BYTES, parse_yaml, read_yaml
 from pipeline import cli
+from pipeline.commands import demo_command
 from pipeline.failures import LONGEST_LINE, failure_of, one_line
 from pretrain.bc.config import BCConfig
 from pretrain.memory_need import check_stage_memory
@@ -38,7 +39,7 @@ def run_raising(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options:
     def run(arguments: argparse.Namespace) -> int:
         raise error
 
-    monkeypatch.setattr(cli.demo_command, "run_demo", run)
+    monkeypatch.setattr(demo_command, "run_demo", run)
     return cli.main(["demo", *options])
 
 
