@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets.contract.errors import UserError
+from datasets.contract.race import MAX_RACE_MS
 from rl.config.experiment import load_rl_config
 from rl.envs.factory import SIMULATOR
 from rl.evaluation.greedy import evaluate
@@ -43,14 +44,13 @@ def sweep(run_path: Path, weights: tuple[float, ...]) -> dict[str, dict[str, flo
     assert isinstance(driver, PriorPolicy)
     found: dict[str, dict[str, float | None]] = {}
     for name, track in SIMULATOR.maps(run.cfg.map_cycle.maps).items():
-        longest_ms = None
+        longest_ms = MAX_RACE_MS
         for weight in weights:
             driver.weight.fill_(weight)
-            limit = {} if longest_ms is None else {"max_race_ms": longest_ms}
-            result = evaluate(driver, track, starts=STARTS, seed=1, **limit)
+            result = evaluate(driver, track, starts=STARTS, seed=1, max_race_ms=longest_ms)
             mean = result.mean_ms
             if mean is not None and result.finish_rate == 1.0:
-                longest_ms = min(longest_ms or 10**9, int(SLOWEST * mean))
+                longest_ms = min(longest_ms, int(SLOWEST * mean))
             seconds = None if mean is None else mean / 1000.0
             found[f"{name} {weight:g}"] = {"finish_rate": result.finish_rate, "mean_s": seconds}
             print(
