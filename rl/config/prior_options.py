@@ -25,22 +25,22 @@ class PriorConfig(StrictModel):
     )
     floor: float = Field(-5.0, lt=0.0, description="lowest log probability relative to the best")
     weight: float = Field(
-        0.1, gt=0.0, description="reward units per unit of log probability, at the start and most"
+        0.07, gt=0.0, description="reward units per unit of log probability, at the start and most"
     )
     weight_factor: float = Field(0.7, gt=0.0, lt=1.0, description="0 to 1: a step of the ladder")
     lowest_weight: float = Field(
         0.001, gt=0.0, description="reward units: below this weight follows 0"
     )
-    runs_per_decision: int = Field(24, ge=1, description="latest runs of a cohort that are judged")
+    runs_per_decision: int = Field(16, ge=1, description="latest runs of a cohort that are judged")
     most_dnfs_to_lower: int = Field(1, ge=0, description="unfinished runs at the lower weight")
     slower_to_lower: float = Field(
         1.01, gt=0.0, description="ratio: mean time at the lower weight to that at the present one"
     )
-    least_dnfs_to_raise: int = Field(4, ge=1, description="unfinished runs at the present weight")
+    least_dnfs_to_raise: int = Field(3, ge=1, description="unfinished runs at the present weight")
     slower_to_raise: float = Field(
         1.03, gt=0.0, description="ratio: mean time at the present weight to that at the higher one"
     )
-    frames_between_steps: int = Field(10_000, ge=0, description="frames driven, at least")
+    frames_between_steps: int = Field(5_000, ge=0, description="frames driven, at least")
     epsilon_schedule: ScalarSchedule = Field(
         ((0, 0.05), (250_000, 0.03)),
         description="[frames, share of random actions], takes the place of the one without prior",
