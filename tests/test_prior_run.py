@@ -98,7 +98,7 @@ class TestStart:
         report = json.loads(finished.folder.injection_report.read_text())
         assert report["greedy_agreement_after"] == 1.0
         first = read_csv(finished.folder.evaluations)[0]
-        assert (first["weights"], first["prior_weight"]) == ("pretrained", "0.1")
+        assert (first["weights"], first["prior_weight"]) == ("pretrained", "0.05")
         assert not finished.folder.calibration_report.exists()
 
     def test_exploration_is_the_priors(self, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ class TestTraining:
         log = (finished.folder.root / "train.log").read_text()
         assert "weight of the prior: 0.1 to 0.07" in log
         rows = read_csv(finished.folder.metrics)
-        assert float(rows[-1]["prior_weight"]) < 0.1
+        assert float(rows[-1]["prior_weight"]) < 0.05
         assert 0.0 <= float(rows[-1]["prior_changed_share"]) <= 1.0
 
     def test_its_tags_are_those_that_the_documentation_lists(
