@@ -10,6 +10,13 @@ from rl.learning.ladder import LadderRun, WeightLadder
 
 DNF = None
 FRAMES = 30_000
+RULE = {
+    "weight": 0.1,
+    "runs_per_decision": 24,
+    "least_dnfs_to_raise": 4,
+    "frames_between_steps": 10_000,
+}
+"""What these tests count with, whatever the defaults are."""
 
 
 def run(
@@ -28,7 +35,7 @@ def run(
 
 
 def ladder_at(level: int, **options: object) -> WeightLadder:
-    ladder = WeightLadder(PriorConfig.model_validate(options))
+    ladder = WeightLadder(PriorConfig.model_validate({**RULE, **options}))
     ladder.level = level
     return ladder
 
@@ -180,7 +187,7 @@ def test_start_at_a_weight() -> None:
         (0.07, 1),
         (0.06, 2),
         (5.0, 0),
-        (0.0, len(PriorConfig().weights) - 1),
+        (0.0, len(PriorConfig(weight=0.1).weights) - 1),
     ):
         ladder.start_at(weight)
         assert ladder.level == level

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.contract.actions import TICK_MS
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.reader import ReplayFile
 from pipeline.cli import main
+from pipeline.recording.drive import drive_dataset
+from pipeline.recording.request import DriveRequest
 from rl.config.experiment import RLConfig
 from rl.envs.factory import SIMULATOR
 from rl.evaluation.greedy import evaluate
@@ -28,7 +33,7 @@ from rl.training.train import TrainingResult, train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE, META_FILE, PRIOR_FILE, read_meta
-from tests.rl_samples import tiny_config, tiny_network
+from tests.rl_samples import NETWORK, tiny_config, tiny_network
 from tests.test_metrics_run import documented, events_of, scalars
 from tests.test_prior import observations
 from tests.test_training_resume import differences, saved
@@ -100,6 +105,11 @@ class TestStart:
         first = read_csv(finished.folder.evaluations)[0]
         assert (first["weights"], first["prior_weight"]) == ("pretrained", "0.05")
         assert not finished.folder.calibration_report.exists()
+
+    def test_prior_is_asked_with_as_many_fractions_as_the_run(self, tmp_path: Path) -> None:
+        run, _ = prior_run(tmp_path, nn={**NETWORK, "iqn": {**NETWORK["iqn"], "k": 5}})
+        assert run.prior is not None
+        assert run.prior.policy.taus.shape == (1, 5)
 
     def test_exploration_is_the_priors(self, tmp_path: Path) -> None:
         run, _ = prior_run(tmp_path, prior={"epsilon_schedule": [[0, 0.07]]})
@@ -178,7 +188,7 @@ class TestTraining:
 
     def test_weight_falls_and_is_logged(self, finished: TrainingResult) -> None:
         log = (finished.folder.root / "train.log").read_text()
-        assert "weight of the prior: 0.1 to 0.07" in log
+        assert "weight of the prior: 0.05 to 0.035" in log
         rows = read_csv(finished.folder.metrics)
         assert float(rows[-1]["prior_weight"]) < 0.05
         assert 0.0 <= float(rows[-1]["prior_changed_share"]) <= 1.0
@@ -310,6 +320,21 @@ class TestFiles:
         arguments = ["--track", str(track), "--episodes", "3", "--json"]
         assert main(["eval", str(finished.folder.root), *arguments]) == 0
         assert json.loads(capsys.readouterr().out)["policy"]["finish_rate"] == 1.0
+
+    def test_datasets_are_driven_by_both(self, finished: TrainingResult, tmp_path: Path) -> None:
+        line, best = finished.folder.root.parents[1] / "straight.npy", finished.folder.best
+        policy = load_policy(best)
+        assert isinstance(policy, PriorPolicy)
+        side = policy.config.image_hw
+        request = DriveRequest((str(line),), 2, skills=(0.7, 0.7), image_size=side, policy=best)
+        drive_dataset(tmp_path / "driven.h5", replace(request, policy_share=1.0))
+        with ReplayFile(tmp_path / "driven.h5") as file:
+            records = [file.replay(index) for index in range(2)]
+        for record in records:  # one frame for each decision, and one at the finish
+            assert record.finished
+            held = record.actions[record.frame_time_ms[:-1] // TICK_MS]
+            driven = Policy(policy).values(record.frames[:-1], record.floats[:-1]).argmax(axis=1)
+            assert np.array_equal(held, driven)
 
     def test_onnx_is_one_graph_of_both(self, tmp_path: Path) -> None:
         pytest.importorskip("onnxruntime")
