@@ -33,7 +33,7 @@ from rl.training.train import TrainingResult, train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE, META_FILE, PRIOR_FILE, read_meta
-from tests.rl_samples import NETWORK, tiny_config, tiny_network
+from tests.rl_samples import tiny_config, tiny_network
 from tests.test_metrics_run import documented, events_of, scalars
 from tests.test_prior import observations
 from tests.test_training_resume import differences, saved
@@ -107,7 +107,9 @@ class TestStart:
         assert not finished.folder.calibration_report.exists()
 
     def test_prior_is_asked_with_as_many_fractions_as_the_run(self, tmp_path: Path) -> None:
-        run, _ = prior_run(tmp_path, nn={**NETWORK, "iqn": {**NETWORK["iqn"], "k": 5}})
+        network = tiny_network().model_dump(mode="json")
+        network["iqn"]["k"] = 5
+        run, _ = prior_run(tmp_path, nn=network)
         assert run.prior is not None
         assert run.prior.policy.taus.shape == (1, 5)
 
