@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from datasets.contract.errors import UserError
+from datasets.contract.memory import is_out_of_memory
 
 EXIT_USER_ERROR: Final = 2
 EXIT_UNEXPECTED: Final = 70
@@ -83,13 +84,6 @@ def _describe_os_error(error: OSError) -> str:
 
 def _name(file: object) -> str:
     return file.decode("utf-8", "replace") if isinstance(file, bytes) else str(file)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory could not be reserved: Python's, torch's on the CPU or on a GPU."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def one_line(text: str, *, limit: int = LONGEST_LINE) -> str:

@@ -32,6 +32,7 @@ class Budget(L.Callback):
         elapsed_s: seconds of training, earlier calls included.
         out_of_time: the run's own minutes are used up.
         cut_off: this call's minutes are used up; the run can be continued.
+        has_begun: a batch of this call was trained.
         cut_inside: they were in the middle of an epoch, and `last` was saved there: a continued
             run goes on with the batches that were next.
 
@@ -43,7 +44,7 @@ class Budget(L.Callback):
 
     def __init__(self, config: StageConfig, max_minutes: float | None, last: Path) -> None:
         self.elapsed_s = 0.0
-        self.out_of_time = self.cut_off = self.cut_inside = False
+        self.out_of_time = self.cut_off = self.cut_inside = self.has_begun = False
         self._last_checkpoint = last
         self._config = config
         self._limit_s = _seconds(config.max_minutes)
@@ -61,6 +62,7 @@ class Budget(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the learning rate of all parameter groups."""
+        self.has_begun = True
         rate = self._config.lr * self._factor(trainer)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:

@@ -5,7 +5,7 @@
     inputs.json               identities of what the run was made from
     metrics.csv               one row per epoch, continued by a later call
     tensorboard/              the same numbers
-    checkpoints/              last.ckpt and best.ckpt
+    checkpoints/              last.ckpt and best.ckpt; last.ckpt.damaged if it was
     *.pt, pretrain_meta.json  the artifacts, written when a call ends
     *.png                     pictures of what was learnt
     finished.json             why and when the run ended, absent as long as it can go on
@@ -17,13 +17,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import torch
 from pydantic import BaseModel
 
 from datasets.contract.config import changed_keys, dump_config
 from datasets.contract.errors import UserError
-from datasets.contract.files import read_json, write_json
+from datasets.contract.files import read_json, set_aside, write_json
+from datasets.contract.memory import is_out_of_memory
 from datasets.contract.yaml_files import read_yaml
 from pretrain.config import StageConfig
 from pretrain.ranks import process_rank
@@ -48,6 +50,16 @@ FREE_KEYS = BUDGET_KEYS | {
 """May differ between the calls that make one run: they do not decide what is learnt."""
 
 
+START_AGAIN: Final = "start the run again with --set overwrite=true"
+STATE_KEYS: Final = {
+    "state_dict": dict,
+    "global_step": int,
+    "epoch": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+}
+"""What a Lightning checkpoint holds at least."""
 WRITTEN_FILES = (
     "inputs.json",
     "metrics.csv",
@@ -83,7 +95,7 @@ class OpenedRun:
 
     Attributes:
         folder: its paths.
-        checkpoint: to continue from; None at the start.
+        checkpoint: to continue from; None at the start and of a finished run.
         is_finished: nothing is left to train.
     """
 
@@ -119,6 +131,8 @@ def open_run(config: StageConfig, inputs: Mapping[str, Any]) -> Iterator[OpenedR
         if previous is not None:
             _check_same(folder, previous, config, inputs)
         opened = _seen(folder, config)
+        if opened.checkpoint == folder.best and folder.last.exists():
+            set_aside(folder.last)
         if not opened.is_finished:  # before the new budget is written, which others compare with
             folder.finished.unlink(missing_ok=True)
         write_json(folder.inputs, dict(inputs))
@@ -131,10 +145,59 @@ def _seen(folder: StageFolder, config: StageConfig) -> OpenedRun:
     if config.overwrite:
         return OpenedRun(folder, None, is_finished=False)
     previous = _previous_config(folder)
-    checkpoint = folder.last if folder.last.exists() else None
     budget = {} if previous is None else _values(config)
     raised = any(budget[key] != (previous or {}).get(key) for key in BUDGET_KEYS & set(budget))
-    return OpenedRun(folder, checkpoint, folder.finished.exists() and not raised)
+    if folder.finished.exists() and not raised:
+        return OpenedRun(folder, None, is_finished=True)
+    return OpenedRun(folder, _checkpoint_of(folder), is_finished=False)
+
+
+def _checkpoint_of(folder: StageFolder) -> Path | None:
+    """Return the checkpoint to continue from: the last one, or the best if that is damaged.
+
+    Raises:
+        UserError: there are checkpoints, but none to continue from or none to export.
+    """
+    last, best = _problem(folder.last), _problem(folder.best)
+    if last is None:
+        if best is not None and folder.best.exists():
+            raise UserError(best)
+        return folder.last
+    if best is None:
+        if folder.last.exists():
+            logger.warning("%s; going on from %s", last, folder.best.name)
+        return folder.best
+    if folder.last.exists() or folder.best.exists():
+        raise UserError(last if folder.last.exists() else best)
+    return None
+
+
+def _problem(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint, None if it can be used."""
+    try:
+        load_state(checkpoint)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint of this project.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [key for key, kind in STATE_KEYS.items() if not isinstance(state[key], kind)]
+    except Exception as error:  # whatever a damaged file makes the library raise
+        if is_out_of_memory(error) or isinstance(error, PermissionError):
+            raise
+        raise UserError(f"{path}: damaged checkpoint; {START_AGAIN}") from error
+    if missing:
+        raise UserError(f"{path}: damaged checkpoint (no {missing[0]}); {START_AGAIN}")
+    assert isinstance(state, dict)
+    return state
 
 
 def mark_finished(folder: StageFolder, reason: str) -> None:
@@ -144,7 +207,8 @@ def mark_finished(folder: StageFolder, reason: str) -> None:
 
 def finished_reason(folder: StageFolder) -> str:
     """Why the run ended."""
-    return str(read_json(folder.finished).get("reason", "unknown"))
+    found = read_json(folder.finished)
+    return str(found.get("reason", "unknown")) if isinstance(found, dict) else "unknown"
 
 
 def _values(config: StageConfig) -> dict[str, Any]:
@@ -188,6 +252,8 @@ def _check_same(
     ]
     if folder.inputs.exists():
         stored = read_json(folder.inputs)
+        if not isinstance(stored, dict):
+            raise UserError(f"{folder.inputs}: not what a run is made from; {START_AGAIN}")
         differences += [
             f"{key} has changed" for key in inputs if key in stored and stored[key] != inputs[key]
         ]

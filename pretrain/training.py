@@ -5,18 +5,18 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.contract.memory import is_out_of_memory
 from datasets.modules import FramesModule
 from pretrain.callbacks import (
     AtomicCheckpointIO,
@@ -29,7 +29,13 @@ from pretrain.callbacks import (
 from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
 from pretrain.ranks import SameOnAllRanks
-from pretrain.run_folder import OpenedRun, finished_reason, mark_finished
+from pretrain.run_folder import (
+    START_AGAIN,
+    OpenedRun,
+    finished_reason,
+    load_state,
+    mark_finished,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +127,7 @@ def fit(
     )
     with _quiet_lightning():
         trainer = _build_trainer(config, run, budget, [same, *callbacks], stops)
-        _run_trainer(trainer, module, data, run)
+        _run_trainer(trainer, module, data, run, budget)
     if any("not finite" in (stop.stopping_reason_message or "") for stop in stops):
         raise UserError(f"{run.folder.root}: the loss is no longer finite; lower lr and try again")
     if not trainer.is_global_zero:
@@ -139,22 +145,6 @@ def report_finished(run: OpenedRun) -> None:
         run.folder.root,
         finished_reason(run.folder),
     )
-
-
-def load_state(path: Any) -> dict[str, Any]:
-    """Read a Lightning checkpoint of this project.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{path}: damaged checkpoint; start the run again with --set overwrite=true"
-        ) from error
-    assert isinstance(state, dict)
-    return state
 
 
 def _build_trainer(
@@ -202,7 +192,11 @@ def _mode(metric: str) -> Literal["min", "max"]:
 
 
 def _run_trainer(
-    trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, run: OpenedRun
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    run: OpenedRun,
+    budget: Budget,
 ) -> None:
     if run.checkpoint is not None:
         steps = load_state(run.checkpoint)["global_step"]
@@ -215,6 +209,13 @@ def _run_trainer(
             signal.signal(signal.SIGINT, handler)
         logger.info("%s: stopped; the same command continues it", run.folder.root)
         raise KeyboardInterrupt from stop
+    except Exception as error:
+        is_foreign = isinstance(error, UserError | OSError) or is_out_of_memory(error)
+        if run.checkpoint is None or budget.has_begun or is_foreign:
+            raise
+        raise UserError(
+            f"{run.checkpoint}: damaged checkpoint ({type(error).__name__}); {START_AGAIN}"
+        ) from error
 
 
 def _result(
@@ -233,10 +234,12 @@ def _result(
     else:
         reason = "max_minutes" if budget.out_of_time else "cut off"
     best = load_state(run.folder.best)
-    module.load_state_dict(best["state_dict"])
-    rows = {int(row["epoch"]): row for row in read_csv(run.folder.metrics)}
-    kept = rows.get(int(best["epoch"]), {})
-    metrics = {name: float(value) for name, value in kept.items() if value}
+    try:
+        module.load_state_dict(best["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{run.folder.best}: weights of another network; {START_AGAIN}") from error
+    rows = {row.get("epoch"): row for row in read_csv(run.folder.metrics)}
+    metrics = _numbers(rows.get(str(best["epoch"]), {}))
     return FitResult(
         reason=reason,
         is_finished=reason != "cut off",
@@ -245,6 +248,15 @@ def _result(
         seconds=budget.elapsed_s,
         metrics=metrics,
     )
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    """Return the cells of a row that hold numbers."""
+    found = {}
+    for name, text in row.items():
+        with suppress(ValueError):
+            found[name] = float(text)
+    return found
 
 
 @contextmanager

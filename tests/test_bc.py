@@ -19,7 +19,7 @@ from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.module import BCModule
 from pretrain.bc.train import run
-from pretrain.training import load_state
+from pretrain.run_folder import load_state
 from pretrain.vis.train import run as run_vis
 from rl.network.iqn import midpoint_taus
 from rl.transfer.artifacts import load_artifact

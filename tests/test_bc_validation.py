@@ -20,7 +20,7 @@ from pretrain.bc.losses import class_weights, offset_losses
 from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import fit_temperature, reliability
 from pretrain.bc.train import _build_data, run
-from pretrain.training import load_state
+from pretrain.run_folder import load_state
 from rl.evaluation.greedy import EvaluationResult
 from rl.transfer.artifacts import load_artifact, save_artifacts
 from rl.transfer.load_policy import load_policy

@@ -1,22 +1,35 @@
 """CSV files that a run appends to, and their rows."""
 
 import csv
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from datasets.contract.files import atomic_path
+from datasets.contract.errors import UserError
+from datasets.contract.files import atomic_path, set_aside
+
+logger = logging.getLogger(__name__)
+
+_BAD_CONTENT = (UnicodeDecodeError, csv.Error)
 
 
 class CsvLog:
     """A CSV file that grows by whole rows and by columns, and survives resumes.
 
-    A row with a new column rewrites the file once, atomically; all other rows are appended.
+    A row with a new column rewrites the file once, atomically; all other rows are appended. A file
+    that is no CSV is renamed, with a warning, and a new one is begun: a log must not keep a run
+    from going on.
     """
 
     def __init__(self, path: Path) -> None:
         """Continue the file at `path`, or start it with the first row."""
         self.path = Path(path)
+        try:
+            read_csv(self.path)
+        except UserError as error:
+            logger.warning("%s; it is renamed to %s", error, set_aside(self.path).name)
         _drop_half_a_row(self.path)
         self._columns = _columns(self.path)
 
@@ -35,7 +48,7 @@ class CsvLog:
     def drop_after(self, column: str, limit: float) -> None:
         """Remove rows beyond `limit`: those written between the last save and a crash."""
         rows = read_csv(self.path)
-        kept = [row for row in rows if not row.get(column) or float(row[column]) <= limit]
+        kept = [row for row in rows if not _is_after(row.get(column, ""), limit)]
         if len(kept) < len(rows):
             self._rewrite(kept)
 
@@ -50,11 +63,28 @@ class CsvLog:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; none if the file is missing."""
+    """Rows of a CSV file with a header; none if the file is missing.
+
+    Raises:
+        UserError: it is not UTF-8, or has a field of over 131,072 characters.
+    """
     if not Path(path).exists():
         return []
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{key: value or "" for key, value in row.items() if key} for row in _reader(file)]
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(_reader(file))
+    except _BAD_CONTENT as error:
+        raise UserError(f"{path}: not a readable CSV file ({error})") from error
+    return [{key: value or "" for key, value in row.items() if key} for row in rows]
+
+
+def _is_after(text: str, limit: float) -> bool:
+    """Whether a cell holds a number beyond `limit`; one that holds none is kept."""
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(number) and number > limit
 
 
 def _drop_half_a_row(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import uuid
@@ -59,6 +60,17 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to `<name>.damaged`, so that nothing of it is lost.
+
+    Returns:
+        Its new path, with a number if that name is taken.
+    """
+    names = (f"{path.name}.damaged{'' if n == 1 else n}" for n in itertools.count(1))
+    free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return path.rename(free)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -84,5 +84,12 @@ def check_memory(
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory could not be reserved: Python's, torch's on the CPU or on a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def _gb(size: int) -> str:
     return f"{size / BYTES_PER_GB:,.1f} GB"

@@ -18,8 +18,8 @@ from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
 from pretrain.hardware import seed_everything
 from pretrain.memory_need import check_stage_memory
-from pretrain.run_folder import OpenedRun, open_run
-from pretrain.training import FitResult, fit, load_state, report_finished
+from pretrain.run_folder import OpenedRun, load_state, open_run
+from pretrain.training import FitResult, fit, report_finished
 from rl.transfer.artifacts import save_artifacts
 from rl.transfer.injector import inject
 from rl.transfer.sources import Sources, find_sources

@@ -119,8 +119,16 @@ class Recorder:
         return {"length": self.length.copy(), "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a recorder of the same dimensions."""
-        self.length[:] = state["length"]
+        """Continue from `state_dict()` of a recorder of the same dimensions.
+
+        Raises:
+            ValueError: lengths beyond what was recorded.
+        """
+        length = np.asarray(state["length"])
+        recorded = min(array.shape[1] for array in state["arrays"].values())
+        if length.min() < 0 or length.max() > recorded:
+            raise ValueError(f"runs of {length.min()} to {length.max()} actions, of {recorded}")
+        self.length[:] = length
         while self._capacity < self.length.max():
             self._grow()
         for name, array in state["arrays"].items():

@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
+from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.config import LARGEST_INTEGER
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from datasets.inputs import Inputs, format_inputs
@@ -15,6 +17,8 @@ from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
 
 KEPT_PER_MAP: Final = 10
+MAX_SAVED_MS: Final = 86_400_000
+"""A day: a race of more is none."""
 RUN_FILE: Final = "run.json"
 """Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 
@@ -87,17 +91,49 @@ def load_run(folder: Path) -> DrivenRun:
     Raises:
         UserError: the folder holds no run, or not all of it.
     """
-    notes = read_json(folder / RUN_FILE)
+    values = read_json(folder / RUN_FILE)
     try:
-        return DrivenRun(
-            track=notes["track"],
-            start_seed=notes["start_seed"],
-            start_noise=notes["start_noise"],
-            race_time_ms=notes["race_time_ms"],
-            actions=np.load(folder / "actions.npy", allow_pickle=False),
-        )
+        notes = _RunNotes.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{folder / RUN_FILE}: `{place}`: {first['msg']}") from error
+    return DrivenRun(
+        track=notes.track,
+        start_seed=notes.start_seed,
+        start_noise=notes.start_noise,
+        race_time_ms=notes.race_time_ms,
+        actions=_load_actions(folder / "actions.npy"),
+    )
+
+
+class _RunNotes(BaseModel):
+    """What `run.json` says of the run itself; notes about the training stand beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    track: str = Field(min_length=1, description="name of the map")
+    race_time_ms: int = Field(ge=1, le=MAX_SAVED_MS, description="ms")
+    start_seed: int = Field(ge=0, le=LARGEST_INTEGER, description="of the start's variation")
+    start_noise: float = Field(ge=0.0, le=1e3, description="scale of the start's variation")
+
+
+def _load_actions(path: Path) -> npt.NDArray[np.uint8]:
+    """Read (M,) actions; a header that claims more than the file holds is refused.
+
+    Raises:
+        UserError: there are none, or they are no actions.
+    """
+    try:
+        mapped = np.load(path, allow_pickle=False, mmap_mode="r")
+        actions = np.array(mapped)
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a whole saved run ({error})") from error
+        raise UserError(f"{path}: not the actions of a saved run ({error})") from error
+    if actions.ndim != 1 or actions.dtype != np.uint8 or not len(actions):
+        raise UserError(f"{path}: expected a row of uint8 actions, one per {TICK_MS} ms")
+    if actions.max() >= N_ACTIONS:
+        raise UserError(f"{path}: action {actions.max()} is not below {N_ACTIONS}")
+    return actions
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

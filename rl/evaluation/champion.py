@@ -1,9 +1,10 @@
 """The champion: the best policy of a run, which only a better, freshly evaluated one replaces."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from rl.transfer.policy_files import save_policy
 
 logger = logging.getLogger(__name__)
 
+DESCRIBED: Final = frozenset({"track", "finish_rate", "mean_ms"})
+"""Entries of a result that are shown."""
 FreshEvaluation = Callable[[Driver], list[EvaluationResult]]
 """Evaluates a network on starts that no earlier choice has seen, the same within one call round."""
 
@@ -121,7 +124,28 @@ class Champion:
         """Weights, results and score."""
         return {"weights": self.weights, "summary": self.summary, "score": list(self._score)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.weights, self.summary = state["weights"], state["summary"]
+    def load_state_dict(
+        self, state: Mapping[str, Any], like: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Continue from `state_dict()`.
+
+        Args:
+            state: what was saved.
+            like: state dict of a policy of the run, whose shapes the weights must have.
+
+        Raises:
+            ValueError, TypeError: it holds something else than weights and results.
+        """
+        weights, summary = state["weights"], state["summary"]
+        if weights is not None and like is not None:
+            found, expected = (
+                {name: (tensor.shape, tensor.dtype) for name, tensor in part.items()}
+                for part in (weights, like)
+            )
+            if found != expected:
+                raise ValueError("the champion has other weights than the run's network")
+        json.dumps(summary)
+        if not all(result.keys() >= DESCRIBED for result in summary.get("results", [])):
+            raise ValueError(f"results of the champion without {', '.join(sorted(DESCRIBED))}")
+        self.weights, self.summary = weights, summary
         self._score = (float(state["score"][0]), float(state["score"][1]))

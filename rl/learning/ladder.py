@@ -8,10 +8,11 @@ started them: runs that do not finish end earlier or later than the others.
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Final
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from rl.config.prior_options import HIGHER, LOWER, PRESENT, PriorConfig
 
@@ -37,6 +38,9 @@ class LadderRun:
     level: int
     cohort: int
     started_frames: int
+
+
+_RUN: Final = TypeAdapter(LadderRun)
 
 
 class WeightLadder:
@@ -157,15 +161,25 @@ class WeightLadder:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.level = min(state["level"], len(self._config.weights) - 1)
-        self.frames_of_step = state["frames_of_step"]
-        self._due = dict(state["due"])
+        self.level = max(0, min(int(state["level"]), len(self._config.weights) - 1))
+        self.frames_of_step = int(state["frames_of_step"])
+        self._due = {int(collector): int(number) for collector, number in state["due"].items()}
         self._early = defaultdict(dict)
         for collector, early in state["early"].items():
-            self._early[collector] = {n: LadderRun(*values) for n, values in early.items()}
+            self._early[collector] = {n: _restored(values) for n, values in early.items()}
         self._clear()
         for cohort, runs in state["judged"].items():
-            self._judged[cohort].extend(LadderRun(*values) for values in runs)
+            self._judged[cohort].extend(map(_restored, runs))
+
+
+def _restored(values: Sequence[Any]) -> LadderRun:
+    """Return a run of a saved state.
+
+    Raises:
+        ValueError: it is none.
+    """
+    names = (field.name for field in fields(LadderRun))
+    return _RUN.validate_python(dict(zip(names, values, strict=True)))
 
 
 def _dnfs(runs: Sequence[LadderRun] | deque[LadderRun]) -> int:

@@ -116,9 +116,11 @@ class PlateauBreaker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`; the options may differ, and act on the current phase."""
         self.phases = int(state["phases"])
-        self._phase_start = state["phase_start"]
+        start = state["phase_start"]
+        self._phase_start = None if start is None else int(start)
         # Best times of older states are minima over varied starts, which none from the exact start
         # can be compared with.
-        self._best_ms = dict(state["best_ms"]) if state.get("exact_starts", False) else {}
+        best = state["best_ms"] if state.get("exact_starts", False) else {}
+        self._best_ms = {str(track): int(ms) for track, ms in best.items()}
         self._since_frames = int(state["since_frames"])
         self._since_seconds = float(state["since_seconds"])

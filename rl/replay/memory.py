@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import (
     MINI_RACE_ACTIONS,
@@ -388,6 +389,11 @@ class ReplayMemory:
             return
         left = self._ring.columns["steps_left"][slots]
         kinds = self._ring.columns["kinds"][slots]
+        if (self._ring.columns["actions"][slots] >= N_ACTIONS).any():
+            raise ValueError(f"replay memory: actions that are not below {N_ACTIONS}")
+        for name in ("floats", "rewards", "potentials"):
+            if not np.isfinite(self._ring.columns[name][slots]).all():
+                raise ValueError(f"replay memory: {name} that are not finite")
         if not np.array_equal(left == 0, kinds == LAST):
             raise ValueError("replay memory: transitions that start after the last action")
         inside = left[:-1] > 0

@@ -102,6 +102,8 @@ class ObservationRing:
             found = rows[name].shape if name in rows else None
             if found != expected:
                 raise ValueError(f"replay memory: {name} should be {expected}, got {found}")
+            if rows[name].dtype != column.dtype:
+                raise ValueError(f"replay memory: {name} should be of type {column.dtype}")
         self.base, self.total = base, total
         slots = self.slots(self.oldest)
         for name, column in self.columns.items():

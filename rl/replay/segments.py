@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from datasets.contract.files import atomic_path, sha256_of
+from datasets.contract.memory import machine_memory
 from rl.replay.memory import ReplayMemory
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -91,12 +92,15 @@ class SegmentStore:
             ValueError: segments are missing or do not fit.
         """
         oldest, total = int(cursor["oldest"]), int(cursor["total"])
+        _check_cursor(cursor, memory)
         rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in memory.rows(memory.total)}
         place = oldest
         for segment in self.segments:
             if segment.first > place:
                 break
             loaded = torch.load(self.path(segment), map_location="cpu", weights_only=True)
+            if any(len(loaded[name]) != segment.end - segment.first for name in rows):
+                raise ValueError(f"replay memory: {segment.name} has not the rows that it names")
             for name, parts in rows.items():
                 parts.append(loaded[name].numpy()[place - segment.first :])
             place = segment.end
@@ -107,3 +111,20 @@ class SegmentStore:
             name: np.concatenate(parts) if parts else empty[name] for name, parts in rows.items()
         }
         memory.load_state_dict({"cursor": cursor, "rows": joined})
+        memory.check_valid()
+
+
+def _check_cursor(cursor: Mapping[str, Any], memory: ReplayMemory) -> None:
+    """Refuse a cursor that no memory of this machine can have had.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    base, oldest, total, capacity = (
+        int(cursor[name]) for name in ("base", "oldest", "total", "capacity")
+    )
+    if not (0 <= base <= oldest <= total and total - oldest <= capacity):
+        raise ValueError(f"replay memory: numbers out of order ({base}, {oldest}, {total})")
+    most = machine_memory()
+    if most is not None and capacity * memory.bytes_per_transition > most:
+        raise ValueError(f"replay memory: a capacity of {capacity:,} fits on no such machine")

@@ -7,20 +7,21 @@ damaged. What is too large to be written each time, the replay memory, lies in s
 (`rl.replay.segments`), which the manifest lists with their hashes.
 """
 
-import itertools
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import fsync_folder, read_json, sha256_of, write_json
+from datasets.contract.files import fsync_folder, read_json, set_aside, sha256_of, write_json
+from datasets.contract.memory import is_out_of_memory
 from rl.replay.segments import Segment, SegmentStore
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,37 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 KEPT: Final = 2
+MOST_SHOWN: Final = 200
+"""Characters of what is wrong with a checkpoint."""
 _ARRAY: Final = "__ndarray__"
+
+Result = TypeVar("Result")
+Parts = dict[str, Any]
+"""File stem -> state, as it was given to `save_checkpoint`."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says, checked.
+
+    Attributes:
+        files: of the checkpoint, by name.
+        segments: of the replay memory that belong to it.
+    """
+
+    files: dict[str, FileFacts]
+    segments: list[Segment]
+
+
+_MANIFEST: Final = TypeAdapter(Manifest)
 
 
 def save_checkpoint(
@@ -81,7 +112,7 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
+def load_checkpoint(folder: Path) -> tuple[Path, Parts, list[Segment]]:
     """Read the newest checkpoint that is whole; damaged ones are renamed and reported.
 
     Returns:
@@ -90,14 +121,47 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
     Raises:
         UserError: there is none.
     """
+    return use_checkpoint(folder, lambda path, parts, segments: (path, parts, segments))
+
+
+def use_checkpoint(folder: Path, use: Callable[[Path, Parts, list[Segment]], Result]) -> Result:
+    """Use the newest checkpoint that can be used.
+
+    One whose files are not as they were written is renamed and reported at once. One whose content
+    `use` does not take is renamed once an earlier one was taken: if none is, the fault may lie in
+    how the run is continued.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        use: takes the checkpoint's folder, parts and segments. Any exception but a `UserError`, or
+            one of the system, says that the content is damaged; what it changed until then must
+            not matter to the next call.
+
+    Raises:
+        UserError: there is none, or `use` raised it.
+    """
     found = _numbered(folder)
+    refused: list[Path] = []
+    problem = ""
     for path in reversed(found):
-        problem = check_checkpoint(path)
-        if problem is None:
-            return path, _read(path), _segments(path)
+        damage = check_checkpoint(path)
+        try:
+            if damage is None:
+                result = use(path, _read(path), _manifest(path).segments)
+                for damaged in refused:
+                    set_aside(damaged)
+                return result
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            problem = damage = _short(error)
+            refused.append(path)
+        else:
+            set_aside(path)
         then = "using the checkpoint before it" if path != found[0] else "there is none before it"
-        logger.warning("%s is damaged (%s); %s", path, problem, then)
-        _set_aside(path)
+        logger.warning("%s is damaged (%s); %s", path, damage, then)
+    if refused:
+        raise UserError(f"{refused[-1]}: the run cannot be restored from it ({problem})")
     raise UserError(
         f"{folder}: no usable checkpoint"
         + (
@@ -108,10 +172,17 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[Segment]]:
     )
 
 
-def _set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint, so that its number is free and nothing is lost."""
-    names = (f"{path.name}.damaged{'' if n == 1 else n}" for n in itertools.count(1))
-    path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
+def _short(error: Exception) -> str:
+    """Return what went wrong in one short line; libraries write several long ones."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an exception while a checkpoint is read lies in its content."""
+    if isinstance(error, UserError) or is_out_of_memory(error):
+        return False
+    return not isinstance(error, OSError)
 
 
 def peek_checkpoint(
@@ -139,8 +210,10 @@ def peek_checkpoint(
                 problem = _check_parts(path, names)
                 if problem is None:
                     return path, _read(path, names), _hashes(path, names)
-            except (OSError, UserError) as error:
-                problem = str(error)
+            except Exception as error:  # of files that another process may remove just now
+                if is_out_of_memory(error):
+                    raise
+                problem = _short(error)
             logger.warning("%s cannot be used (%s)", path, problem)
         before = found
     raise UserError(
@@ -155,7 +228,7 @@ def check_checkpoint(path: Path) -> str | None:
     if problem is not None:
         return problem
     store = SegmentStore(path.parent)
-    for segment in _segments(path):
+    for segment in _manifest(path).segments:
         problem = _check_file(store.path(segment), segment.bytes, segment.sha256)
         if problem is not None:
             return problem
@@ -165,23 +238,42 @@ def check_checkpoint(path: Path) -> str | None:
 def _check_parts(path: Path, names: Sequence[str] | None = None) -> str | None:
     """Return what is wrong with some parts, or all, except the replay memory."""
     try:
-        manifest = read_json(path / MANIFEST)
+        files = _manifest(path).files
     except UserError as error:
         return str(error)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        return f"its format is not version {FORMAT_VERSION}"
-    files = manifest["files"]
     for name in files if names is None else [f"{name}.pt" for name in names]:
         if name not in files:
             return f"it has no {name}"
-        problem = _check_file(path / name, files[name]["bytes"], files[name]["sha256"])
+        problem = _check_file(path / name, files[name].bytes, files[name].sha256)
         if problem is not None:
             return problem
     return None
 
 
+def _manifest(path: Path) -> Manifest:
+    """Read the manifest of a checkpoint.
+
+    Raises:
+        UserError: it is not one, or names files outside of its folder.
+    """
+    file = path / MANIFEST
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{file}: its format is not version {FORMAT_VERSION}")
+    try:
+        found = _MANIFEST.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file}: `{place}`: {first['msg']}") from error
+    for name in (*found.files, *(segment.name for segment in found.segments)):
+        if Path(name).name != name or "\0" in name:
+            raise UserError(f"{file}: names {name}, which is not a file beside it")
+    return found
+
+
 def _check_file(file: Path, size: int, sha256: str) -> str | None:
-    if not file.exists():
+    if not file.is_file():
         return f"{file.name} is missing"
     if file.stat().st_size != size:
         return f"{file.name} has {file.stat().st_size} of {size} bytes"
@@ -192,7 +284,7 @@ def _check_file(file: Path, size: int, sha256: str) -> str | None:
 
 def _read(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
     if names is None:
-        names = [Path(name).stem for name in read_json(path / MANIFEST)["files"]]
+        names = [Path(name).stem for name in _manifest(path).files]
     return {
         name: decode(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
         for name in names
@@ -200,12 +292,8 @@ def _read(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
-    files = read_json(path / MANIFEST)["files"]
-    return {name: files[f"{name}.pt"]["sha256"] for name in names}
-
-
-def _segments(path: Path) -> list[Segment]:
-    return [Segment(**entry) for entry in read_json(path / MANIFEST)["segments"]]
+    files = _manifest(path).files
+    return {name: files[f"{name}.pt"].sha256 for name in names}
 
 
 def _prune(folder: Path, kept: int) -> None:
@@ -215,7 +303,11 @@ def _prune(folder: Path, kept: int) -> None:
         hidden = folder / f".{old.name}.tmp"  # a kill half-way leaves no half checkpoint
         old.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
-    needed = {s.name for path in found[-kept:] for s in _segments(path)}
+    try:
+        needed = {s.name for path in found[-kept:] for s in _manifest(path).segments}
+    except UserError as error:
+        logger.warning("%s; no segment of the replay memory is deleted", error)
+        return
     SegmentStore(folder).keep_only(needed)
 
 
@@ -223,7 +315,12 @@ def _numbered(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    found = [path for path in folder.iterdir() if path.is_dir() and _is_number(path.name)]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def _flush(path: Path) -> None:

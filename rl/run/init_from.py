@@ -96,15 +96,35 @@ def load_initial_weights(run: Run, folder: RunFolder) -> Driver:
     Raises:
         UserError: there is no such run or checkpoint, or it belongs to another network.
     """
-    cfg, learner = run.cfg, run.learner
-    init_from = cfg.init_from
+    init_from = run.cfg.init_from
     assert init_from is not None
     best = init_from.endswith(BEST)
     source = RunFolder(Path(init_from.removesuffix(BEST)))
     names = ("state", "learner", "evaluated") if best else ("state", "learner")
     path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), names)
-    if "prior_ladder" in parts["state"]:
+    state = parts["state"]
+    if isinstance(state, dict) and "prior_ladder" in state:
         path, parts, hashes = peek_checkpoint(_checkpoints(source, best=best), (*names, "prior"))
+    try:
+        return _load_weights(run, folder, source, path, parts, hashes)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(
+            f"init_from: {path}: damaged ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+        ) from error
+
+
+def _load_weights(
+    run: Run,
+    folder: RunFolder,
+    source: RunFolder,
+    path: Path,
+    parts: dict[str, Any],
+    hashes: dict[str, str],
+) -> Driver:
+    """Load the parts of another run's checkpoint; see `load_initial_weights`."""
+    cfg, learner = run.cfg, run.learner
+    assert cfg.init_from is not None
+    best = cfg.init_from.endswith(BEST)
     state = parts["state"]
     difference = architecture_difference(state["architecture"], learner.network)
     if difference is not None:
@@ -134,7 +154,7 @@ def load_initial_weights(run: Run, folder: RunFolder) -> Driver:
     logger.info(
         "started with the %s weights of %s, checkpoint %s: %s frames, %s updates; moments %s",
         report.weights,
-        init_from,
+        cfg.init_from,
         report.checkpoint,
         f"{report.frames:,}",
         f"{report.grad_steps:,}",

@@ -6,7 +6,7 @@ The names in a checkpoint are a file format: older runs are resumed with them.
 import logging
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from datasets.contract.errors import UserError
 from rl.collecting.guide import GuideDriver
@@ -14,13 +14,24 @@ from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
 from rl.network.prior import build_driver, describe
-from rl.replay.segments import SegmentStore
-from rl.run.build import install_prior
-from rl.run.checkpoint import load_checkpoint, save_checkpoint
+from rl.replay.segments import Segment, SegmentStore
+from rl.run.build import build_run, install_prior
+from rl.run.checkpoint import load_checkpoint, save_checkpoint, use_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run, RunPrior
+from rl.run.state_check import check_like
 
 logger = logging.getLogger(__name__)
+
+NEWER_KEYS: Final = (
+    "state.plateau",
+    "state.plateau.exact_starts",
+    "state.calibration_due",
+    "state.statistics",
+    "learner.averaged",
+    "learner.padded",
+)
+"""What checkpoints of older versions lack, or of runs with other options; also what is in them."""
 
 
 class RunSaver:
@@ -74,13 +85,38 @@ class RunSaver:
         Raises:
             UserError: there is no checkpoint, or it belongs to another network.
         """
-        path, parts, segments = load_checkpoint(self.folder.checkpoints)
+        cfg, is_fresh = run.cfg, True
+
+        def use(
+            path: Path, parts: dict[str, Any], segments: list[Segment]
+        ) -> dict[str, Any] | None:
+            nonlocal is_fresh
+            if not is_fresh:  # the checkpoint after this one has changed it
+                vars(run).update(vars(build_run(cfg)))
+            is_fresh = False
+            return self._restore(run, path, parts, segments)
+
+        return use_checkpoint(self.folder.checkpoints, use)
+
+    def _restore(
+        self, run: Run, path: Path, parts: dict[str, Any], segments: list[Segment]
+    ) -> dict[str, Any] | None:
+        """Load one checkpoint into a fresh run; see `restore`.
+
+        Raises:
+            UserError: it belongs to another network.
+            Exception: any other one says that its content is damaged.
+        """
         state = parts["state"]
         _check_architecture(path, state["architecture"], run.learner.network)
+        check_like(state, _counters_and_settings(run), "state", optional=NEWER_KEYS)
+        check_like(parts["learner"], run.learner.state_dict(), "learner", optional=NEWER_KEYS)
+        check_like(parts["champion"], run.champion.state_dict(), "champion")
         run.cfg = _with_schedule_origin(run.cfg, state)
         _restore_prior(path, run, parts)
         run.learner.load_state_dict(parts["learner"])
-        run.champion.load_state_dict(parts["champion"])
+        driver = run.driver(run.learner.online)
+        run.champion.load_state_dict(parts["champion"], like=driver.state_dict())
         run.pace.load_state_dict(state["pace"])
         run.resets.load_state_dict(state["resets"])
         if "plateau" in state:  # absent from the runs of older versions

@@ -4,6 +4,8 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from datasets.contract.race import DNF_MS
 from rl.replay.rollout import Rollout
 
@@ -108,11 +110,22 @@ class RunStatistics:
 
         Best times of older states are minima over varied starts, which no time from the exact start
         can be compared with: they begin anew.
+
+        Raises:
+            ValueError: it is not such a state.
         """
-        for name, value in state.items():
+        checked = _STATISTICS.validate_python(state)
+        for name in state.keys() & vars(checked).keys():
+            value = getattr(checked, name)
+            numbers = value.values() if isinstance(value, dict) else [value]
+            if not all(number is None or 0 <= number < float("inf") for number in numbers):
+                raise ValueError(f"statistics: {name} is {value}")
             setattr(self, name, value)
         if not state.get("exact_starts", False):
             logger.info("best times begin anew: they now count from the exact start alone")
             self.exact_starts = True
             self.alltime_min_ms = dict.fromkeys(self.alltime_min_ms, DNF_MS)
             self.frames_of_best = self.frames_played
+
+
+_STATISTICS: Final = TypeAdapter(RunStatistics)

@@ -32,6 +32,7 @@ from rl.replay.rollout import Rollout
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
+from rl.run.state_check import check_like
 from rl.training.calibrate import CalledOff, calibrate, keep_soft_policy
 from rl.training.calibration_runs import drive_warm_up
 from rl.training.prior_setup import TRUNK, cloned_policy, start_with_prior
@@ -284,8 +285,14 @@ def _serial_source(
         weights_version=run.grad_steps,
     )
     source = SerialSource(collector)
-    if saved is not None:
+    if saved is None:
+        return source
+    try:
+        check_like(saved, source.state_dict(), "collector", any_length=True)
         source.load_state_dict(saved)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        logger.warning("half-driven races are lost, their state is damaged (%s)", error)
+        return _serial_source(run, averaged, guide_driver, None)
     return source
 
 
