@@ -314,7 +314,10 @@ class Learner:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"] or state["online"])
         self.find_padded_columns()  # all that states of before can say
-        self.padded = state.get("padded", self.padded)
+        padded = state.get("padded", self.padded)
+        if not all(isinstance(columns, torch.Tensor) for columns in padded.values()):
+            raise ValueError("padded columns that are no tensors")
+        self.padded = padded
         if keep_optimizer:
             load_moments(self.online, self.optimizer, state["optimizer"])
 

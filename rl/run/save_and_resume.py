@@ -12,6 +12,7 @@ from datasets.contract.errors import UserError
 from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
+from rl.learning.learner import LearnerCounters
 from rl.network.iqn import IQN
 from rl.network.prior import build_driver, describe
 from rl.replay.segments import Segment, SegmentStore
@@ -23,15 +24,12 @@ from rl.run.state_check import check_like
 
 logger = logging.getLogger(__name__)
 
-NEWER_KEYS: Final = (
-    "state.plateau",
-    "state.plateau.exact_starts",
-    "state.calibration_due",
-    "state.statistics",
-    "learner.averaged",
-    "learner.padded",
+REQUIRED: Final = (
+    *(f"state.statistics.{name}" for name in ("frames_played", "rollouts", "training_seconds")),
+    *(f"state.statistics.{name}" for name in ("memories_generated", "alltime_min_ms")),
+    *(f"learner.counters.{name}" for name in LearnerCounters.__slots__),
 )
-"""What checkpoints of older versions lack, or of runs with other options; also what is in them."""
+"""What would silently begin at 0 if it were missing in a checkpoint."""
 
 
 class RunSaver:
@@ -109,8 +107,14 @@ class RunSaver:
         """
         state = parts["state"]
         _check_architecture(path, state["architecture"], run.learner.network)
-        check_like(state, _counters_and_settings(run), "state", optional=NEWER_KEYS)
-        check_like(parts["learner"], run.learner.state_dict(), "learner", optional=NEWER_KEYS)
+        fresh = _counters_and_settings(run)
+        for key in (
+            "schedule_origin",
+            "memory",
+        ):  # may be of another type; checked where it is used
+            del fresh[key]
+        check_like(state, fresh, "state", required=REQUIRED)
+        check_like(parts["learner"], run.learner.state_dict(), "learner", required=REQUIRED)
         check_like(parts["champion"], run.champion.state_dict(), "champion")
         run.cfg = _with_schedule_origin(run.cfg, state)
         _restore_prior(path, run, parts)
@@ -240,7 +244,7 @@ def _with_schedule_origin(cfg: RLConfig, state: dict[str, Any]) -> RLConfig:
     elif "schedule_origin" in cfg.model_fields_set:
         return cfg
     else:
-        origin = 0 if saved == "now" else saved
+        origin = 0 if saved == "now" else int(saved)
     if origin > 0:
         logger.info("schedules start at %s frames", f"{origin:,}")
     return cfg.model_copy(update={"schedule_origin": origin})

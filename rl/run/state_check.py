@@ -11,7 +11,7 @@ from rl.transfer.tensor_files import is_plain
 
 
 def check_like(
-    saved: Any, fresh: Any, place: str, *, optional: Collection[str] = (), any_length: bool = False
+    saved: Any, fresh: Any, place: str, *, required: Collection[str] = (), any_length: bool = False
 ) -> None:
     """Compare a saved state with that of a fresh run: keys, types, shapes, finite numbers.
 
@@ -21,14 +21,14 @@ def check_like(
         saved: the state.
         fresh: the same state of a run that has not begun.
         place: dotted name of the state, for the message.
-        optional: dotted names of what may be absent, together with all that is below.
-        any_length: whether arrays may differ in length, and mappings may lack entries.
+        required: dotted names of what must be there; what is newer than a state may lack in it.
+        any_length: whether arrays may differ in their first two axes, and lists in length.
 
     Raises:
         ValueError: it names the first place that differs.
     """
     if isinstance(fresh, Mapping):
-        _check_mapping(saved, fresh, place, optional, any_length)
+        _check_mapping(saved, fresh, place, required, any_length)
     elif isinstance(fresh, Tensor | np.ndarray):
         _check_array(saved, fresh, place, any_length)
     elif isinstance(fresh, bool | str):
@@ -47,15 +47,14 @@ def check_like(
 
 
 def _check_mapping(
-    saved: Any, fresh: Mapping[Any, Any], place: str, optional: Collection[str], any_length: bool
+    saved: Any, fresh: Mapping[Any, Any], place: str, required: Collection[str], any_length: bool
 ) -> None:
     _require(isinstance(saved, Mapping), place, saved, "a mapping")
-    is_optional = any(place == name or place.startswith(f"{name}.") for name in optional)
     for key, value in fresh.items():
         inner = f"{place}.{key}"
         if key in saved:
-            check_like(saved[key], value, inner, optional=optional, any_length=any_length)
-        elif not (is_optional or inner in optional):
+            check_like(saved[key], value, inner, required=required, any_length=any_length)
+        elif inner in required:
             raise ValueError(f"{inner} is missing")
 
 

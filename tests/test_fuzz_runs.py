@@ -1,0 +1,310 @@
+"""Fuzzers of what runs leave on the disk: artifacts, checkpoints, logs, and damage to each file."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from datasets.contract.config import dump_config, load_config
+from datasets.contract.errors import UserError
+from pipeline.cli import main
+from pipeline.failures import EXIT_USER_ERROR
+from pretrain.run_folder import open_run
+from pretrain.vis.config import VisConfig
+from pretrain.vis.train import run as run_vis
+from rl.config.experiment import RLConfig
+from rl.run.build import build_run
+from rl.run.folder import RunFolder
+from rl.run.save_and_resume import RunSaver
+from rl.training.setup import build_source
+from rl.training.train import train
+from rl.transfer.artifacts import load_artifact
+from rl.transfer.load_policy import load_policy
+from rl.transfer.metadata import IQN_FILE, META_FILE
+from tests.damage import (
+    DELETE,
+    ODD,
+    Damage,
+    apply_damage,
+    contents_of,
+    damages,
+    edit_checkpoint,
+    edited,
+    files_in,
+    fresh_copy,
+    odd_tensors,
+)
+from tests.fuzzing import assert_one_line, fuzz, run_cases, run_command
+from tests.pretrain_samples import recorded, vis_config
+from tests.rl_samples import tiny_config
+
+EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of rl and one of vis that can go on, and their logs."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = tiny_config(folder, evaluation=EVALUATION)
+    train(config, max_grad_steps=2)
+    train(config, resume=folder / "rl" / "tiny", max_grad_steps=3)
+    run_vis(vis_config(recorded(tmp_path_factory), folder / "vis", probe=False))
+    return folder
+
+
+# -- artifacts ----------------------------------------------------------------------------------
+
+
+def load_or_refuse(folder: Path) -> None:
+    """Load a policy and each of its files; UserError is a refusal."""
+    for load in (load_policy, lambda path: load_artifact(path / IQN_FILE, legacy_input="iqn")):
+        with contextlib.suppress(UserError):
+            load(folder)
+
+
+@fuzz(quick=30, slow=4_000)
+def test_damaged_artifacts_are_refused(cases: int, runs: Path, tmp_path: Path) -> None:
+    def check(damage: Damage) -> None:
+        copy = fresh_copy(runs / "rl" / "tiny" / "best", tmp_path / "best")
+        files = files_in(copy)
+        apply_damage(files[damage.file % len(files)], damage)
+        load_or_refuse(copy)
+
+    run_cases(check, damages, cases)
+
+
+@fuzz(quick=25, slow=3_000)
+def test_artifacts_with_a_right_hash_and_odd_content_are_refused(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    odd = [*odd_tensors(), DELETE, *ODD]
+
+    def check(case: tuple[float, int, bool]) -> None:
+        place, number, in_meta = case
+        copy = fresh_copy(runs / "rl" / "tiny" / "best", tmp_path / "best")
+        meta = json.loads((copy / META_FILE).read_text())
+        if in_meta:
+            meta = edited(meta, place, [DELETE, *ODD][number % (len(ODD) + 1)])
+        else:
+            state = torch.load(copy / IQN_FILE, weights_only=True)
+            torch.save(edited(dict(state), place, odd[number % len(odd)]), copy / IQN_FILE)
+            data = (copy / IQN_FILE).read_bytes()
+            meta["sha256"][IQN_FILE] = hashlib.sha256(data).hexdigest()
+        (copy / META_FILE).write_text(json.dumps(meta))
+        load_or_refuse(copy)
+
+    places = st.tuples(st.floats(0.0, 1.0), st.integers(0, 100), st.booleans())
+    run_cases(check, places, cases)
+
+
+# -- checkpoints of rl --------------------------------------------------------------------------
+
+
+def restore(folder: Path) -> bool:
+    """Restore a run and build its collectors; returns whether it was refused."""
+    config = load_config(RLConfig, folder / "config_snapshot.yaml", environment={})
+    run = build_run(config)
+    try:
+        source = build_source(run, RunSaver(RunFolder(folder)).restore(run))
+    except UserError:
+        return True
+    source.close()
+    assert run.frames >= 0
+    assert run.champion.describe() is not None
+    json.dumps(run.statistics.state_dict(), allow_nan=False)
+    run.memory.check_valid()
+    return False
+
+
+def newest(folder: Path) -> Path:
+    return sorted((folder / "checkpoints").glob("0*"))[-1]
+
+
+@fuzz(quick=20, slow=2_500)
+def test_a_checkpoint_with_a_damaged_file_leads_to_the_one_before_it(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    def check(damage: Damage) -> None:
+        copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
+        files = files_in(newest(copy))
+        apply_damage(files[damage.file % len(files)], damage)
+        before = contents_of(copy)
+        assert not restore(copy)
+        assert not before - contents_of(copy)
+
+    run_cases(check, damages, cases)
+
+
+@fuzz(quick=30, slow=3_000)
+def test_a_checkpoint_with_a_right_hash_and_odd_content_leads_to_the_one_before_it(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    odd = [*odd_tensors(), DELETE, *ODD]
+
+    def check(case: tuple[str, float, int]) -> None:
+        part, place, number = case
+        copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
+        edit_checkpoint(newest(copy), part, place, odd[number % len(odd)])
+        before = contents_of(copy)
+        restore(copy)
+        assert not before - contents_of(copy)
+
+    parts = st.sampled_from(["state.pt", "learner.pt", "champion.pt", "collector.pt"])
+    run_cases(check, st.tuples(parts, st.floats(0.0, 1.0), st.integers(0, 100)), cases)
+
+
+def test_a_damaged_checkpoint_is_named_and_set_aside(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
+    path = newest(copy)
+    state = torch.load(path / "state.pt", weights_only=True)
+    place = state["statistics"].pop("frames_played")
+    assert place > 0
+    edit_checkpoint(path, "state.pt", 0.0, state[next(iter(state))])  # rewrites it as it was
+    torch.save(state, path / "state.pt")
+    data = (path / "state.pt").read_bytes()
+    manifest = json.loads((path / "manifest.json").read_text())
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"]["state.pt"] = facts
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert not restore(copy)
+    assert "state.statistics.frames_played is missing" in caplog.text
+    assert "using the checkpoint before it" in caplog.text
+    assert (copy / "checkpoints" / f"{path.name}.damaged" / "state.pt").read_bytes() == data
+
+
+def test_a_run_that_no_checkpoint_can_restore_stays_as_it_is(runs: Path, tmp_path: Path) -> None:
+    copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
+    for path in sorted((copy / "checkpoints").glob("0*")):
+        edit_checkpoint(path, "learner.pt", 0.0, "zz")
+    names = {path.relative_to(copy) for path in files_in(copy)}
+    assert restore(copy)
+    assert {path.relative_to(copy) for path in files_in(copy)} == names
+
+
+# -- whole folders, through the command line ----------------------------------------------------
+
+
+def relocated(runs: Path, folder: Path) -> Path:
+    """A copy of the run of rl whose configuration names folders of the copy alone."""
+    for name in ("rl", "tensorboard"):
+        fresh_copy(runs / name, folder / name)
+    run = folder / "rl" / "tiny"
+    config = load_config(RLConfig, run / "config_snapshot.yaml", environment={})
+    moved = {"output_dir": str(folder / "rl"), "tensorboard_dir": str(folder / "tensorboard")}
+    dump_config(config.model_copy(update=moved), run / "config_snapshot.yaml")
+    return run
+
+
+@fuzz(quick=5, slow=400)
+def test_a_run_with_any_file_damaged_goes_on_or_is_refused(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    def check(damage: Damage) -> None:
+        run = relocated(runs, tmp_path)
+        files = [path for path in files_in(run) if path.parent.name != "memory"]
+        apply_damage(files[damage.file % len(files)], damage)
+        outcome = run_command("rl", "--resume", run, "--max-grad-steps", "3")
+        assert_one_line(outcome)
+        assert outcome.code in (0, EXIT_USER_ERROR)
+
+    run_cases(check, damages, cases)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"frames,loss\n" + b"1" * 200_000 + b",2\n"])
+def test_a_log_that_is_no_csv_is_kept_beside_a_new_one(
+    content: bytes, runs: Path, tmp_path: Path
+) -> None:
+    run = relocated(runs, tmp_path)
+    (run / "metrics.csv").write_bytes(content)
+    assert main(["rl", "--resume", str(run), "--max-grad-steps", "3"]) == 0
+    assert (run / "metrics.csv.damaged").read_bytes() == content
+    assert (run / "metrics.csv").read_text().startswith("frames")
+
+
+@fuzz(quick=6, slow=600)
+def test_eval_and_compare_of_damaged_runs(cases: int, runs: Path, tmp_path: Path) -> None:
+    commands = itertools.cycle(["eval", "compare", "scalars"])
+
+    def check(damage: Damage) -> None:
+        run = relocated(runs, tmp_path)
+        command = next(commands)
+        folder = run if command == "eval" else tmp_path / "tensorboard"
+        files = files_in(folder)
+        apply_damage(files[damage.file % len(files)], damage)
+        options: tuple[Any, ...] = ()
+        if command == "eval":
+            options = ("--episodes", "1", "--track", runs / "straight.npy")
+        outcome = run_command(command, run, *options)
+        assert_one_line(outcome)
+        assert outcome.code in (0, EXIT_USER_ERROR)
+
+    run_cases(check, damages, cases)
+
+
+# -- runs of vis --------------------------------------------------------------------------------
+
+
+def eyes(runs: Path, folder: Path, **changes: Any) -> tuple[VisConfig, dict[str, Any]]:
+    """A copy of the run of vis: its configuration and the identities of its inputs."""
+    run = fresh_copy(runs / "vis" / "eyes", folder / "vis" / "eyes")
+    inputs = json.loads((run / "inputs.json").read_text())
+    config = load_config(VisConfig, run / "config_snapshot.yaml", environment={})
+    update = {"output_dir": folder / "vis", "epochs": 3, **changes}
+    return config.model_copy(update=update), inputs
+
+
+@fuzz(quick=20, slow=2_500)
+def test_a_pretraining_run_with_any_file_damaged_is_opened_or_refused(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    def check(damage: Damage) -> None:
+        config, inputs = eyes(runs, tmp_path)
+        folder = config.run_folder
+        files = files_in(folder)
+        chosen = files[damage.file % len(files)]
+        apply_damage(chosen, damage)
+        before = contents_of(folder / "checkpoints")
+        with contextlib.suppress(UserError), open_run(config, inputs) as opened:
+            assert opened.checkpoint is None or opened.checkpoint.exists()
+        assert not before - contents_of(folder / "checkpoints")
+
+    run_cases(check, damages, cases)
+
+
+def test_a_damaged_last_checkpoint_leads_to_the_best_one(runs: Path, tmp_path: Path) -> None:
+    config, _ = eyes(runs, tmp_path)
+    last = config.run_folder / "checkpoints" / "last.ckpt"
+    torch.save({}, last)
+    damaged = last.read_bytes()
+    assert run_vis(config) == config.run_folder
+    assert last.with_name("last.ckpt.damaged").read_bytes() == damaged
+    assert torch.load(last, weights_only=True)["epoch"] == 2
+    assert (config.run_folder / "finished.json").exists()
+
+
+@fuzz(quick=3, slow=300)
+def test_a_last_checkpoint_with_odd_content_is_continued_or_refused(
+    cases: int, runs: Path, tmp_path: Path
+) -> None:
+    odd = [*odd_tensors(), DELETE, *ODD]
+    rng = random.Random(3)
+
+    def check(case: tuple[float, int]) -> None:
+        place, number = case
+        config, _ = eyes(runs, tmp_path, epochs=3)
+        last = config.run_folder / "checkpoints" / "last.ckpt"
+        state = torch.load(last, weights_only=True)
+        torch.save(edited(state, place, odd[(number + rng.randrange(2)) % len(odd)]), last)
+        with contextlib.suppress(UserError):
+            run_vis(config)
+
+    run_cases(check, st.tuples(st.floats(0.0, 1.0), st.integers(0, 100)), cases)
