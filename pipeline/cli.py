@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ from pipeline.commands import (
     stage_commands,
 )
 from pipeline.failures import EXIT_INTERRUPTED, EXIT_USER_ERROR, escape, failure_of, one_line
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "rulka-pipeline"
 
@@ -76,6 +79,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """Log the end of a thread in one line; what it did for others is missed and reported there."""
+    logger.debug("a thread ended with %s: %s", failed.exc_type.__name__, failed.exc_value)
+
+
+def _note_failed_cleanup(failed: "sys.UnraisableHookArgs") -> None:
+    """Log what went wrong while an object was thrown away, as with a file on a full disk."""
+    logger.debug("cleaning up: %s: %s", failed.exc_type.__name__, failed.exc_value)
+
+
 def _set_up_logging(debug: bool) -> None:
     # One console for log lines and progress bars: two would write over each other.
     rich.reconfigure(stderr=True)
@@ -83,6 +96,10 @@ def _set_up_logging(debug: bool) -> None:
         console=rich.get_console(), show_path=debug, show_level=debug, rich_tracebacks=False
     )
     handler.setFormatter(_Escaped("%(message)s", "%H:%M:%S"))
+    logging.raiseExceptions = debug  # a log file that a full disk refuses is no news of its own
+    if not debug:
+        threading.excepthook = _note_failed_thread
+        sys.unraisablehook = _note_failed_cleanup
     level = logging.DEBUG if debug else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("numba", "matplotlib", "PIL", "h5py", "fsspec", "asyncio"):

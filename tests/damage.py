@@ -137,9 +137,14 @@ def odd_tensors() -> list[Any]:
 
 def edit_checkpoint(checkpoint: Path, part: str, place: float, new: Any) -> None:
     """Change a part of a checkpoint as a fault of a program would: its hash is right."""
+    state = torch.load(checkpoint / part, weights_only=True)
+    replace_part(checkpoint, part, edited(state, place, new))
+
+
+def replace_part(checkpoint: Path, part: str, state: Any) -> None:
+    """Write another part into a checkpoint, with its hash."""
     path = checkpoint / part
-    state = torch.load(path, weights_only=True)
-    torch.save(edited(state, place, new), path)
+    torch.save(state, path)
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     data = path.read_bytes()
     manifest["files"][part] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,19 @@ from tests.damage import (
     files_in,
     fresh_copy,
     odd_tensors,
+    replace_part,
 )
 from tests.fuzzing import assert_one_line, fuzz, run_cases, run_command
 from tests.pretrain_samples import recorded, vis_config
 from tests.rl_samples import tiny_config
 
 EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
+
+
+@pytest.fixture(autouse=True)
+def _back_to_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return to the folder of before at the end of each test; see `relocated`."""
+    monkeypatch.chdir(Path.cwd())
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +174,9 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(
     copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
     path = newest(copy)
     state = torch.load(path / "state.pt", weights_only=True)
-    place = state["statistics"].pop("frames_played")
-    assert place > 0
-    edit_checkpoint(path, "state.pt", 0.0, state[next(iter(state))])  # rewrites it as it was
-    torch.save(state, path / "state.pt")
+    assert state["statistics"].pop("frames_played") > 0
+    replace_part(path, "state.pt", state)
     data = (path / "state.pt").read_bytes()
-    manifest = json.loads((path / "manifest.json").read_text())
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest["files"]["state.pt"] = facts
-    (path / "manifest.json").write_text(json.dumps(manifest))
     assert not restore(copy)
     assert "state.statistics.frames_played is missing" in caplog.text
     assert "using the checkpoint before it" in caplog.text
@@ -194,12 +196,13 @@ def test_a_run_that_no_checkpoint_can_restore_stays_as_it_is(runs: Path, tmp_pat
 
 
 def relocated(runs: Path, folder: Path) -> Path:
-    """A copy of the run of rl whose configuration names folders of the copy alone."""
+    """A copy of the run of rl whose configuration names folders of the copy, which is entered."""
+    os.chdir(folder)
     for name in ("rl", "tensorboard"):
         fresh_copy(runs / name, folder / name)
     run = folder / "rl" / "tiny"
     config = load_config(RLConfig, run / "config_snapshot.yaml", environment={})
-    moved = {"output_dir": str(folder / "rl"), "tensorboard_dir": str(folder / "tensorboard")}
+    moved = {"output_dir": "rl", "tensorboard_dir": "tensorboard"}  # a flip leads to no far place
     dump_config(config.model_copy(update=moved), run / "config_snapshot.yaml")
     return run
 
@@ -248,6 +251,35 @@ def test_eval_and_compare_of_damaged_runs(cases: int, runs: Path, tmp_path: Path
         assert outcome.code in (0, EXIT_USER_ERROR)
 
     run_cases(check, damages, cases)
+
+
+# -- clocks that differ -------------------------------------------------------------------------
+
+YEAR_2100_S = 4_102_444_800
+
+
+@pytest.mark.parametrize("when_s", [YEAR_2100_S, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_run_of_a_machine_with_another_clock_goes_on(
+    when_s: int, runs: Path, tmp_path: Path
+) -> None:
+    """The last machine's clock was decades ahead, or stood at its beginning."""
+    run = relocated(runs, tmp_path)
+    logs = tmp_path / "tensorboard" / "tiny"
+    for path in sorted(logs.glob("events.out.tfevents.*")):
+        parts = path.name.split(".")
+        path.rename(path.with_name(".".join([*parts[:3], f"{when_s:010d}", *parts[4:]])))
+    for path in (*tmp_path.rglob("*"), run):
+        os.utime(path, (when_s, when_s))
+    number, before = int(newest(run).name), contents_of(run / "best_runs")
+    log = (run / "metrics.csv").read_text()
+    assert main(["rl", "--resume", str(run), "--max-grad-steps", "4"]) == 0
+    assert int(newest(run).name) > number
+    assert not before - contents_of(run / "best_runs")
+    assert (run / "metrics.csv").read_text().startswith(log.splitlines()[0])
+    scalars = run_command("scalars", run)
+    assert_one_line(scalars)
+    assert scalars.code == 0
+    assert "Training/" in scalars.stdout
 
 
 # -- runs of vis --------------------------------------------------------------------------------

@@ -77,16 +77,16 @@ def _drive(
         frames_played = channel.frames_played.value
         rollouts = collector.step(frames_played, channel.prior_level.value)
         for rollout in rollouts:
-            beat.value = -time.time()  # negative: waiting for the learner is not hanging
+            beat.value = -time.monotonic()  # negative: waiting for the learner is not hanging
             connection.send_bytes(pickle.dumps(rollout, protocol=pickle.HIGHEST_PROTOCOL))
-        beat.value = time.time()
+        beat.value = time.monotonic()
 
 
 class _ProcessWorker:
     """A collector process, the reading end of its pipe, and the time of its last step.
 
-    `beat` is a shared number: the time in s of the last step, negated while the process waits for
-    room in its pipe, 0 before the first step.
+    `beat` is a shared number: the monotonic time in s of the last step, which all processes of a
+    machine share, negated while the process waits for room in its pipe, 0 before the first step.
     """
 
     def __init__(self, index: int, process: BaseProcess, connection: Connection, beat: Any):
@@ -94,7 +94,7 @@ class _ProcessWorker:
         self.process = process
         self.connection = connection
         self.beat = beat
-        self.started = time.time()
+        self.started = time.monotonic()
         self.reader: threading.Thread | None = None
 
     def hangs(self, now: float, queue_is_empty: bool) -> bool:
@@ -184,7 +184,7 @@ class ProcessPool(CollectorPool[_ProcessWorker]):
     def _check_workers(self, frames_played: int, prior_level: int) -> None:
         self._channel.prior_level.value = prior_level
         self._channel.frames_played.value = frames_played
-        now = time.time()
+        now = time.monotonic()
         for worker in self._workers:
             if worker.hangs(now, self._queue.empty()):
                 logger.warning("collector %d hangs; ending it", worker.index)

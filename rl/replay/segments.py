@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, sha256_of
 from datasets.contract.memory import machine_memory
 from rl.replay.memory import ReplayMemory
@@ -61,8 +62,7 @@ class SegmentStore:
         if memory.total > first:
             rows = {name: torch.from_numpy(c) for name, c in memory.rows(first).items()}
             path = self._folder / f"rows_{first:012d}_{memory.total:012d}.pt"
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                torch.save(rows, file)
+            _save(path, rows)
             size = path.stat().st_size
             self.segments.append(Segment(path.name, first, memory.total, size, sha256_of(path)))
         self.segments = [s for s in self.segments if s.end > memory.oldest]
@@ -112,6 +112,19 @@ class SegmentStore:
         }
         memory.load_state_dict({"cursor": cursor, "rows": joined})
         memory.check_valid()
+
+
+def _save(path: Path, rows: Mapping[str, torch.Tensor]) -> None:
+    """Write a segment atomically.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(dict(rows), file)
+    except RuntimeError as error:  # torch reports a full disk its own way
+        raise UserError(f"{path}: could not be saved ({error}); nothing was replaced") from error
 
 
 def _check_cursor(cursor: Mapping[str, Any], memory: ReplayMemory) -> None:
