@@ -80,8 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    """Log the end of a thread in one line; what it did for others is missed and reported there."""
-    logger.debug("a thread ended with %s: %s", failed.exc_type.__name__, failed.exc_value)
+    """Log the end of a thread in one line; whoever needs its work ends the command."""
+    logger.warning("a thread ended: %s: %s", failed.exc_type.__name__, failed.exc_value)
 
 
 def _note_failed_cleanup(failed: "sys.UnraisableHookArgs") -> None:
