@@ -37,6 +37,10 @@ from pipeline.failures import EXIT_USER_ERROR
 
 SEED_VARIABLE: Final = "RULKA_FUZZ_SEED"
 CASES_VARIABLE: Final = "RULKA_FUZZ_CASES"
+GIVEN: Final = {
+    name: os.environ.pop(name) for name in (SEED_VARIABLE, CASES_VARIABLE) if name in os.environ
+}
+"""Taken out of the environment, where the commands would read them as keys of a configuration."""
 QUICK_SEED: Final = 1
 """The usual tests repeat the same cases, so that they fail only where the code has changed."""
 CASE_SECONDS: Final = 60.0
@@ -185,9 +189,9 @@ def run_cases(
         cases: how many.
         quick: from how many cases on the seed is a new one in each run.
     """
-    cases = int(os.environ.get(CASES_VARIABLE, cases))
+    cases = int(GIVEN.get(CASES_VARIABLE, cases))
     fresh = random.SystemRandom().randrange(2**32) if cases >= quick else QUICK_SEED
-    number = int(os.environ.get(SEED_VARIABLE, fresh))
+    number = int(GIVEN.get(SEED_VARIABLE, fresh))
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     again = f"{SEED_VARIABLE}={number} {CASES_VARIABLE}={cases} uv run pytest '{test}'"
     sys.stdout.write(f"{cases} cases; repeat with {again}\n")  # pytest shows it on a failure

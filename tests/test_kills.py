@@ -1,6 +1,6 @@
 """Every long command is killed at random moments, again and again: no file may be lost.
 
-`RULKA_KILLS` says how many kills there are, `RULKA_KILLS_FOLDER` where the work lies. A test that
+`TEST_KILLS` says how many kills there are, `TEST_KILLS_FOLDER` where the work lies. A test that
 is started again with the same folder goes on after the kills in its `kills.jsonl`.
 """
 
@@ -34,9 +34,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs process groups"),
 ]
 
-KILLS = int(os.environ.get("RULKA_KILLS", "1000"))
-FOLDER = os.environ.get("RULKA_KILLS_FOLDER")
-MOST_S = float(os.environ.get("RULKA_KILLS_HOURS", "2")) * 3600.0
+KILLS = int(os.environ.get("TEST_KILLS", "1000"))
+FOLDER = os.environ.get("TEST_KILLS_FOLDER")
+MOST_S = float(os.environ.get("TEST_KILLS_HOURS", "2")) * 3600.0
 NOTES = "notes of a user, which no command may touch"
 REPLAYS = 6
 

@@ -88,14 +88,15 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, cannot be read or is not JSON.
+        UserError: the file is missing, or is not JSON.
+        OSError: the system refuses to read it, which says nothing about its content.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{path}: not a file") from error
     except ValueError as error:  # also bytes that are no text, and numbers of over 4,300 digits
         raise UserError(f"{path}: not a JSON file ({error})") from error
     except RecursionError as error:
