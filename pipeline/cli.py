@@ -6,6 +6,7 @@ they need when they run, so that `--help` answers at once.
 """
 
 import argparse
+import copy
 import logging
 import os
 import sys
@@ -54,9 +55,21 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class _Escaped(logging.Formatter):
-    """Log lines without the control characters that a file's name may hold."""
+    """Log lines without the control characters that a file's name may hold.
+
+    Args:
+        debug: show the traceback of an exception that is logged, not its text alone.
+    """
+
+    def __init__(self, *, debug: bool) -> None:
+        super().__init__("%(message)s", "%H:%M:%S")
+        self._debug = debug
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info and not self._debug:
+            record = copy.copy(record)  # the run's log file shows the traceback
+            error = record.exc_info[1] if record.exc_info is not None else None
+            record.exc_text = one_line(f"{type(error).__name__}: {error}")
         return escape(super().format(record))
 
 
@@ -95,7 +108,7 @@ def _set_up_logging(debug: bool) -> None:
     handler = RichHandler(
         console=rich.get_console(), show_path=debug, show_level=debug, rich_tracebacks=False
     )
-    handler.setFormatter(_Escaped("%(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Escaped(debug=debug))
     logging.raiseExceptions = debug  # a log file that a full disk refuses is no news of its own
     if not debug:
         threading.excepthook = _note_failed_thread

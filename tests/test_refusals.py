@@ -126,6 +126,20 @@ def test_log_lines_have_no_control_characters(capsys: Capture) -> None:
     assert r"a\x1b[2J\x07b" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_logged_exception_shows_its_traceback_with_debug_alone(
+    debug: bool, capsys: Capture
+) -> None:
+    cli._set_up_logging(debug)
+    try:
+        raise ValueError("bad\x07")
+    except ValueError as error:
+        logging.getLogger("rl").error("a collector failed", exc_info=error)
+    shown = capsys.readouterr().err
+    assert ("Traceback" in shown) == debug
+    assert r"ValueError: bad\x07" in shown
+
+
 # -- YAML ---------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.options import positive_int
 from pipeline.commands.stage_commands import Commands, add_legacy_input
 from pipeline.saved_policies import cut_offs, policy_folder
 
@@ -19,7 +20,9 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("eval", help="drive a policy greedily and compare with drivers")
     parser.add_argument("policy", type=Path, metavar="ARTIFACT_OR_RUN")
     parser.add_argument("--track", default="A01", help="name, random:SEED or a .npy line")
-    parser.add_argument("--episodes", type=int, default=32, metavar="N", help="runs, default 32")
+    parser.add_argument(
+        "--episodes", type=positive_int, default=32, metavar="N", help="runs, default 32"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the starts' variation")
     add_legacy_input(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -28,15 +31,14 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate the policy and the scripted drivers on the same starts."""
-    from datasets.contract.errors import UserError
+    from datasets.contract.memory import MemoryNeed, check_memory, machine_memory
     from rl.config.network import NetworkConfig
+    from rl.config.network_size import observation_bytes
     from rl.envs.registry import find_track
     from rl.evaluation.greedy import evaluate, evaluate_drivers
     from rl.reporting.progress import ProgressBar
     from rl.transfer.load_policy import load_policy
 
-    if arguments.episodes < 1:
-        raise UserError(f"--episodes {arguments.episodes}: expected at least 1")
     track = find_track(arguments.track)
     folder = policy_folder(arguments.policy)
     legacy = arguments.legacy_input
@@ -44,6 +46,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
     usual = None if legacy is None else NetworkConfig()
     network = load_policy(folder, legacy_input=legacy, network=usual)
     starts, seed = arguments.episodes, arguments.seed
+    observed = starts * observation_bytes(network.config)
+    check_memory([MemoryNeed("what the cars see", observed, "--episodes")], machine_memory())
     with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
         policy = evaluate(
             network,
