@@ -84,7 +84,7 @@ def test_a_full_disk_loses_nothing(
     baseline: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     dataset = recorded(tmp_path_factory)
-    results = run_on_small_disk(tmp_path, baseline, dataset, "rl", (0, 4, 20))
+    results = run_on_small_disk(tmp_path, baseline, dataset, "rl", (0, 12))
     assert_nothing_lost(results)
     assert results[0]["code"] == EXIT_USER_ERROR
 

@@ -165,7 +165,7 @@ def base_configs(folder: Path) -> dict[type[StrictModel], Path]:
 
 
 @pytest.mark.parametrize("model", [RLConfig, VisConfig, BCConfig])
-@fuzz(quick=30, slow=3_000)
+@fuzz(quick=25, slow=2_500)
 def test_overrides_are_refused_or_can_be_built(
     model: type[StrictModel], cases: int, tmp_path: Path
 ) -> None:
@@ -178,7 +178,7 @@ def test_overrides_are_refused_or_can_be_built(
     run_cases(check, overrides(model), cases)
 
 
-@fuzz(quick=40, slow=4_000)
+@fuzz(quick=30, slow=3_000)
 def test_damaged_files_are_refused_or_can_be_built(cases: int, tmp_path: Path) -> None:
     configs = base_configs(tmp_path)
     texts = [(model, path.read_text(encoding="utf-8")) for model, path in configs.items()]
@@ -193,7 +193,7 @@ def test_damaged_files_are_refused_or_can_be_built(cases: int, tmp_path: Path) -
     run_cases(check, damaged_texts(texts), cases)
 
 
-@fuzz(quick=12, slow=2_000)
+@fuzz(quick=8, slow=600)
 def test_rl_refuses_overrides_in_one_line_and_leaves_no_run(cases: int, tmp_path: Path) -> None:
     config = base_configs(tmp_path)[RLConfig]
     start = ("rl", "--config", config, "--pretrain", tmp_path / "nowhere")
@@ -212,10 +212,11 @@ def test_rl_refuses_overrides_in_one_line_and_leaves_no_run(cases: int, tmp_path
     run_cases(check, overrides(RLConfig), cases)
 
 
-@pytest.mark.parametrize("stage", ["vis", "bc"])
-@fuzz(quick=10, slow=1_500)
-def test_pretraining_refuses_overrides_in_one_line(stage: str, cases: int, tmp_path: Path) -> None:
-    model = {"vis": VisConfig, "bc": BCConfig}[stage]
+@pytest.mark.parametrize(("stage", "model"), [("vis", VisConfig), ("bc", BCConfig)])
+@fuzz(quick=8, slow=800)
+def test_pretraining_refuses_overrides_in_one_line(
+    stage: str, model: type[StrictModel], cases: int, tmp_path: Path
+) -> None:
     config = base_configs(tmp_path)[model]
     last = (f"--set=dataset={tmp_path / 'nowhere.h5'}", f"--set=output_dir={tmp_path / 'out'}")
 
@@ -275,7 +276,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-@fuzz(quick=8, slow=1_200)
+@fuzz(quick=5, slow=400)
 def test_odd_options_are_refused_in_one_line(command: str, cases: int, tmp_path: Path) -> None:
     start = [command, *COMMANDS[command]]
 

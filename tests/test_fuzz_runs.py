@@ -77,7 +77,7 @@ def load_or_refuse(folder: Path) -> None:
             load(folder)
 
 
-@fuzz(quick=30, slow=4_000)
+@fuzz(quick=12, slow=800)
 def test_damaged_artifacts_are_refused(cases: int, runs: Path, tmp_path: Path) -> None:
     def check(damage: Damage) -> None:
         copy = fresh_copy(runs / "rl" / "tiny" / "best", tmp_path / "best")
@@ -88,7 +88,7 @@ def test_damaged_artifacts_are_refused(cases: int, runs: Path, tmp_path: Path) -
     run_cases(check, damages, cases)
 
 
-@fuzz(quick=25, slow=3_000)
+@fuzz(quick=16, slow=2_000)
 def test_artifacts_with_a_right_hash_and_odd_content_are_refused(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +135,7 @@ def newest(folder: Path) -> Path:
     return sorted((folder / "checkpoints").glob("0*"))[-1]
 
 
-@fuzz(quick=20, slow=2_500)
+@fuzz(quick=10, slow=600)
 def test_a_checkpoint_with_a_damaged_file_leads_to_the_one_before_it(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_checkpoint_with_a_damaged_file_leads_to_the_one_before_it(
     run_cases(check, damages, cases)
 
 
-@fuzz(quick=30, slow=3_000)
+@fuzz(quick=14, slow=800)
 def test_a_checkpoint_with_a_right_hash_and_odd_content_leads_to_the_one_before_it(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:
@@ -207,7 +207,7 @@ def relocated(runs: Path, folder: Path) -> Path:
     return run
 
 
-@fuzz(quick=5, slow=400)
+@fuzz(quick=3, slow=300)
 def test_a_run_with_any_file_damaged_goes_on_or_is_refused(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:
@@ -233,7 +233,7 @@ def test_a_log_that_is_no_csv_is_kept_beside_a_new_one(
     assert (run / "metrics.csv").read_text().startswith("frames")
 
 
-@fuzz(quick=6, slow=600)
+@fuzz(quick=4, slow=300)
 def test_eval_and_compare_of_damaged_runs(cases: int, runs: Path, tmp_path: Path) -> None:
     commands = itertools.cycle(["eval", "compare", "scalars"])
 
@@ -294,7 +294,7 @@ def eyes(runs: Path, folder: Path, **changes: Any) -> tuple[VisConfig, dict[str,
     return config.model_copy(update=update), inputs
 
 
-@fuzz(quick=20, slow=2_500)
+@fuzz(quick=12, slow=800)
 def test_a_pretraining_run_with_any_file_damaged_is_opened_or_refused(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:
@@ -323,7 +323,7 @@ def test_a_damaged_last_checkpoint_leads_to_the_best_one(runs: Path, tmp_path: P
     assert (config.run_folder / "finished.json").exists()
 
 
-@fuzz(quick=3, slow=300)
+@fuzz(quick=1, slow=200)
 def test_a_last_checkpoint_with_odd_content_is_continued_or_refused(
     cases: int, runs: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,8 @@ def test_what_a_user_may_not_use_is_refused_in_one_line(tmp_path: Path) -> None:
     train(tiny_config(tmp_path / "made", evaluation=evaluation), max_grad_steps=2)
     start = prefix()
     assert start is not None
-    child = [sys.executable, "-m", "tests.permission_child", tmp_path / "made", tmp_path / "work"]
+    folders = [str(tmp_path / "made"), str(tmp_path / "work")]
+    child = [sys.executable, "-m", "tests.permission_child", *folders]
     done = subprocess.run([*start, *child], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
