@@ -230,7 +230,7 @@ def test_a_log_that_is_no_csv_is_kept_beside_a_new_one(
     (run / "metrics.csv").write_bytes(content)
     assert main(["rl", "--resume", str(run), "--max-grad-steps", "3"]) == 0
     assert (run / "metrics.csv.damaged").read_bytes() == content
-    assert (run / "metrics.csv").read_text().startswith("frames")
+    assert (run / "metrics.csv").read_text().startswith("training_s,frames,")
 
 
 @fuzz(quick=4, slow=300)
