@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from datasets.contract.errors import UserError
-from rl.config.network import NetworkConfig
-from rl.network.encoders import POOLED_SIDE, LimitedMaxPool
+from rl.config.network import POOLED_SIDE, NetworkConfig
+from rl.network.encoders import LimitedMaxPool
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.layers import set_noise
 from rl.network.policy import Policy
