@@ -17,6 +17,8 @@ from pipeline.cli import main
 from rl.config.experiment import RLConfig
 from tests.fuzzing import tree_digest
 
+REWRITTEN = ("train.log", "config_snapshot.yaml", "machine.json", "accumulated_stats.json")
+"""What a resumed run writes again before it finds that it may not go on."""
 CLOSED, READ_ONLY, READ_ONLY_FOLDER = 0o000, 0o444, 0o555
 
 
@@ -70,7 +72,12 @@ def main_of_child(baseline: Path, folder: Path) -> None:
         logging.getLogger().handlers.clear()
         path.chmod(usual)
         after = tree_digest(folder)
-        lost = sorted(set(before.values()) - set(after.values()))
+        kept = set(after.values())
+        lost = [
+            file
+            for file, digest in before.items()
+            if digest not in kept and Path(file).name not in REWRITTEN
+        ]
         result = {"case": name, "code": code, "output": out.getvalue()[-3000:], "lost": lost}
         sys.stdout.write(json.dumps(result) + "\n")
 

@@ -37,7 +37,7 @@ def test_a_run_of_an_earlier_version_is_resumed(workplace: Path) -> None:
     assert result.grad_steps == 8 == before["learner"]["counters"]["grad_steps"] + 2
     _, after, _ = load_checkpoint(RUN / "checkpoints")
     assert set(after) == set(before)
-    assert set(after["state"]) == set(before["state"])
+    assert set(after["state"]) >= set(before["state"])
     steps = {int(state["step"]) for state in after["learner"]["optimizer"].values()}
     assert steps == {8}  # the moments went on
     assert after["state"]["memory"]["total"] >= before["state"]["memory"]["total"]
