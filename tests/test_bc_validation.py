@@ -61,6 +61,7 @@ def test_who_finishes_more_often_drives_better_and_then_who_is_faster() -> None:
     assert two["driven_finish_rate"] == 0.75
     assert two["driven_mean_s"] == 25.0
     assert two["driven_finish_rate_A01"] == 1.0
+    assert two["driven_mean_s_A01"] == 40.0
     assert "driven_mean_s" not in driven_metrics(order[-1])
 
 

@@ -240,6 +240,7 @@ def test_the_target_follows_after_its_number_of_memories() -> None:
             online = weights_of(learner)["A_head.0.weight"]
             torch.testing.assert_close(after, 0.75 * start + 0.25 * online)
     assert learner.counters.target_updates == 3
+    assert learner.counters.memories_used == 6 * B
 
 
 def test_averaged_weights_are_the_running_average() -> None:
@@ -262,6 +263,21 @@ def test_importance_weights_and_the_reduction_scale_the_loss() -> None:
 
     assert loss("sum", 1.0) == pytest.approx(B * loss("mean", 1.0))
     assert loss("sum", 0.25) == pytest.approx(0.25 * loss("sum", 1.0))
+
+
+def test_errors_for_the_priorities_are_those_of_each_sample() -> None:
+    learner, batch = Learner(network(), LearningConfig(), seed=3), make_batch(4)
+    generator = torch.Generator()
+    generator.set_state(learner.generator.get_state())
+    stats = learner.evaluate(batch)
+    taus = learner.objective.draw_taus(B, generator, learner.device)
+    with torch.no_grad():
+        quantiles = learner.online(batch.frames, batch.floats, taus.online)
+        aim, _ = learner.objective._target(learner.online, learner.target, batch, taus)
+    values = quantiles.mean(dim=1)[torch.arange(B), batch.actions]
+    expected = [abs(float(values[b] - aim[b].mean())) for b in range(B)]
+    assert max(expected) > 2 * min(expected)
+    assert stats.td_errors.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_bfloat16_products_hardly_change_the_loss() -> None:

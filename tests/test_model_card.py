@@ -90,3 +90,47 @@ def test_card_of_an_encoder_speaks_of_its_part_alone(tmp_path: Path) -> None:
 def test_card_is_replaced_with_the_artifact(tmp_path: Path) -> None:
     _card(tmp_path, "iqn_bc.pt", run_name="first")
     assert "# Model card: second\n" in _card(tmp_path, "iqn_bc.pt", run_name="second")
+
+
+def _commands(card: str) -> dict[str, str]:
+    """Commands of the card by their first word."""
+    lines = re.findall(r"^uv run rulka-pipeline (\w+) (.*)$", card, re.MULTILINE)
+    return dict(lines)
+
+
+def test_commands_name_what_differs_from_the_default_network(tmp_path: Path) -> None:
+    channels = "--set 'nn.vis.cnn.channels=[2, 3, 4, 5]'"
+    whole = _commands(_card(tmp_path / "whole", "iqn_bc.pt"))
+    assert set(whole) == {"eval", "rl", "export"}
+    assert channels in whole["rl"]
+    assert "--set nn.floats.hidden_dimension=7" in whole["rl"]
+    assert "--set 'nn.image_size=[36, 38]'" in whole["rl"]
+    eyes = _commands(_card(tmp_path / "eyes", "encoder.pt", stage="vis"))
+    assert set(eyes) == {"bc", "rl"}
+    for command in eyes.values():
+        assert channels in command
+        assert "nn.floats" not in command  # an encoder leaves the rest of the network open
+    assert "--set 'image_size=[36, 38]'" in eyes["bc"]
+    assert "nn.image_size" not in eyes["bc"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "track"),
+    [(DATASET, "short"), ({**DATASET, "source": "captured"}, "A01"), (None, "A01")],
+)
+def test_a_policy_is_tried_on_a_track_that_the_simulator_has(
+    tmp_path: Path, dataset: dict[str, Any] | None, track: str
+) -> None:
+    card = _card(tmp_path, "iqn_bc.pt", dataset=dataset)
+    assert f"--track {track} " in _commands(card)["eval"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"), [("bc", "Not recorded."), ("rl", "The policy's own runs in the simulator")]
+)
+def test_weights_without_a_dataset_say_where_they_come_from(
+    tmp_path: Path, stage: str, text: str
+) -> None:
+    card = _card(tmp_path, "iqn_bc.pt", stage=stage)
+    assert card.split("## Training data\n\n")[1].startswith(text)
+    assert "None were recorded with these weights." in card

@@ -202,8 +202,11 @@ def _sources(folder: Path, legacy: bool) -> Sources:
         ({"iqn": {"embedding_dimension": 9}}, "embedding_dimension"),
         ({"vis": {"cnn": {"arch": "impala", "channels": [2, 3]}}}, "cnn"),
         ({"floats": {"hidden_dimension": 8}}, "floats"),
-        ({"floats": {"enabled": False}}, r"no float_feature_extractor"),
-        ({"use_image_head": False}, r"no img_head"),
+        (
+            {"floats": {"enabled": False}},
+            r"no float_feature_extractor \(nn\.floats\.enabled is false",
+        ),
+        ({"use_image_head": False}, r"no img_head \(nn\.use_image_head is false"),
     ],
 )
 def test_another_network_is_refused(tmp_path: Path, sections: dict[str, Any], key: str) -> None:

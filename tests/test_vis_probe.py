@@ -121,6 +121,7 @@ def test_fit_choice_and_verdict_share_no_replay(made_up: ReplayFile) -> None:
     assert set.union(*replays.values()) == set(range(made_up.n_replays))
     assert sum(map(len, replays.values())) == made_up.n_replays
     assert replays["val"] == set(split.val)
+    assert 0 < len(replays["choose"]) <= len(replays["fit"])
 
 
 def test_the_probe_finds_what_is_in_the_features(made_up: ReplayFile) -> None:

@@ -1,0 +1,121 @@
+"""Parts of the pretraining stages, each alone: units, starting weights, budget, noise, bins."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from datasets.contract.csv_log import read_csv
+from pretrain.bc.temperature import reliability
+from pretrain.callbacks import Budget
+from pretrain.vis.config import SimclrConfig
+from pretrain.vis.module import VisModule
+from pretrain.vis.showing import TRAVERSAL_VALUES
+from pretrain.vis.simclr import Views
+from pretrain.vis.train import run
+from tests.pretrain_samples import SIDE, bc_config, recorded, vis_config
+
+B, A = 5, 12
+
+
+def module_of(normalisation: str) -> VisModule:
+    torch.manual_seed(3)
+    return VisModule(vis_config(Path("x.h5"), Path("y"), image_normalization=normalisation))
+
+
+def frames() -> torch.Tensor:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (B, 1, SIDE, SIDE), dtype=torch.uint8, generator=draw)
+
+
+@pytest.mark.parametrize(("normalisation", "black_to_white"), [("iqn", 2.0), ("01", 1.0)])
+def test_reconstruction_errors_are_in_one_unit_on_every_scale(
+    normalisation: str, black_to_white: float
+) -> None:
+    """Half of the span from black to white is 1, so losses of both scales can be compared."""
+    module = module_of(normalisation)
+    with torch.no_grad():
+        painted, _ = module._paint(module.features(frames()))
+        errors = (painted - module.scaled(frames())) / (black_to_white / 2)
+        parts = module._losses(frames())[1]
+    assert float(parts["mse"]) == pytest.approx(float(errors.square().mean()), rel=1e-5)
+
+
+def test_an_encoder_of_frames_in_the_unit_range_starts_as_one_of_centred_frames() -> None:
+    centred, unit = module_of("iqn"), module_of("01")
+    with torch.no_grad():
+        expected, found = centred.features(frames()), unit.features(frames())
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_time_of_a_validation_counts_and_is_kept(tmp_path: Path) -> None:
+    config = vis_config(Path("x.h5"), tmp_path, max_minutes=1.0)
+    budget = Budget(config, None, tmp_path / "last.ckpt")
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module = L.LightningModule()
+    budget.on_train_start(trainer, module)
+    time.sleep(0.05)
+    budget.on_validation_end(trainer, module)
+    assert 0.05 <= budget.elapsed_s < 30.0
+    continued = Budget(config, None, tmp_path / "last.ckpt")
+    continued.load_state_dict(budget.state_dict())
+    assert continued.elapsed_s == budget.elapsed_s
+    budget.leave_out(10.0)
+    budget.on_validation_end(trainer, module)
+    assert budget.elapsed_s < 0.0  # ten seconds that a driven validation would have taken
+
+
+def test_a_run_without_early_stopping_goes_on_though_it_learns_nothing(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 6, "lr": 1e-12, "early_stopping": False, "probe": False}
+    folder = run(vis_config(recorded(tmp_path_factory), tmp_path, **options))
+    assert len(read_csv(folder / "metrics.csv")) == 6
+
+
+def test_noise_of_views_has_the_configured_strength() -> None:
+    nothing = {"crop_area_min": 1.0, "shift_px": 0, "brightness": 0.0, "contrast": 0.0}
+    gray = torch.full((4, 1, 60, 80), 128, dtype=torch.uint8)
+    torch.manual_seed(0)
+    for noise in (0.02, 0.1):
+        config = SimclrConfig.model_validate({**nothing, "blur_px": 0.0, "noise": noise})
+        changed = Views(config, (60, 80))(gray).float()
+        assert float(changed.std()) == pytest.approx(255 * noise, rel=0.12)
+
+
+def test_confidence_is_compared_in_fifteen_bins() -> None:
+    draw = torch.Generator().manual_seed(2)
+    logits = 0.7 * torch.randn(400, A, generator=draw)
+    labels = torch.randint(0, A, (400,), generator=draw)
+    found = reliability(logits, labels)
+    assert found.edges.tolist() == pytest.approx([k / 15 for k in range(16)])
+    chances, predicted = logits.double().softmax(dim=1).max(dim=1)
+    assert float(chances.max()) < 14 / 15  # the last bin is empty
+    for k in range(15):
+        inside = (chances > k / 15) & (chances <= (k + 1) / 15)
+        assert int(found.count[k]) == int(inside.sum())
+        if inside.any():
+            hits = (predicted == labels)[inside].double().mean()
+            assert float(found.accuracy[k]) == pytest.approx(float(hits))
+            assert float(found.confidence[k]) == pytest.approx(float(chances[inside].mean()))
+        else:
+            assert float(found.accuracy[k]) == float(found.confidence[k]) == 0.0
+
+
+def test_codes_are_turned_through_three_standard_deviations() -> None:
+    assert TRAVERSAL_VALUES[0] == -3.0
+    assert TRAVERSAL_VALUES[-1] == 3.0
+    assert TRAVERSAL_VALUES[len(TRAVERSAL_VALUES) // 2] == 0.0
+
+
+def test_a_policy_needs_an_offset_and_one_is_enough(tmp_path: Path) -> None:
+    one = {"bc_time_offsets_ms": (0,), "bc_offset_weights": None}
+    assert bc_config(tmp_path / "x.h5", tmp_path, **one).offset_weights == (1.0,)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        bc_config(tmp_path / "x.h5", tmp_path, bc_time_offsets_ms=(), bc_offset_weights=None)
+    with pytest.raises(ValueError, match="set image_size alone"):
+        bc_config(tmp_path / "x.h5", tmp_path, nn={"image_size": 128})
