@@ -249,6 +249,7 @@ def test_the_settings_of_a_run_follow_from_the_command_line(tmp_path: Path) -> N
         config=CONFIGS / "config_demo.yaml", overrides=[], updates=400, kappa=0.005, runs=tmp_path
     )
     cfg = precision.config_of("bfloat16", 3, arguments)
-    assert cfg.evaluation.every_frames == 400 * cfg.batch_size // 2 // precision.EVALUATIONS
+    uses = cfg.number_times_single_memory_is_used_before_discard
+    assert cfg.evaluation.every_frames == 400 * cfg.batch_size // uses // precision.EVALUATIONS
     assert cfg.limits.max_minutes is None
     assert cfg.run_name == "bfloat16_3"

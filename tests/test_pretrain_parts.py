@@ -11,6 +11,7 @@ import torch
 from datasets.contract.csv_log import read_csv
 from pretrain.bc.temperature import reliability
 from pretrain.callbacks import Budget
+from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.showing import TRAVERSAL_VALUES
@@ -50,6 +51,13 @@ def test_an_encoder_of_frames_in_the_unit_range_starts_as_one_of_centred_frames(
         expected, found = centred.features(frames()), unit.features(frames())
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_divergence_is_that_of_a_normal_distribution_from_the_standard_one() -> None:
+    mean, log_variance = torch.tensor([[0.0, 2.0, -1.0]]), torch.tensor([[1.5, -2.0, 0.7]])
+    code = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = torch.distributions.kl_divergence(code, torch.distributions.Normal(0.0, 1.0))
+    torch.testing.assert_close(divergences(mean, log_variance), expected)
 
 
 def test_time_of_a_validation_counts_and_is_kept(tmp_path: Path) -> None:
