@@ -2,13 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
 import torch
 
-from datasets.contract.csv_log import read_csv
 from pretrain.bc.temperature import reliability
 from pretrain.callbacks import Budget
 from pretrain.vis.autoencoder import divergences
@@ -16,8 +14,7 @@ from pretrain.vis.config import SimclrConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.showing import TRAVERSAL_VALUES
 from pretrain.vis.simclr import Views
-from pretrain.vis.train import run
-from tests.pretrain_samples import SIDE, bc_config, recorded, vis_config
+from tests.pretrain_samples import SIDE, bc_config, vis_config
 
 B, A = 5, 12
 
@@ -75,14 +72,6 @@ def test_time_of_a_validation_counts_and_is_kept(tmp_path: Path) -> None:
     budget.leave_out(10.0)
     budget.on_validation_end(trainer, module)
     assert budget.elapsed_s < 0.0  # ten seconds that a driven validation would have taken
-
-
-def test_a_run_without_early_stopping_goes_on_though_it_learns_nothing(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    options: dict[str, Any] = {"epochs": 6, "lr": 1e-12, "early_stopping": False, "probe": False}
-    folder = run(vis_config(recorded(tmp_path_factory), tmp_path, **options))
-    assert len(read_csv(folder / "metrics.csv")) == 6
 
 
 def test_noise_of_views_has_the_configured_strength() -> None:
