@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from datasets.contract import floats as layout
 from datasets.contract.actions import ACTION_MS
+from datasets.wheels import gear_and_wheels_in_contract_order
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ _WIDTHS: Final = {
 _OF_THE_CAR: Final = tuple(_WIDTHS)[:6]
 _OF_THE_LINE: Final = tuple(_WIDTHS)[6:]
 WHEELS: Final = slice(layout.WHEEL_SLIDING.start, layout.CONTACT_GROUPS.stop)
-"""Floats 21 to 52, the 32 numbers of `gear_and_wheels`."""
+"""Floats 21 to 52, the 32 numbers of `gear_and_wheels`, where wheels are in the game's order."""
 _NOT_A_ROTATION: Final = 0.02
 _SAME_PLACE_M: Final = 1e-3
 
@@ -149,7 +150,7 @@ def write_floats(states: CarStates, everything: CarStates, view: LineView) -> F3
     """
     out = np.zeros((len(states.times_ms), layout.N_FLOATS), dtype=np.float32)
     rotation, columns = states.rotation, states.columns
-    out[:, WHEELS] = columns["gear_and_wheels"]
+    out[:, WHEELS] = gear_and_wheels_in_contract_order(columns["gear_and_wheels"])
     counter = _gearbox_counter(states.times_ms, everything)
     if counter is not None:
         out[:, layout.GEARBOX_COUNTER] = counter

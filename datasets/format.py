@@ -16,7 +16,7 @@ block of frames with one read from the disk.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +27,12 @@ import numpy.typing as npt
 from datasets.contract.actions import ACTION_KEYS, ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
 from datasets.contract.floats import FLOAT_NAMES, N_FLOATS
+from datasets.wheels import CAPTURED_SOURCE, CONTRACT, GAME, WheelOrder
 
 FORMAT_NAME: Final = "rulka-replays"
 FORMAT_VERSION: Final = 1
+FORMAT_MINOR: Final = 1
+"""1: wheels are in the contract's order in all floats; before, those of captures were not."""
 GENERATED_TRACK_PREFIX: Final = "random"
 """Names of generated tracks start so; there are endless many, so they are the ones to hold out."""
 
@@ -81,6 +84,7 @@ class DatasetSpec:
         key_ms: ms for which the driver holds its keys at least.
         source: where the replays come from, e.g. "simulator".
         parameters: the request, plain JSON values; a recording continues only with equal ones.
+        wheel_order: of the floats; the game's in captures that an earlier version imported.
     """
 
     image_size: tuple[int, int]
@@ -88,6 +92,7 @@ class DatasetSpec:
     key_ms: int
     source: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    wheel_order: WheelOrder = CONTRACT
 
     @property
     def has_floats(self) -> bool:
@@ -96,13 +101,16 @@ class DatasetSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, equal for equal specifications."""
-        return {
+        values = {
             "image_size": list(self.image_size),
             "frame_interval_ms": self.frame_interval_ms,
             "key_ms": self.key_ms,
             "source": self.source,
             "parameters": dict(self.parameters),
         }
+        if self.source == CAPTURED_SOURCE:
+            values["wheel_order"] = self.wheel_order
+        return values
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,7 @@ def create_layout(
     attributes: dict[str, Any] = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
+        "minor_version": FORMAT_MINOR if spec.wheel_order == CONTRACT else 0,
         "units": json.dumps(UNITS),
         "action_table": ACTION_KEYS,
         "action_names": list(ACTION_NAMES),
@@ -294,13 +303,17 @@ def read_spec(handle: h5py.File, path: Path) -> DatasetSpec:
         if list(attributes["float_names"]) != list(FLOAT_NAMES):
             raise UserError(f"{path}: its float names differ from the {N_FLOATS} floats here")
         height, width = (int(side) for side in attributes["image_size"])
-        return DatasetSpec(
+        spec = DatasetSpec(
             image_size=(height, width),
             frame_interval_ms=int(attributes["frame_interval_ms"]),
             key_ms=int(attributes["key_ms"]),
             source=str(attributes["source"]),
             parameters=json.loads(attributes["parameters"]),
         )
+        is_old = int(attributes.get("minor_version", 0)) < 1
+        if is_old and spec.source == CAPTURED_SOURCE and spec.has_floats:
+            spec = replace(spec, wheel_order=GAME)
+        return spec
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: a missing or unreadable attribute ({error})") from error
 

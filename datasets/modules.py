@@ -148,6 +148,7 @@ class FramesModule(L.LightningDataModule):
             "path": self.path.as_posix(),
             "identity": self.file.identity(),
             "source": self.file.spec.source,
+            "wheel_order": self.file.spec.wheel_order,
             "skipped_shards": len(self.file.skipped),
             "n_frames": self.file.n_frames,
             "n_replays": self.file.n_replays,

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_INDEX: Final = "dataset.json"
 SHARD_NAME: Final = "shard_{:05d}.h5"
-SHARED: Final = ("image_size", "frame_interval_ms", "key_ms", "has_floats")
+SHARED: Final = ("image_size", "frame_interval_ms", "key_ms", "has_floats", "wheel_order")
 """What all shards of a dataset have in common."""
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from datasets.contract.actions import ACTION_KEYS, KEY_NAMES
 from datasets.contract.floats import GEARBOX_COUNTER, MARGIN, WAYPOINTS
 from datasets.format import ReplayRecord
+from datasets.wheels import gear_and_wheels_in_contract_order
 from pipeline.recording.tape import Tape
 from rl.envs.registry import find_track
 from rl.envs.sim import car as columns
@@ -74,7 +75,7 @@ def _meta(batch: RaceBatch, car: int, time_ms: int) -> Json:
         "velocity": state[columns.VX : columns.VZ + 1].tolist(),
         "orientation_flat": rotation.ravel().tolist(),
         "angular_velocity": turning.tolist(),
-        "gear_and_wheels": wheels.tolist(),
+        "gear_and_wheels": gear_and_wheels_in_contract_order(wheels[None])[0].tolist(),
         "is_freewheeling": 0.0,
         "zone_centers_in_car_frame": floats[WAYPOINTS].astype(float).tolist(),
         "margin": float(floats[MARGIN]),

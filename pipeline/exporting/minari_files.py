@@ -25,6 +25,7 @@ from datasets.contract.files import check_output
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.reader import ReplayFile
+from datasets.wheels import wheel_order_of
 from datasets.writer import DatasetWriter, disk_errors
 from pipeline.exporting.episodes import Episode, NotAnEpisodeError, to_episode, to_record
 from rl.config.reward_weights import RewardConfig
@@ -288,6 +289,7 @@ def _spec(own: dict[str, Any], image_size: tuple[int, int]) -> DatasetSpec:
         key_ms=int(known.get("key_ms", ACTION_MS)),
         source=str(known.get("source", FOREIGN_SOURCE)),
         parameters=known.get("parameters", {}),
+        wheel_order=wheel_order_of(known),
     )
 
 

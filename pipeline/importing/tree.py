@@ -23,6 +23,7 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.contract.files import check_output
 from datasets.format import DatasetSpec, ReplayRecord
+from datasets.wheels import CAPTURED_SOURCE
 from datasets.writer import DatasetWriter
 from pipeline.importing.replay import Outline, Selection, load_record, outline
 from pipeline.recording.request import check_image_size, frame_interval
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-SOURCE: Final = "captured game"
 SKIP_HINT: Final = "; --skip-bad leaves such replays out"
 MAX_WORKERS: Final = 16
 SHOWN_BAD: Final = 20
@@ -243,7 +243,7 @@ class _Import:
             image_size=size,
             frame_interval_ms=0 if uneven else interval,
             key_ms=TICK_MS,
-            source=SOURCE,
+            source=CAPTURED_SOURCE,
             parameters={
                 # An import of another folder must not continue this one.
                 "folder": self._request.root.resolve().name,

@@ -90,8 +90,9 @@ def _inputs(config: BCConfig, data: ReplayModule) -> dict[str, Any]:
             )
         inputs["encoder_init_path"] = sha256_of(path)
     if config.init_from is not None:
-        parts = _start_of(config.init_from).parts.values()
-        files = sorted({artifact.path for artifact in parts})
+        sources = _start_of(config.init_from)
+        sources.check_wheel_order(data.file.spec.wheel_order, f"{config.dataset}")
+        files = sorted({artifact.path for artifact in sources.parts.values()})
         inputs["init_from"] = [sha256_of(file) for file in files]
     return inputs
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.contract.errors import UserError
+from datasets.wheels import WheelOrder, wheel_order_of
 from rl.config.network import LegacyInput, NetworkConfig
 from rl.network.iqn import PARTS
 from rl.transfer.artifacts import Artifact, Tensors, load_artifact
@@ -41,6 +42,27 @@ class Sources:
     def one_origin(self) -> bool:
         """Whether all parts were written together."""
         return len({_origin(artifact) for artifact in self.parts.values()}) == 1
+
+    def check_wheel_order(self, wanted: WheelOrder, where: str) -> None:
+        """Refuse parts that have learnt with the wheels in another order.
+
+        Args:
+            wanted: the order here.
+            where: what has it, for the message.
+
+        Raises:
+            UserError: floats of these artifacts were in another order.
+        """
+        artifact = self.parts.get("floats")
+        meta = None if artifact is None else artifact.meta
+        if artifact is None or meta is None or meta.dataset is None:
+            return
+        if wheel_order_of(meta.dataset) != wanted:
+            raise UserError(
+                f"{artifact.path}: it has learnt with the rear wheels in another order than "
+                f"{where}: `data import` of before mixed them up. Import the captures again and "
+                "train it anew"
+            )
 
     @property
     def network(self) -> NetworkConfig | None:
