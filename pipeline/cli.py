@@ -27,6 +27,7 @@ from pipeline.commands import (
     probe_command,
     stage_commands,
 )
+from pipeline.commands.game import game_command
 from pipeline.failures import EXIT_INTERRUPTED, EXIT_USER_ERROR, escape, failure_of, one_line
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare_command.add_parsers(commands)
     probe_command.add_parser(commands)
     export_command.add_parser(commands)
+    game_command.add_parser(commands)
     return parser
 
 

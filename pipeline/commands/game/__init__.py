@@ -1,0 +1,1 @@
+"""Commands of the link to the game."""

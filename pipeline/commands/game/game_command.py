@@ -1,0 +1,235 @@
+"""`rulka-pipeline game`: the link to the real game, and the simulator behind the same protocol."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.stage_commands import Commands
+
+if TYPE_CHECKING:
+    from rl.config.game import GameConfig
+
+DEFAULT_PORT = 8478
+
+
+def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the parsers of `game` and its subcommands."""
+    game = commands.add_parser("game", help="TrackMania Nations Forever through TMInterface")
+    subcommands = game.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    install = subcommands.add_parser(
+        "install", help="copy the plugin into TMInterface's folder, if it differs"
+    )
+    install.set_defaults(run=run_install)
+    _add_check(subcommands)
+    _add_drive(subcommands)
+    _add_serve(subcommands)
+
+
+def _add_game(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        metavar="P",
+        help=f"of the game's plugin; default: {DEFAULT_PORT}",
+    )
+    parser.add_argument(
+        "--no-launch", action="store_true", help="wait for a game that somebody else launches"
+    )
+    parser.add_argument(
+        "--timeout-s", type=float, default=30.0, metavar="S", help="for an answer; default: 30"
+    )
+
+
+def _add_check(subcommands: "Commands[argparse.ArgumentParser]") -> None:
+    check = subcommands.add_parser(
+        "check", help="check step by step what driving in the game needs, and say what to do"
+    )
+    check.add_argument("--map", metavar="M", help="also drive; path below Tracks/Challenges")
+    check.add_argument(
+        "--live",
+        type=Path,
+        metavar="JSON",
+        help="measure what is unknown of the game",
+    )
+    check.add_argument("--overwrite", action="store_true", help="replace an existing JSON file")
+    _add_game(check)
+    check.set_defaults(run=run_check)
+
+
+def _add_drive(subcommands: "Commands[argparse.ArgumentParser]") -> None:
+    drive = subcommands.add_parser("drive", help="drive an input file and print its time")
+    drive.add_argument("inputs", type=Path, metavar="FILE", help=".inputs file or input script")
+    drive.add_argument("--map", required=True, metavar="M", help="path below Tracks/Challenges")
+    _add_game(drive)
+    drive.set_defaults(run=run_drive)
+
+
+def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
+    serve = subcommands.add_parser(
+        "serve-sim", help="serve the simulator behind the game's protocol, to try without a game"
+    )
+    serve.add_argument(
+        "--track",
+        dest="tracks",
+        nargs="+",
+        required=True,
+        metavar="TRACK",
+        help="names, random:SEED or .npy lines; each is a map of that name",
+    )
+    serve.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        metavar="P",
+        help=f"that clients connect to; 0: any free one; default: {DEFAULT_PORT}",
+    )
+    serve.add_argument(
+        "--checkpoints", type=int, default=3, metavar="N", help="before the finish; default: 3"
+    )
+    unknown = serve.add_argument_group("what is unknown of the real game")
+    unknown.add_argument(
+        "--run-step", choices=("after", "before"), default="after", help="callback and tick"
+    )
+    unknown.add_argument("--late-pause", type=int, default=0, metavar="TICKS", help="after speed 0")
+    for name, text in (
+        ("--step-after-rewind", "the run step of the time that was rewound to comes again"),
+        ("--checkpoint-first", "a tick's checkpoint comes before its run step"),
+        ("--counts-laps", "the finish comes as a lap, too"),
+        ("--reversed-commands", "console commands of one picture run in reverse"),
+        ("--community-plugin", "no client is taken while another is waited for"),
+    ):
+        unknown.add_argument(name, action="store_true", help=text)
+    faults = serve.add_argument_group("faults on purpose")
+    faults.add_argument(
+        "--fault-rate", type=float, default=0.0, metavar="R", help="share of the messages, 0 to 1"
+    )
+    faults.add_argument("--faults", nargs="+", metavar="KIND", help="default: all kinds")
+    faults.add_argument("--fault-seed", type=int, default=0, metavar="S", help="default: 0")
+    faults.add_argument("--hang-s", type=float, default=3.0, metavar="S", help="default: 3")
+    serve.set_defaults(run=run_serve)
+
+
+def _settings(arguments: argparse.Namespace) -> "GameConfig":
+    from datasets.contract.config import load_config
+    from rl.config.game import GameConfig
+
+    values = {
+        "base_port": arguments.port,
+        "launch": str(not arguments.no_launch).lower(),
+        "timeout_s": arguments.timeout_s,
+    }
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    return load_config(GameConfig, None, overrides, environment={})
+
+
+def run_install(arguments: argparse.Namespace) -> int:
+    """Copy the plugin if it is missing or differs."""
+    from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, other_plugin
+    from rl.envs.tmnf.machine.machine_paths import GameMachine
+
+    machine = GameMachine.from_environment()
+    copied = install_plugin(machine)
+    print(f"{machine.plugins / PLUGIN.name}: {'copied' if copied else 'is up to date'}")
+    other = other_plugin(machine)
+    if other is not None:
+        print(f"{other}: wants the same port; use one of the two")
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check step by step; exit code 1 if a check failed."""
+    from datasets.contract.files import check_output, write_json
+    from rl.envs.tmnf.check import Finding, GameCheck, run_checks
+    from rl.envs.tmnf.machine.game_process import end_games
+    from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path
+
+    if arguments.map is not None:
+        check_map_path(arguments.map)
+    if arguments.live is not None:
+        check_output(arguments.live, overwrite=arguments.overwrite)
+    check = GameCheck(GameMachine.from_environment(), _settings(arguments), arguments.map)
+
+    def report(finding: Finding) -> None:
+        print(f"{'ok  ' if finding.is_good else 'FAIL'} {finding.name}: {finding.text}")
+        if finding.hint and not finding.is_good:
+            print(f"     {finding.hint}")
+
+    try:
+        if not run_checks(check, report):
+            return 1
+        if arguments.live is not None:
+            write_json(arguments.live, check.measure())
+            print(f"measured: {arguments.live}")
+    finally:
+        end_games()
+    return 0
+
+
+def run_drive(arguments: argparse.Namespace) -> int:
+    """Drive an input file; exit code 1 if it does not finish."""
+    from datasets.inputs import read_inputs
+    from rl.envs.tmnf.connection import GameConnection
+    from rl.envs.tmnf.drive_inputs import drive_inputs
+    from rl.envs.tmnf.machine.game_process import end_games
+    from rl.envs.tmnf.machine.machine_paths import check_map_path
+    from rl.reporting.progress import ProgressBar
+
+    check_map_path(arguments.map)
+    inputs = read_inputs(arguments.inputs)
+    connection = GameConnection(_settings(arguments), 0, None)
+    try:
+        with ProgressBar(f"driving {arguments.inputs.name}") as bar:
+            driven = drive_inputs(connection, arguments.map, inputs, bar.update)
+    finally:
+        end_games()
+    splits = ", ".join(f"{time_ms / 1000:.2f}" for time_ms in driven.checkpoint_times_ms)
+    seconds = driven.race_time_ms / 1000.0
+    if driven.finished:
+        print(f"{arguments.inputs.name} on {arguments.map}: {seconds:.2f} s (splits: {splits})")
+        return 0
+    where = f"{driven.way_m:.0f} m from the start"
+    print(f"{arguments.inputs.name} on {arguments.map}: no finish in {seconds:.2f} s, {where}")
+    return 1
+
+
+def run_serve(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from datasets.contract.errors import UserError
+    from rl.envs.registry import find_track
+    from rl.envs.tmnf.server.faults import Fault, FaultPlan
+    from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
+    from rl.envs.tmnf.server.simulated_game import SimulatedGame
+    from rl.envs.tmnf.server.tcp_server import TcpServer
+
+    if not 0 <= arguments.checkpoints <= 100:
+        raise UserError(f"--checkpoints {arguments.checkpoints}: expected 0 to 100")
+    if arguments.late_pause < 0:
+        raise UserError(f"--late-pause {arguments.late_pause}: expected 0 or more ticks")
+    known = {fault.value: fault for fault in Fault}
+    for kind in arguments.faults or ():
+        if kind not in known:
+            raise UserError(f"--faults {kind}: unknown; known: {', '.join(known)}")
+    plan = None
+    if arguments.fault_rate:
+        kinds = [known[kind] for kind in arguments.faults or known]
+        rate, seed = arguments.fault_rate, arguments.fault_seed
+        plan = FaultPlan(rate, kinds, seed, hang_s=arguments.hang_s)
+    behaviour = Behaviour(
+        run_step=arguments.run_step,
+        late_pause_ticks=arguments.late_pause,
+        step_after_rewind=arguments.step_after_rewind,
+        checkpoint_first=arguments.checkpoint_first,
+        counts_laps=arguments.counts_laps,
+        reversed_commands=arguments.reversed_commands,
+        own_plugin=not arguments.community_plugin,
+    )
+    tracks = {name: find_track(name) for name in arguments.tracks}
+    game = SimulatedGame(tracks, arguments.checkpoints)
+    server = TcpServer(PluginModel(game, behaviour), arguments.port, plan)
+    print(f"serving {', '.join(tracks)} on port {server.port} (Ctrl-C ends it)", flush=True)
+    try:
+        server.serve()
+    finally:
+        server.close()
+    return 0

@@ -1,0 +1,89 @@
+"""Builds maps and cars of the game from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets.contract.errors import UserError
+from datasets.contract.line import ReferenceLine
+from rl.config.game import GameConfig
+from rl.config.sections import MapCycleEntry
+from rl.envs.cars import RaceMap
+from rl.envs.tmnf.connection import GameConnection
+from rl.envs.tmnf.game_batch import GameBatch, GameMap
+from rl.envs.tmnf.link import GameLink
+from rl.envs.tmnf.machine.machine_paths import check_map_path
+from rl.envs.tmnf.progress_on_line import load_centers
+
+
+def game_map(name: str, entry: MapCycleEntry) -> GameMap:
+    """Build the map of an entry of the map cycle.
+
+    Raises:
+        UserError: it has no line, an unusable one, or a path that the game cannot be told.
+    """
+    check_map_path(entry.map_path)
+    if entry.reference_line_path is None:
+        raise UserError(
+            f"map_cycle: {name} needs reference_line_path with env: game, the .npy line of a run "
+            "on that map"
+        )
+    path = Path(entry.reference_line_path)
+    return GameMap(name, entry.map_path, ReferenceLine.load(path), load_centers(path))
+
+
+def game_cars(
+    maps: Sequence[RaceMap],
+    settings: GameConfig,
+    instance: int,
+    image_size: tuple[int, int],
+    *,
+    renders: bool,
+    no_progress_ms: int,
+    max_race_ms: int,
+    alive: Callable[[], None],
+) -> GameBatch:
+    """Build the one car of a game.
+
+    Args:
+        maps: of the game.
+        settings: how the game is reached and set up.
+        instance: number of the game.
+        image_size: (H, W) pixels of the frames.
+        renders: whether frames are asked for.
+        no_progress_ms, max_race_ms: as for `GameBatch`.
+        alive: called while a game is waited for.
+
+    Raises:
+        TypeError: a map of another environment.
+        UserError: no such map of the simulated game.
+    """
+    of_game = [each for each in maps if isinstance(each, GameMap)]
+    if len(of_game) < len(maps):
+        raise TypeError("a map without a path cannot be driven in the game")
+    connection = GameConnection(
+        settings,
+        instance,
+        image_size if renders else None,
+        alive=alive,
+        open_link=_simulated_link(of_game) if settings.link == "simulated" else None,
+    )
+    return GameBatch(
+        of_game,
+        connection,
+        image_size=image_size,
+        no_progress_ms=no_progress_ms,
+        max_race_ms=max_race_ms,
+    )
+
+
+def _simulated_link(maps: Sequence[GameMap]) -> Callable[[], GameLink]:
+    """Return what opens a link to the simulator inside this process."""
+    from rl.envs.registry import find_track
+    from rl.envs.tmnf.server.memory_link import MemoryLink
+    from rl.envs.tmnf.server.plugin_model import PluginModel
+    from rl.envs.tmnf.server.simulated_game import SimulatedGame
+
+    tracks = {each.path: find_track(each.path) for each in maps}
+    return lambda: MemoryLink(PluginModel(SimulatedGame(tracks)))

@@ -1,0 +1,68 @@
+"""The 184 floats of a car in the game."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract import floats as layout
+from datasets.contract.floats import previous_actions
+from datasets.contract.line import ReferenceLine
+from datasets.contract.surfaces import ASPHALT, DIRT, GRASS, N_SURFACES, TURBO
+from datasets.wheels import GAME_WHEELS
+from rl.envs.observation import margin_to_finish, write_motion, write_waypoints
+from rl.envs.tmnf.state_blob import GameState
+
+GROUP_OF_MATERIAL: Final = {
+    **dict.fromkeys((0, 1, 16, 18, 19), ASPHALT),
+    **dict.fromkeys((2, 20), GRASS),
+    **dict.fromkeys((5, 6, 8, 17), DIRT),
+    **dict.fromkeys((7, 26), TURBO),
+}
+"""Surface of each material of the game; all others have no flag."""
+
+
+def write_game_floats(
+    out: npt.NDArray[np.float32],
+    state: GameState,
+    line: ReferenceLine,
+    *,
+    zone: int,
+    meters: float,
+    gearbox_counter: int,
+    ticks: npt.NDArray[np.uint8],
+) -> None:
+    """Write the floats of a car; the layout is `datasets.contract.floats`.
+
+    Args:
+        out: (184,) float32.
+        state: of the car; its wheels are brought into the contract's order.
+        line: that is followed.
+        zone: of the line.
+        meters: along the line.
+        gearbox_counter: observations in a row in which a gear was being changed.
+        ticks: (M,) action of each 10 ms of the race so far.
+    """
+    time_ms = np.array([max(state.race_time_ms, 0)])
+    out[layout.CLOCK] = 0.0
+    out[layout.PREVIOUS_ACTIONS] = previous_actions(ticks, time_ms)[0]
+    order = list(GAME_WHEELS)
+    out[layout.WHEEL_SLIDING] = np.array(state.sliding)[order]
+    out[layout.WHEEL_CONTACT] = np.array(state.contact)[order]
+    out[layout.WHEEL_DAMPER] = np.array(state.dampers)[order]
+    out[layout.GEARBOX_STATE] = state.gearbox
+    out[layout.GEAR] = state.gear
+    out[layout.RPM] = state.rpm
+    out[layout.GEARBOX_COUNTER] = gearbox_counter
+    groups = np.zeros((layout.N_WHEELS, N_SURFACES), dtype=np.float32)
+    for place, wheel in enumerate(GAME_WHEELS):
+        group = GROUP_OF_MATERIAL.get(state.materials[wheel])
+        if group is not None:
+            groups[place, group] = 1.0
+    out[layout.CONTACT_GROUPS] = groups.ravel()
+    write_motion(out, state.rotation, state.velocity, state.angular_velocity)
+    write_waypoints(out, state.position, state.rotation, zone, line.zone_centers, 0)
+    out[layout.MARGIN] = margin_to_finish(meters, line.cumulative, 0, line.n_zones)
+    out[layout.FREEWHEELING] = state.is_freewheeling

@@ -1,0 +1,1 @@
+"""The game on this machine: folders, plugin, records, and the process that is launched."""

@@ -1,0 +1,258 @@
+"""The game without its plugin: one car in the simulator, with a countdown and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.contract.actions import TICK_MS, keys_to_actions
+from datasets.contract.line import START_ZONE
+from datasets.wheels import GAME_WHEELS
+from rl.envs.sim.batch import RaceBatch
+from rl.envs.sim.car import (
+    AIRBORNE,
+    FIRST_DAMPER,
+    FIRST_SURFACE,
+    GEAR,
+    N_WHEELS,
+    PITCH,
+    PITCH_RATE,
+    ROLL,
+    ROLL_RATE,
+    RPM,
+    SHIFT_LEFT_MS,
+    SLIDING,
+    STATE_SIZE,
+    VX,
+    VZ,
+    YAW,
+    YAW_RATE,
+    X,
+    Z,
+)
+from rl.envs.sim.road import Track
+from rl.envs.tmnf.state_blob import (
+    NOT_PASSED,
+    UNUSED,
+    GameState,
+    StateWriter,
+    checkpoint_times_of,
+    race_time_of,
+)
+
+COUNTDOWN_MS: Final = 2600
+NEVER_MS: Final = 1_000_000_000
+MATERIALS: Final = (16, 2, 6, 7)
+"""The game's material of each of the simulator's surfaces: asphalt, grass, dirt, turbo."""
+NOTHING: Final = 28
+"""The game's material of no surface."""
+RUBBISH: Final = 0x3E3A0000
+"""What the game has in the upper half of a material."""
+_EXACT: Final = struct.Struct(f"<{STATE_SIZE}d")
+# The game keeps a second copy of the motion here, which nobody reads.
+_PLACE: Final = (852, struct.Struct("<3i"))
+
+
+class SimulatedGame:
+    """One car on one of some maps, advanced by ticks of 10 ms.
+
+    Attributes:
+        in_race: whether a map is loaded; else the menus are shown.
+        map_name: name of the loaded map.
+        passed_ms: times at which the checkpoints were passed, the finish last.
+        is_finished: whether the car has crossed the finish and that was not called off.
+        after_finish_ms: race time driven since the finish, in ms.
+    """
+
+    def __init__(self, tracks: Mapping[str, Track], checkpoints: int = 3) -> None:
+        """Show the menus.
+
+        Args:
+            tracks: maps by the name under which they are loaded.
+            checkpoints: before the finish of each map, evenly along its line.
+        """
+        self._tracks, self._checkpoints = dict(tracks), checkpoints
+        self._writer = StateWriter(checkpoints + 1)
+        self.in_race = False
+        self.map_name = ""
+        self.passed_ms = [NOT_PASSED] * (checkpoints + 1)
+        self.is_finished = False
+        self.after_finish_ms = 0
+        self._countdown_ms = COUNTDOWN_MS
+        self._keys = np.zeros(4, dtype=np.uint8)
+        self._batches: dict[str, RaceBatch] = {}
+        self._gates: Sequence[int] = ()
+
+    @property
+    def race_time_ms(self) -> int:
+        """Race time; negative in the countdown."""
+        return -self._countdown_ms if self._countdown_ms else int(self._batch.race_time_ms[0])
+
+    @property
+    def target(self) -> int:
+        """Number of checkpoints, the finish included."""
+        return len(self.passed_ms)
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint8]:
+        """(4,) whether accelerate, brake, left and right are pressed."""
+        return self._keys
+
+    @property
+    def _batch(self) -> RaceBatch:
+        return self._batches[self.map_name]
+
+    def load(self, name: str) -> bool:
+        """Load a map; the countdown begins. Returns whether there is one of that name."""
+        if name not in self._tracks:
+            return False
+        track = self._tracks[name]
+        if name not in self._batches:
+            self._batches[name] = RaceBatch(
+                [track],
+                [0],
+                start_noise=0.0,
+                no_progress_ms=NEVER_MS,
+                max_race_ms=NEVER_MS,
+            )
+        self.map_name, self.in_race = name, True
+        first, last = START_ZONE, track.line.finish_zone
+        count = self._checkpoints + 1
+        self._gates = [first + (last - first) * k // count for k in range(1, count)]
+        self.give_up()
+        return True
+
+    def leave(self) -> None:
+        """Show the menus."""
+        self.in_race = False
+
+    def give_up(self) -> None:
+        """Begin the race anew, with its countdown."""
+        self._batch.reset([0], [0])
+        self._countdown_ms = COUNTDOWN_MS
+        self.passed_ms = [NOT_PASSED] * self.target
+        self.is_finished, self.after_finish_ms = False, 0
+        self._keys[:] = 0
+
+    def press(self, left: int, right: int, accelerate: int, brake: int) -> None:
+        """Hold these keys from the next tick on."""
+        self._keys[:] = accelerate, brake, left, right
+
+    def tick(self) -> int:
+        """Drive 10 ms; returns the number of checkpoints that were passed in them."""
+        if self._countdown_ms:
+            self._countdown_ms -= TICK_MS
+            return 0
+        if self.is_finished:
+            self.after_finish_ms += TICK_MS
+            return 0
+        batch = self._batch
+        batch.tick(keys_to_actions(self._keys[None]))
+        before = sum(time_ms != NOT_PASSED for time_ms in self.passed_ms)
+        zone = int(batch.furthest_zone[0])
+        count = sum(zone >= gate for gate in self._gates)
+        now = int(batch.race_time_ms[0])
+        if batch.finished[0]:
+            count = self.target
+            self.is_finished = True
+        for place in range(before, count):
+            self.passed_ms[place] = now
+        return max(count - before, 0)
+
+    def call_off_finish(self) -> None:
+        """Let the race go on although the car has crossed the finish."""
+        self.passed_ms[-1] = NOT_PASSED
+        self.is_finished, self.after_finish_ms = False, 0
+        self._batch.finished[0] = False
+
+    def picture(self, width: int, height: int) -> bytes:
+        """Return the view as BGRA, rows from the top; black in the menus."""
+        if not self.in_race:
+            return bytes(4 * width * height)
+        batch = self._batch
+        if batch.frames.shape[1:] != (height, width):
+            batch.frames = np.zeros((1, height, width), dtype=np.uint8)
+        batch.observe()
+        pixels = np.empty((height, width, 4), dtype=np.uint8)
+        pixels[..., :3] = batch.frames[0][..., None]
+        pixels[..., 3] = 255
+        return pixels.tobytes()
+
+    def save(self) -> bytes:
+        """Return the state as the game would, with the simulator's own state inside."""
+        batch = self._batch
+        out = bytearray(self._writer.write(self._game_state(), _EXACT.pack(*batch.state[0])))
+        at, place = _PLACE
+        place.pack_into(out, at, batch.road_index[0], batch.zone[0], batch.furthest_zone[0])
+        return bytes(out)
+
+    def restore(self, blob: bytes) -> None:
+        """Continue from a saved state of the loaded map.
+
+        Raises:
+            StateBlobError: a wrong length.
+        """
+        batch = self._batch
+        time_ms = race_time_of(blob)
+        batch.state[0] = _EXACT.unpack_from(blob, UNUSED.start)
+        at, place = _PLACE
+        batch.road_index[0], batch.zone[0], batch.furthest_zone[0] = place.unpack_from(blob, at)
+        batch.race_time_ms[0] = max(time_ms, 0)
+        self._countdown_ms = max(-time_ms, 0)
+        self.passed_ms = list(checkpoint_times_of(blob))
+        self.is_finished = self.passed_ms[-1] != NOT_PASSED
+        batch.finished[0] = self.is_finished
+        self.after_finish_ms = 0
+
+    def script(self) -> str:
+        """Return the keys that are held as an input script of one moment."""
+        names = ("up", "down", "left", "right")
+        held = [name for name, pressed in zip(names, self._keys, strict=True) if pressed]
+        return "".join(f"{max(self.race_time_ms, 0)} press {name}\n" for name in held)
+
+    def _game_state(self) -> GameState:
+        """Return the fields that the game has; its wheels are in another order."""
+        state = self._batch.state[0]
+        rotation = _rotation(state)
+        left, _, forward = rotation
+        angular = state[ROLL_RATE] * forward - state[PITCH_RATE] * left
+        angular[1] += state[YAW_RATE]
+        grounded = not state[AIRBORNE]
+        return GameState(
+            race_time_ms=self.race_time_ms,
+            rotation=rotation,
+            position=state[X : Z + 1],
+            velocity=state[VX : VZ + 1],
+            angular_velocity=angular,
+            gearbox=int(state[SHIFT_LEFT_MS] > 0.0),
+            gear=int(state[GEAR]),
+            rpm=float(state[RPM]),
+            is_freewheeling=False,
+            dampers=tuple(state[FIRST_DAMPER + wheel] for wheel in GAME_WHEELS),
+            contact=(grounded,) * N_WHEELS,
+            sliding=(bool(state[SLIDING]),) * N_WHEELS,
+            materials=tuple(_material(state[FIRST_SURFACE + wheel]) for wheel in GAME_WHEELS),
+            is_finished=self.is_finished,
+            checkpoint_times_ms=tuple(self.passed_ms),
+        )
+
+
+def _material(surface: float) -> int:
+    group = int(surface)
+    return (MATERIALS[group] if 0 <= group < len(MATERIALS) else NOTHING) | RUBBISH
+
+
+def _rotation(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (3, 3), rows: the car's left, up and forward axes in the world."""
+    sy, cy = math.sin(state[YAW]), math.cos(state[YAW])
+    sp, cp = math.sin(state[PITCH]), math.cos(state[PITCH])
+    sr, cr = math.sin(state[ROLL]), math.cos(state[ROLL])
+    level_left = np.array([cy, 0.0, -sy])
+    leaning_up = np.array([-sy * sp, cp, -cy * sp])
+    forward = np.array([sy * cp, sp, cy * cp])
+    return np.stack([cr * level_left + sr * leaning_up, cr * leaning_up - sr * level_left, forward])

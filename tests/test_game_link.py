@@ -1,0 +1,323 @@
+"""The link to the game when something goes wrong: faults, silence, other clients, killed ones."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl.envs.cars import RunLostError
+from rl.envs.tmnf.game_batch import GameBatch
+from rl.envs.tmnf.game_race import GameRace
+from rl.envs.tmnf.game_session import GameSession
+from rl.envs.tmnf.link import LinkError, TcpLink
+from rl.envs.tmnf.messages import NUMBER, MessageId, encode
+from rl.envs.tmnf.server.faults import Fault, FaultPlan
+from rl.envs.tmnf.server.memory_link import MemoryLink
+from rl.envs.tmnf.server.plugin_model import Pause, PluginModel
+from rl.envs.tmnf.server.simulated_game import SimulatedGame
+from tests.game_samples import game_batch, served, settings
+
+FORWARD = np.zeros(1, dtype=np.uint8)
+TIMEOUT_S = 1.5
+"""Deadline of the client in the tests of faults."""
+
+
+def menus(clock: Callable[[], float] = time.monotonic) -> PluginModel:
+    """A plugin in the menus of a game without maps."""
+    return PluginModel(SimulatedGame({}), clock=clock)
+
+
+# -- the plugin's patience ------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_silent_client_is_dropped_after_the_timeout_of_its_own() -> None:
+    clock = Clock()
+    model = menus(clock=clock)
+    game = model.run()
+    model.connect()
+    assert next(game) == Pause.INPUT
+    assert model.outbox == [encode(MessageId.CONNECTED)]
+    clock.now = 1.9
+    model.receive(encode(MessageId.RESPONSE_TIMEOUT, 5000))  # takes effect at once
+    next(game)
+    clock.now = 4.9  # since the wait began; a command does not begin it anew
+    next(game)
+    assert model.client is not None
+    clock.now = 5.1
+    next(game)
+    assert model.client is None
+
+
+def test_an_unknown_id_shifts_what_follows() -> None:
+    model = menus()
+    game = model.run()
+    model.connect()
+    next(game)
+    model.receive(struct.pack("<i", 99) + encode(MessageId.IS_IN_MENUS))
+    model.outbox.clear()
+    next(game)
+    assert model.outbox == [NUMBER.pack(1)]
+
+
+def test_commands_without_a_race_change_nothing() -> None:
+    model = menus()
+    game = model.run()
+    model.connect()
+    next(game)
+    model.outbox.clear()
+    for id_, values in (
+        (MessageId.REWIND_TO_CURRENT, ()),
+        (MessageId.GIVE_UP, ()),
+        (MessageId.SET_KEYS, (1, 0, 0, 0)),
+        (MessageId.GET_STATE, ()),
+        (MessageId.IS_FINISHED, ()),
+        (MessageId.GET_INPUTS, ()),
+    ):
+        model.receive(encode(id_, *values))
+    next(game)
+    assert model.outbox == [NUMBER.pack(0)] * 3  # an empty state, not finished, no inputs
+
+
+# -- the client's side ----------------------------------------------------------------------------
+
+
+def test_nothing_is_asked_outside_a_message_of_the_game() -> None:
+    session = GameSession(MemoryLink(menus()), timeout_s=1.0, margin_s=5.0)
+    with pytest.raises(LinkError, match="while the game waits"):
+        session.ask_number(MessageId.IS_IN_MENUS)
+    assert session.next().id == MessageId.CONNECTED
+    assert session.ask_number(MessageId.IS_IN_MENUS) == 1
+    session.acknowledge()
+    with pytest.raises(LinkError, match="nothing to acknowledge"):
+        session.acknowledge()
+
+
+class Peer:
+    """The other end of a link: a listening socket of this process."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.link = TcpLink(self.port, timeout_s=2.0)
+        self.socket, _ = self.listener.accept()
+
+    def close(self) -> None:
+        self.link.close()
+        self.socket.close()
+        self.listener.close()
+
+
+def test_reading_ends_at_its_deadline_with_what_is_missing() -> None:
+    peer = Peer()
+    peer.socket.sendall(b"\x01\x02\x03")  # three bytes of four
+    began = time.monotonic()
+    with pytest.raises(LinkError, match="sent nothing"):
+        peer.link.read_exactly(4, 0.2)
+    assert 0.15 < time.monotonic() - began < 5.0
+    peer.socket.sendall(b"\x04\x05")
+    assert peer.link.read_exactly(4, 1.0) == b"\x01\x02\x03\x04"  # none was lost
+    peer.socket.close()
+    assert peer.link.read_exactly(1, 1.0) == b"\x05"
+    with pytest.raises(LinkError, match="closed"):
+        peer.link.read_exactly(1, 1.0)
+    peer.close()
+
+
+def test_the_heartbeat_stays_ahead_of_the_wait_and_falls_back() -> None:
+    peer = Peer()
+    session = GameSession(peer.link, timeout_s=2.0, margin_s=5.0)
+    peer.socket.sendall(encode(MessageId.CONNECTED))
+    assert session.next().id == MessageId.CONNECTED
+    peer.socket.settimeout(5.0)
+    beat = peer.socket.recv(8)
+    assert beat[:4] == NUMBER.pack(MessageId.RESPONSE_TIMEOUT)
+    (patience_ms,) = struct.unpack("<I", beat[4:])
+    assert 5000 <= patience_ms < 12000
+    session.acknowledge()
+    assert peer.socket.recv(12) == encode(MessageId.RESPONSE_TIMEOUT, 5000) + NUMBER.pack(5)
+    peer.socket.settimeout(1.5)
+    with pytest.raises(TimeoutError):  # no game waits now
+        peer.socket.recv(1)
+    session.close()
+    peer.close()
+
+
+def test_a_port_where_nobody_listens_is_a_link_error_in_time() -> None:
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    began = time.monotonic()
+    with pytest.raises(LinkError, match=f"port {port}"):
+        TcpLink(port, timeout_s=0.3)
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_game_that_begins_otherwise_is_refused() -> None:
+    peer = Peer()
+    peer.socket.sendall(encode(MessageId.RUN_STEP, 50))
+    session = GameSession(peer.link, timeout_s=2.0, margin_s=5.0)
+    with pytest.raises(LinkError, match="RUN_STEP"):
+        GameRace(session, settings(), None)
+    session.close()
+    peer.close()
+
+
+# -- faults ---------------------------------------------------------------------------------------
+
+
+def drive_with_faults(
+    folder: Path, faults: int, *options: str, fault_rate: float
+) -> tuple[int, float]:
+    """Drive until so many runs were lost; returns the actions, and the longest way back in s."""
+    actions, lost, longest = 0, 0, 0.0
+    rate = ("--fault-rate", str(fault_rate), "--hang-s", str(2 * TIMEOUT_S))
+    with served("--faults", *options, *rate) as game:
+        cars = game_batch(
+            folder, "short", port=game.port, launch=False, timeout_s=TIMEOUT_S, map_timeout_s=15.0
+        )
+        cars.reset([0], [0])
+        start = cars.floats.copy()
+        while lost < faults:
+            try:
+                cars.step(FORWARD)
+            except RunLostError:
+                lost += 1
+                began = time.monotonic()
+                cars.reset([0], [0])
+                longest = max(longest, time.monotonic() - began)
+                np.testing.assert_array_equal(cars.floats, start)  # a whole start, of this map
+                continue
+            actions += 1
+            if cars.finished[0] or cars.truncated[0]:
+                cars.reset([0], [0])
+        cars.close()
+    return actions, longest
+
+
+BROKEN = [f.value for f in Fault if f not in (Fault.SLOW, Fault.COALESCED, Fault.DEATH)]
+"""Faults after which the link is of no use, of a game that stays."""
+
+
+def test_after_each_kind_of_fault_the_car_is_back_at_its_start(tmp_path: Path) -> None:
+    actions, longest = drive_with_faults(tmp_path, 4, *BROKEN, fault_rate=0.004)
+    assert actions > 0
+    assert longest < 60.0  # several faults may hit the way back; the bar is in the slow test
+
+
+def test_slow_and_coalesced_messages_lose_no_run(tmp_path: Path) -> None:
+    rate = ("--fault-rate", "0.2", "--faults", "slow", "coalesced")
+    with served(*rate) as game:
+        cars = game_batch(tmp_path, "short", port=game.port, launch=False)
+        cars.reset([0], [0])
+        for _ in range(10):
+            cars.step(FORWARD)
+        assert cars.race_time_ms[0] == 500
+        cars.close()
+
+
+def test_a_second_client_takes_the_game_and_the_first_one_notices(tmp_path: Path) -> None:
+    with served() as game:
+        first = game_batch(tmp_path, "short", port=game.port, launch=False, timeout_s=TIMEOUT_S)
+        first.reset([0], [0])
+        second = game_batch(tmp_path, "short", port=game.port, launch=False)
+        second.reset([0], [0])
+        with pytest.raises(RunLostError):
+            drive_on(first)
+        second.step(FORWARD)
+        assert second.race_time_ms[0] == 50
+        second.close()
+        first.close()
+
+
+def drive_on(cars: GameBatch) -> None:
+    """Drive some more actions."""
+    for _ in range(3):
+        cars.step(FORWARD)
+
+
+def test_faults_are_drawn_from_their_seed() -> None:
+    plans = [FaultPlan(0.5, list(Fault), seed) for seed in (3, 3, 4)]
+    drawn = [[plan.next() for _ in range(40)] for plan in plans]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert set(drawn[0]) > {None}
+
+
+@pytest.mark.slow
+def test_1000_faults_end_in_starts_and_within_the_deadline(tmp_path: Path) -> None:
+    """The deadline of an answer, and 5 s, for each fault that hits the way back."""
+    for kind in BROKEN:
+        _, longest = drive_with_faults(tmp_path, 1000 // len(BROKEN) + 1, kind, fault_rate=0.002)
+        assert longest < 2 * (2 * TIMEOUT_S + 5.0), kind
+
+
+# -- clients that are killed ----------------------------------------------------------------------
+
+CLIENT = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from tests.game_samples import game_batch
+cars = game_batch(Path(sys.argv[1]), "short", port=int(sys.argv[2]), launch=False)
+cars.reset([0], [0])
+for _ in range(5):
+    cars.step(np.zeros(1, dtype=np.uint8))
+print("driving", flush=True)
+time.sleep(600)
+"""
+
+
+def kill_a_client(folder: Path, port: int) -> None:
+    """Start a client, let it drive, leave the game waiting for it, and kill it."""
+    command = [sys.executable, "-c", CLIENT, str(folder), str(port)]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    assert client.stdout.readline().strip() == "driving"
+    time.sleep(1.5)  # the heartbeat has raised the plugin's patience
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait()
+    client.stdout.close()
+
+
+@pytest.mark.parametrize("plugin", ["own", pytest.param("community", marks=pytest.mark.slow)])
+def test_a_killed_client_frees_the_game(plugin: str, tmp_path: Path) -> None:
+    options = ("--community-plugin",) if plugin == "community" else ()
+    with served(*options) as game:
+        kill_a_client(tmp_path, game.port)
+        began = time.monotonic()
+        cars = game_batch(tmp_path, "short", port=game.port, launch=False)
+        cars.reset([0], [0])
+        waited = time.monotonic() - began
+        cars.step(FORWARD)
+        assert cars.race_time_ms[0] == 50
+        cars.close()
+    assert waited < 10.0 or plugin == "community"
+
+
+@pytest.mark.slow
+def test_20_killed_clients_free_the_game_within_ten_seconds(tmp_path: Path) -> None:
+    with served("--community-plugin") as game:
+        for _ in range(20):
+            kill_a_client(tmp_path, game.port)
+            began = time.monotonic()
+            cars = game_batch(tmp_path, "short", port=game.port, launch=False)
+            cars.reset([0], [0])
+            assert time.monotonic() - began < 10.0
+            cars.close()

@@ -1,0 +1,267 @@
+"""The game on a machine: paths, installation, records, launching, checks, input files."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasets.contract.actions import KEY_NAMES
+from datasets.contract.errors import UserError
+from datasets.inputs import Inputs
+from pipeline.cli import main
+from rl.envs.tmnf.check import GameCheck
+from rl.envs.tmnf.connection import GameConnection
+from rl.envs.tmnf.drive_inputs import drive_inputs
+from rl.envs.tmnf.machine.game_process import SUPERVISOR, GameProcess
+from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
+from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
+from rl.envs.tmnf.machine.records import ASIDE, records_aside
+from rl.envs.tmnf.messages import MessageId
+from tests.game_samples import in_memory, machine, settings
+from tests.test_game_batch import expert_keys
+
+# -- paths and names ------------------------------------------------------------------------------
+
+
+def test_paths_come_from_the_environment(tmp_path: Path) -> None:
+    found = machine(tmp_path, TMLOADER_PATH=str(tmp_path / "TMLoader.exe"), TMNF_LOGIN="driver_1")
+    assert found.challenges == tmp_path / "TM" / "Tracks" / "Challenges"
+    assert found.plugins == tmp_path / "TMI" / "Plugins"
+    command = found.launch_command(8480, windowed=True)
+    assert command[-1] == "/configstring=set custom_port 8480"
+    assert command[-4:-1] == ["run", "TmForever", "default"]
+    assert (command[0] == "wine") == (sys.platform != "win32")
+    script = machine(tmp_path, TMNF_LAUNCH_SCRIPT="/opt/game.sh")
+    assert script.launch_command(8481, windowed=True) == ["/opt/game.sh", "8481"]
+    with pytest.raises(UserError, match="TMLOADER_PATH"):
+        machine(tmp_path).launch_command(8478, windowed=True)
+
+
+@pytest.mark.parametrize("name", ["two words", "dri\u00e9", 'quo"te', "it's", ""])
+def test_names_that_scripts_cannot_have_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="ASCII"):
+        check_plain_name(name, "TMNF_LOGIN")
+
+
+@pytest.mark.parametrize(
+    "path", ["/abs.gbx", "C:\\map.gbx", "a\u00e9.gbx", 'a"b', "", "../x", "a;b"]
+)
+def test_paths_that_the_command_cannot_have_are_refused(path: str) -> None:
+    with pytest.raises(UserError, match="Tracks/Challenges"):
+        check_map_path(path)
+    check_map_path("My Challenges\\A01-Race.Challenge.Gbx")
+
+
+# -- installation ---------------------------------------------------------------------------------
+
+
+def test_the_plugin_is_copied_if_it_differs(tmp_path: Path) -> None:
+    there = machine(tmp_path)
+    with pytest.raises(UserError, match="TMINTERFACE_FOLDER"):
+        install_plugin(there)
+    there.interface_folder.mkdir(parents=True)
+    assert install_plugin(there)
+    assert is_installed(there)
+    assert not install_plugin(there)
+    installed = there.plugins / PLUGIN.name
+    installed.write_text("another version", encoding="utf-8")
+    assert not is_installed(there)
+    assert install_plugin(there)
+    assert installed.read_bytes() == PLUGIN.read_bytes()
+
+
+def test_the_plugin_has_the_ids_of_the_messages() -> None:
+    text = PLUGIN.read_text(encoding="ascii")
+    for id_ in MessageId:
+        assert f"const int {id_.name} = {id_.value};" in text
+        assert text.count(id_.name) > 1  # it is used, too
+    assert text.count("{") == text.count("}")
+    assert text.count("(") == text.count(")")
+
+
+@pytest.mark.skipif(shutil.which("asrun") is None, reason="AngelScript's asrun is not installed")
+def test_the_plugin_compiles_against_stubs(tmp_path: Path) -> None:
+    stubs = Path(__file__).parent / "data" / "tminterface_stubs.as"
+    whole = tmp_path / "whole.as"
+    text = stubs.read_text(encoding="ascii") + PLUGIN.read_text(encoding="ascii")
+    whole.write_text(text + "\nvoid main() {}\n", encoding="ascii")
+    done = subprocess.run(["asrun", str(whole)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def test_records_are_put_aside_and_back(tmp_path: Path) -> None:
+    own = tmp_path / "me_A01-Race.Replay.gbx"
+    stale = tmp_path / f"you_A01-Race.Replay.gbx{ASIDE}"  # of a process that was killed
+    other = tmp_path / "me_A02-Race.Replay.gbx"
+    for file in (own, stale, other):
+        file.write_text(file.name, encoding="utf-8")
+    with records_aside(tmp_path, "White\\A01-Race.Challenge.Gbx"):
+        assert not own.exists()
+        assert other.exists()
+    assert own.read_text(encoding="utf-8") == own.name
+    assert (tmp_path / "you_A01-Race.Replay.gbx").exists()
+    with pytest.raises(KeyboardInterrupt), records_aside(tmp_path, "A01-Race.Challenge.Gbx"):
+        raise KeyboardInterrupt
+    assert own.exists()
+    with records_aside(tmp_path / "missing", "A01"):
+        pass
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def script(folder: Path, body: str) -> GameMachine:
+    """A machine whose game is a shell script that is called with the port."""
+    path = folder / "game.sh"
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="ascii")
+    path.chmod(0o755)
+    return machine(folder, TMNF_LAUNCH_SCRIPT=str(path))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
+    return text.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def gone(pid: int, within_s: float = 20.0) -> bool:
+    """Whether a process ends within some time."""
+    deadline = time.monotonic() + within_s
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_alive(pid)
+
+
+def pid_in(file: Path) -> int:
+    """The number that a script writes into a file, once it is there."""
+    deadline = time.monotonic() + 60.0
+    while not (file.exists() and file.read_text(encoding="ascii").strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return int(file.read_text(encoding="ascii"))
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="shell scripts and process groups")
+
+
+@posix
+def test_only_what_was_launched_is_ended(tmp_path: Path) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    file = tmp_path / "pid"
+    # The game is a child that the loader leaves behind.
+    there = script(tmp_path, f"sleep 600 & echo $! > {file}; exit 0")
+    process = GameProcess(there, 8478, windowed=False)
+    assert not process.is_running
+    process.launch()
+    game = pid_in(file)
+    assert process.is_running
+    assert process.is_new()
+    assert not process.is_new()
+    process.end()
+    assert gone(game)
+    assert not process.is_running
+    assert is_alive(bystander.pid)
+    bystander.kill()
+    bystander.wait()
+
+
+@posix
+def test_a_game_ends_with_the_process_that_launched_it(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    there = script(tmp_path, f"echo $$ > {file}; exec sleep 600")
+    command = [sys.executable, str(SUPERVISOR), str(there.launch_script), "8478"]
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys, time;"
+            "subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); time.sleep(600)",
+            *command,
+        ]
+    )
+    game = pid_in(file)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    assert gone(game)
+
+
+@posix
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    process = GameProcess(
+        machine(tmp_path, TMNF_LAUNCH_SCRIPT=str(tmp_path / "none.sh")), 8478, windowed=False
+    )
+    with pytest.raises(UserError, match=r"none\.sh"):
+        process.launch()
+
+
+# -- checks and input files -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[GameConnection]:
+    connection = GameConnection(
+        settings(), 0, None, open_link=lambda: in_memory("short"), machine=machine(tmp_path)
+    )
+    yield connection
+    connection.close()
+
+
+def test_checks_stop_at_what_is_missing_and_say_what_to_do(tmp_path: Path) -> None:
+    check = GameCheck(machine(tmp_path), settings(9, launch=False, timeout_s=0.2), "short")
+    found = {finding.name: finding for finding in check.findings()}
+    assert list(found) == ["folders", "loader profile", "plugin", "port and process"]
+    assert not found["folders"].is_good
+    assert "TMINTERFACE_FOLDER" in found["folders"].text
+    assert found["plugin"].hint == "rulka-pipeline game install"
+    assert not found["port and process"].is_good
+
+
+def test_an_input_file_is_driven_to_its_time(connection: GameConnection) -> None:
+    keys = expert_keys("short", 0)
+    driven = drive_inputs(connection, "short", Inputs(keys.repeat(5), rest=int(keys[-1])))
+    assert driven.finished
+    assert len(driven.checkpoint_times_ms) == 4
+    assert driven.checkpoint_times_ms[-1] == driven.race_time_ms
+    assert 5 * 10 * (len(keys) - 1) < driven.race_time_ms <= 50 * len(keys)
+    assert len(KEY_NAMES) == 4
+
+
+def test_a_map_that_the_game_does_not_have_is_named(tmp_path: Path) -> None:
+    there = settings(map_timeout_s=0.5)
+    connection = GameConnection(
+        there, 0, None, open_link=lambda: in_memory("short"), machine=machine(tmp_path)
+    )
+    with pytest.raises(UserError, match="hock"):
+        drive_inputs(connection, "hock", Inputs(expert_keys("short", 0)[:3]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["game", "serve-sim", "--track", "nowhere"], "unknown track"),
+        (["game", "serve-sim", "--track", "short", "--port", "99999"], "port 99999"),
+        (["game", "serve-sim", "--track", "short", "--faults", "rain"], "rain"),
+        (["game", "drive", "none.inputs", "--map", "A01"], "none.inputs"),
+        (["game", "drive", "none.inputs", "--map", "/A01"], "Tracks/Challenges"),
+        (["game", "check", "--port", "0"], "base_port"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert text in error
+    assert "\n" not in error
