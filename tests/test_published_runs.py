@@ -25,7 +25,7 @@ DIFFERING: dict[str, dict[str, Any]] = PUBLISHED["differing"]
 AGREEING: dict[str, Any] = PUBLISHED["agreeing"]
 OLDEST: dict[str, Any] = PUBLISHED["oldest"]
 RUNS = tuple(PUBLISHED["map_cycles"])
-OTHER_RECIPES = ("config_default", "config_quick", "config_guide", "config_demo")
+OTHER_RECIPES = ("config_default", "config_quick", "config_guide", "config_demo", "config_game")
 NAMED = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in OTHER_RECIPES)
 
 OF_THE_MACHINE: Final = (
@@ -39,6 +39,7 @@ OF_THE_MACHINE: Final = (
     "performance.device",
     "performance.precision",
     "performance.compile",
+    "game",
     "limits.max_minutes",
     "limits.max_frames",
     "limits.max_grad_steps",

@@ -6,6 +6,7 @@ mode runs one in the learner's process.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,13 +22,14 @@ from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
 from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
+from rl.collecting.shared_weights import flat_size, to_flat
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
 from rl.config.prior_options import PriorConfig
 from rl.config.schedules import ScheduleConfig
 from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
 from rl.envs.cars import RaceMap, RunLostError
-from rl.envs.factory import SIMULATOR, RaceFactory
+from rl.envs.factory import SIMULATOR, RaceFactory, do_nothing
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.network.prior import ActionPrior
@@ -78,6 +80,7 @@ class CollectorPlan:
             seed=int(np.random.SeedSequence([cfg.seed, index, progress]).generate_state(1)[0]),
             first_entry=index * len(cycle) // max(count, 1),
             prior=cfg.prior,
+            races=RaceFactory.from_config(cfg, index),
         )
 
     def tracks(self) -> dict[str, RaceMap]:
@@ -106,6 +109,7 @@ class Collector:
         prior: ActionPrior | None = None,
         prior_level: int = 0,
         weights_version: int = 0,
+        alive: Callable[[], None] = do_nothing,
     ) -> None:
         """Put all cars at a start.
 
@@ -117,6 +121,7 @@ class Collector:
             prior: its weighted log preferences are added to the values of all cars.
             prior_level: place on the prior's ladder of weights at which the first runs start.
             weights_version: of the networks.
+            alive: called during long waits, as a sign that nothing hangs.
         """
         self.plan = plan
         self.online, self.averaged = online, averaged
@@ -143,6 +148,7 @@ class Collector:
             render=config.use_image_head,
             no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
             max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
+            alive=alive,
         )
         self._recorder = Recorder(
             plan.cars, config.image_hw, N_FLOATS, N_ACTIONS, with_prior=prior is not None
@@ -156,8 +162,14 @@ class Collector:
         self._version = np.zeros(plan.cars, dtype=np.int64)
         self._started_at = np.zeros(plan.cars)
         self._next_entry = plan.first_entry
+        self._measured: dict[int, npt.NDArray[np.float32]] = {}
         self._timer = StepTimer(plan.cars)
         self._start(np.arange(plan.cars), frames_played=0, prior_level=prior_level)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether a run is under way that evaluates its network, which must stay as it is."""
+        return bool(self._measured)
 
     @property
     def seeds(self) -> npt.NDArray[np.int64]:
@@ -250,6 +262,8 @@ class Collector:
             noise = self.plan.environment.start_noise if entry.is_exploration else 0.0
             self._start_noise[car] = self._batch.start_noise[car] = noise
             self._batch.move_to_track(int(car), self._track_index[entry.short_name])
+            if not entry.is_exploration and not self.plan.races.has_room:
+                self._measured[int(car)] = self._flat_network(int(car))
             if self._guide is not None:
                 self._guide.start(
                     int(car),
@@ -266,6 +280,14 @@ class Collector:
                 )
         self._seed[cars] = self._rng.integers(0, MAX_SEED, size=len(cars))
         self._go(cars)
+
+    def _flat_network(self, car: int) -> npt.NDArray[np.float32]:
+        """Return the state of a car's network."""
+        network = self.averaged if self._network_of_car[car] else self.online
+        assert network is not None
+        flat = np.empty(flat_size(network), dtype=np.float32)
+        to_flat(network, flat)
+        return flat
 
     def _drive_again(self) -> None:
         """Begin all cars' runs anew, each with its entry of the cycle and its seed."""
@@ -302,6 +324,7 @@ class Collector:
             start_noise=float(self._start_noise[car]),
             guided=self._guide is not None and bool(self._guide.until_ms[car] > 0),
             prior=prior,
+            weights=self._measured.pop(car, None),
             **recorded,
         )
 
@@ -311,7 +334,7 @@ class Collector:
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the collector goes on, half-driven runs included."""
-        state = {
+        state: dict[str, Any] = {
             "online": self.online.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "weights_version": self.weights_version,
@@ -325,6 +348,8 @@ class Collector:
         }
         if self._prior is not None:
             state["prior"] = self._prior.state_dict()
+        if self._measured:
+            state["measured"] = dict(self._measured)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -342,6 +367,7 @@ class Collector:
         if self._prior is not None:
             self._prior.load_state_dict(state["prior"])
         self._next_entry = state["next_entry"]
+        self._measured = dict(state.get("measured", {}))
         self._start_noise[:] = self.plan.environment.start_noise  # of all runs in older states
         for name, values in state["per_car"].items():
             getattr(self, name)[:] = values

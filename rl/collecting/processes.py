@@ -12,6 +12,7 @@ import pickle
 import queue
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -61,8 +62,13 @@ def _run_process(
     torch.set_num_threads(setup.threads)
     try:
         level = channel.prior_level.value
-        collector = DrivingCollector(setup, plan, channel.weights, prior_level=level)
-        _drive(collector, channel, connection, beat)
+
+        def alive() -> None:
+            beat.value = time.time()
+
+        collector = DrivingCollector(setup, plan, channel.weights, prior_level=level, alive=alive)
+        with closing(collector):
+            _drive(collector, channel, connection, beat)
     except (BrokenPipeError, ConnectionResetError, EOFError):
         return  # the learner is gone
     except Exception as error:  # sent whole: the learner raises it

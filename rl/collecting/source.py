@@ -36,19 +36,36 @@ class SerialSource:
         """Drive with `collector`, whose networks this source keeps up to date."""
         self.collector = collector
         self.replaced = 0
+        self._newer: tuple[dict[str, Any], dict[str, Any] | None, int] | None = None
 
     def receive(
         self, frames_played: int, timeout_s: float, *, prior_level: int = 0
     ) -> list[Rollout]:
         """Let each car act once; the rollouts that ended with it."""
         del timeout_s  # nothing to wait for
+        self._refresh()
         return self.collector.step(frames_played, prior_level)
 
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
-        """Copy new weights into the collector's networks."""
-        self.collector.online.load_state_dict(online.state_dict())
+        """Copy new weights into the collector's networks, later if one of them is measured."""
+        self._newer = (
+            {name: tensor.clone() for name, tensor in online.state_dict().items()},
+            None
+            if averaged is None
+            else {name: tensor.clone() for name, tensor in averaged.state_dict().items()},
+            version,
+        )
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Take weights that were published, unless a network is measured as it is."""
+        if self._newer is None or self.collector.is_measuring:
+            return
+        online, averaged, version = self._newer
+        self._newer = None
+        self.collector.online.load_state_dict(online)
         if self.collector.averaged is not None and averaged is not None:
-            self.collector.averaged.load_state_dict(averaged.state_dict())
+            self.collector.averaged.load_state_dict(averaged)
         self.collector.weights_version = version
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ counts as hanging, and how a lost one is replaced.
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
 from rl.collecting.prior_cars import FrozenPrior
 from rl.config.network import NetworkConfig
+from rl.envs.factory import do_nothing
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 
@@ -98,6 +100,7 @@ class DrivingCollector:
         weights: WeightsReaders,
         *,
         prior_level: int = 0,
+        alive: Callable[[], None] = do_nothing,
     ) -> None:
         """Build the collector, with networks of its own; its cars stand at their starts.
 
@@ -106,6 +109,7 @@ class DrivingCollector:
             plan: what it drives.
             weights: where its weights come from, the first ones too.
             prior_level: place on the ladder of the prior's weight when the first runs start.
+            alive: called during long waits, as a sign that nothing hangs.
         """
         self._look_every_actions = setup.look_every_actions
         self._weights = weights
@@ -121,6 +125,7 @@ class DrivingCollector:
             prior=None if setup.prior is None else setup.prior.policy,
             prior_level=prior_level,
             weights_version=version,
+            alive=alive,
         )
         self._actions = 0
 
@@ -139,10 +144,15 @@ class DrivingCollector:
         self._actions += 1
         return self._collector.step(frames_played, prior_level)
 
+    def close(self) -> None:
+        """Let go of what the cars drive in."""
+        self._collector.close()
+
     def _refresh(self) -> None:
-        """Take the newest weights if they are newer than the collector's."""
+        """Take the newest weights if they are newer than the collector's, and none is measured."""
         collector = self._collector
-        if collector.weights_version != self._weights.online.version:
+        is_newer = collector.weights_version != self._weights.online.version
+        if is_newer and not collector.is_measuring:
             version = self._weights.pull(collector.online, collector.averaged)
             collector.weights_version = version
 

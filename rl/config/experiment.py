@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from datasets.contract.config import RunName, Seed, load_config
+from rl.config.game import GameConfig
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig
 from rl.config.prior_options import PriorConfig
@@ -41,6 +42,10 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     output_dir: str = Field("output/rl", description="folder of all runs")
     tensorboard_dir: str = Field("output/tensorboard", description="folder of all logs")
     seed: Seed = Field(444, description="0 to 2^32 - 1: of everything random")
+    env: Literal["sim", "game"] = Field(
+        "sim", description="sim: the built-in simulator | game: TrackMania through TMInterface"
+    )
+    game: GameConfig = Field(default_factory=GameConfig, description="the game, with env: game")
     map_cycle: MapCycleConfig = Field(default_factory=MapCycleConfig, description="what is driven")
     nn: NetworkConfig = Field(default_factory=NetworkConfig, description="the network, by parts")
     use_iqn_image_head: bool = Field(True, description="true | false: false drives by floats alone")
@@ -90,8 +95,8 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
     running_speed: float = Field(
         512.0,
         gt=0.0,
-        description="times real time; read from older configurations and not used: there is no "
-        "link to the game",
+        description="times real time; read from older configurations and not used: the game's is "
+        "game.running_speed",
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="when to stop")
     save_every_minutes: float = Field(5.0, gt=0.0, description="minutes between checkpoints")
@@ -120,6 +125,36 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
             )
         if self.keep_optimizer and self.init_from is None:
             raise ValueError("keep_optimizer needs init_from: there are no moments to keep")
+        return self
+
+    @model_validator(mode="after")
+    def _check_game(self) -> Self:
+        """Refuse what needs more than one car, varied starts or evaluations beside the driving."""
+        if self.env != "game":
+            return self
+        missing = [e.short_name for e in self.map_cycle.maps if e.reference_line_path is None]
+        evaluation, performance = self.evaluation, self.performance
+        by_time = evaluation.every_s is not None or evaluation.every_frames is not None
+        wrong = {
+            f"map_cycle: reference_line_path is missing for {', '.join(missing)}": bool(missing),
+            "performance.cars_per_collector must be 1: a game drives one car": (
+                performance.cars_per_collector != 1
+            ),
+            "performance.collector_backend must be local: games run on this machine": (
+                performance.collector_backend != "local"
+            ),
+            "environment.start_noise must be 0: the game starts from one state": (
+                self.environment.start_noise != 0.0
+            ),
+            "evaluation.every_s and every_frames must be null: the greedy entries of map_cycle are "
+            "the evaluations": by_time,
+            "evaluation.champion must be false: no game is free to defend the champion in": (
+                evaluation.champion
+            ),
+        }
+        found = [text for text, is_wrong in wrong.items() if is_wrong]
+        if found:
+            raise ValueError("with env: game " + "; ".join(found))
         return self
 
     @model_validator(mode="after")

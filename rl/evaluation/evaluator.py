@@ -72,6 +72,7 @@ class Evaluator:
         self._tracks = tracks
         self._config, self._environment = evaluation, environment
         self._races, self._seed = races, seed
+        self._latest: dict[str, EvaluationResult] = {}
         # Copies are evaluated, so that the modes and noise of the learner's networks stay as they
         # are.
         self._candidate, self._defender = copy_of(driver), copy_of(driver)
@@ -104,6 +105,28 @@ class Evaluator:
             {"weights": weights, **notes},
         )
         return Evaluation(results, "screening", weights, is_champion)
+
+    def consider_run(
+        self, network: Driver, result: EvaluationResult, weights: str, *, notes: Mapping[str, Any]
+    ) -> Evaluation:
+        """Make a policy the champion if the greedy run that it has driven is better.
+
+        With several maps the latest run of each counts, whichever policy drove it.
+
+        Args:
+            network: drove the run; it stays as it is.
+            result: of the one run.
+            weights: its name in logs.
+            notes: plain values to keep with a new champion.
+        """
+        self._latest[result.track] = result
+        is_champion = False
+        if self._latest.keys() == self._tracks.keys():
+            results = list(self._latest.values())
+            is_champion = self._champion.consider(
+                network, results, lambda _: results, None, {"weights": weights, **notes}
+            )
+        return Evaluation([result], "screening", weights, is_champion)
 
     def measure_champion(self, *, number: int) -> Evaluation:
         """Evaluate the champion on starts that have chosen nothing.

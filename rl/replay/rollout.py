@@ -98,6 +98,9 @@ class Rollout:
     """Whether the guide driver drove its first part, so that its time is not the learner's."""
     prior: PriorRun | None = None
     """None for a run that was driven without a prior."""
+    weights: npt.NDArray[np.float32] | None = None
+    """(P,) state of the network that drove all of the run, as `to_flat` writes it, where the run is
+    an evaluation of it; else None."""
 
     @property
     def has_comparable_time(self) -> bool:

@@ -51,7 +51,7 @@ def drive_warm_up(
         plan,
         cycle=cycle,
         schedules=steady,
-        cars=rollouts,
+        cars=plan.races.cars_at_once(rollouts),
         averaged_share=0.0,
         first_entry=0,
         environment=plan.environment.model_copy(update={cutoff: longest_ms}),
@@ -59,11 +59,23 @@ def drive_warm_up(
     driver = IQN(network.config).to(next(network.parameters()).device)
     driver.load_state_dict(network.state_dict())
     collector = Collector(warm, driver)
-    # The first runs to end are the short ones, so each car's first run counts, and no other.
+    try:
+        if warm.cars < rollouts:
+            return _drive_in_turn(collector, rollouts, watch)
+        return _drive_at_once(collector, watch)
+    finally:
+        collector.close()
+
+
+def _drive_at_once(collector: Collector, watch: Watch) -> list[Rollout]:
+    """Return one run of each car.
+
+    The first runs to end are the short ones, so each car's first run counts, and no other.
+    """
     first = {seed: car for car, seed in enumerate(collector.seeds.tolist())}
     waiting = set(first)
     driven: list[Rollout] = []
-    done = np.zeros(rollouts, dtype=np.bool_)
+    done = np.zeros(len(first), dtype=np.bool_)
     while waiting:
         watch(float(np.where(done, 1.0, collector.progress).mean()))
         for rollout in collector.step(0):
@@ -71,6 +83,15 @@ def drive_warm_up(
                 waiting.remove(rollout.seed)
                 done[first[rollout.seed]] = True
                 driven.append(rollout)
+    return driven
+
+
+def _drive_in_turn(collector: Collector, rollouts: int, watch: Watch) -> list[Rollout]:
+    """Return the first runs of a collector's one car."""
+    driven: list[Rollout] = []
+    while len(driven) < rollouts:
+        watch((len(driven) + float(collector.progress.mean())) / rollouts)
+        driven += collector.step(0)
     return driven
 
 

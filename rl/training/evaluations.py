@@ -10,6 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
+from rl.collecting.shared_weights import from_flat
+from rl.evaluation.best_runs import run_of_rollout
 from rl.evaluation.evaluation_process import (
     EvaluationProcess,
     EvaluationReply,
@@ -17,7 +21,8 @@ from rl.evaluation.evaluation_process import (
 )
 from rl.evaluation.evaluator import Evaluation, Evaluator
 from rl.evaluation.greedy import EvaluationResult
-from rl.network.prior import Driver
+from rl.network.prior import Driver, PriorPolicy, copy_of
+from rl.replay.rollout import Rollout
 from rl.reporting.progress import duration
 from rl.reporting.reporter import Reporter
 from rl.run.outputs import keep_best_run, save_champion
@@ -57,6 +62,13 @@ class _Begun:
     moment: Moment
     checkpoint: dict[str, Any]
     """Parts of the checkpoint to write if the policy becomes champion."""
+
+
+def _result_of(rollout: Rollout) -> EvaluationResult:
+    """Return a run from the exact start as the result of an evaluation."""
+    exact = run_of_rollout(rollout) if rollout.finished else None
+    times = np.array([rollout.race_time_ms], dtype=np.int64)
+    return EvaluationResult(rollout.track, times, np.array([rollout.finished]), None, exact)
 
 
 class Evaluations:
@@ -130,6 +142,25 @@ class Evaluations:
         run.evaluation_pending = False
         self._use(evaluation, moment, self._saver.champion_parts(run), own=pretrained is None)
         self._reporter.spent("testing", time.monotonic() - started)
+
+    def offer(self, rollout: Rollout) -> None:
+        """Let the policy that drove a greedy run of a collector become champion.
+
+        Args:
+            rollout: an evaluation of the weights that it holds.
+        """
+        assert rollout.weights is not None
+        run = self._run
+        driver = copy_of(run.driver(run.learner.online))
+        network = driver.network if isinstance(driver, PriorPolicy) else driver
+        from_flat(rollout.weights, network)
+        if isinstance(driver, PriorPolicy) and rollout.prior is not None:
+            driver.weight.fill_(rollout.prior.weight)
+        moment = run.moment()
+        evaluation = self._evaluator.consider_run(
+            driver, _result_of(rollout), "collector", notes=moment.notes()
+        )
+        self._use(evaluation, moment, self._saver.champion_parts(run), own=False)
 
     def evaluate_champion(self) -> list[EvaluationResult]:
         """Measure the champion on starts that have chosen nothing; empty without a champion."""

@@ -144,6 +144,8 @@ class TrainingLoop:
         self._judge_prior(rollout)
         self._reporter.rollout(rollout, is_robust=is_robust, replaced=self._source.replaced)
         keep_rollout(self._saver.folder, run, rollout, is_best=is_best)
+        if own and rollout.weights is not None:
+            self._evaluations.offer(rollout)
         if is_best:
             self._reporter.write_stats()
 

@@ -15,6 +15,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_json
+from datasets.wheels import CONTRACT
 from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
@@ -23,7 +24,7 @@ from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource
 from rl.config.experiment import RLConfig
 from rl.envs.cars import RaceMap
-from rl.envs.factory import SIMULATOR
+from rl.envs.factory import RaceFactory
 from rl.evaluation.evaluation_process import EvaluationProcess, EvaluatorSetup
 from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
@@ -116,6 +117,7 @@ def load_pretrained(
     )
     if sources is None:
         return Pretrained()
+    sources.check_wheel_order(CONTRACT, "the cars here")
     teacher = _teacher(sources, run)
     fresh = IQN(run.learner.network)
     fresh.load_state_dict(run.learner.online.state_dict())
@@ -135,7 +137,7 @@ def load_pretrained(
     if teacher is not None:
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:
-            run.guide = GuideDriver(teacher, _typical_race_ms(teacher, tracks, seed=cfg.seed))
+            run.guide = GuideDriver(teacher, _typical_race_ms(teacher, tracks, cfg))
     rich.get_console().print(report.table())
     write_json(folder.injection_report, report.to_json())
     if prior is not None:
@@ -195,7 +197,7 @@ def evaluator_setup(run: Run, tracks: Mapping[str, RaceMap]) -> EvaluatorSetup:
         description=describe(run.driver(online)),
         evaluation=cfg.evaluation,
         environment=cfg.environment,
-        races=SIMULATOR,
+        races=RaceFactory.from_config(cfg),
         seed=cfg.seed,
         device=str(next(online.parameters()).device),
         threads=cfg.performance.learner_threads,
@@ -243,6 +245,7 @@ def build_source(run: Run, saved: dict[str, Any] | None = None) -> RolloutSource
         from rl.collecting.ray.pool import RayPool  # only now: the session has settings for Ray
 
         pool, count = partial(RayPool, session), session.collectors_count
+    RaceFactory.from_config(cfg).release()
     # A resumed run must not drive its first starts again, so its progress is part of the seed.
     plans = [
         CollectorPlan.from_config(cfg, index, count, progress=run.frames) for index in range(count)
@@ -339,10 +342,14 @@ def _with_agreement(
     return report.with_agreement(before, after)
 
 
-def _typical_race_ms(teacher: Driver, tracks: Mapping[str, RaceMap], *, seed: int) -> int:
+def _typical_race_ms(teacher: Driver, tracks: Mapping[str, RaceMap], cfg: RLConfig) -> int:
     """Measure the median race time of the teacher over all maps."""
+    races = RaceFactory.from_config(cfg)
+    noise = 1.0 if races.varies_starts else 0.0
     times = [
-        evaluate(teacher, track, starts=GUIDE_STARTS, seed=seed).finished_ms
+        evaluate(
+            teacher, track, starts=GUIDE_STARTS, seed=cfg.seed, start_noise=noise, races=races
+        ).finished_ms
         for track in tracks.values()
     ]
     finished = np.concatenate(times)

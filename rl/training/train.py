@@ -15,7 +15,7 @@ import torch
 
 from datasets.contract.config import dump_config
 from rl.config.experiment import RLConfig
-from rl.envs.factory import SIMULATOR
+from rl.envs.factory import RaceFactory
 from rl.evaluation.best_runs import remove_partial_runs
 from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
@@ -146,7 +146,8 @@ def _train(
     _clear_leftovers(folder)
     if not resumed and cfg.schedule_origin == "now":
         cfg = cfg.model_copy(update={"schedule_origin": 0})
-    tracks = SIMULATOR.maps(cfg.map_cycle.maps)
+    races = RaceFactory.from_config(cfg)
+    tracks = races.maps(cfg.map_cycle.maps)
     run, saver = build_run(cfg), RunSaver(folder)
 
     def called_off() -> str | None:
@@ -175,7 +176,7 @@ def _train(
             loop = TrainingLoop(run, source, evaluations, saver, reporter, limits, stop)
             for rollout in pretrained.driven:
                 loop.take(rollout, own=False)
-            if pretrained.policy is not None:
+            if pretrained.policy is not None and races.has_room:
                 evaluations.evaluate(pretrained.policy)
             if resumed:
                 reporter.write_stats()  # without what was lost since the last save
@@ -188,6 +189,8 @@ def _train(
                 loop.save()
             final: list[EvaluationResult] = []
             evaluations.wait(stop)
+            if not races.has_room:
+                source.close()  # the last evaluation drives where a collector did
             if stop.reason is None and not run.calibration_due:
                 evaluations.evaluate()  # the last weights may be the best
                 final = evaluations.evaluate_champion()
@@ -195,6 +198,7 @@ def _train(
             reporter.close(seconds_left=limits.seconds_left)
     finally:
         source.close()
+        races.release()
     interrupted = stop.reason is not None
     return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final))
 
