@@ -83,7 +83,7 @@ class Workplace:
             (self.folder / command.name / "notes.txt").write_text(NOTES)
         for name, make in (("vis", vis_config), ("bc", bc_config)):
             config = make(
-                self.dataset, self.folder / name, epochs=40, early_stopping=False, run_name="run"
+                self.dataset, self.folder / name, epochs=8, early_stopping=False, run_name="run"
             )
             dump_config(config, self.folder / f"{name}.yaml")
         write_config(self.folder / "rl")
