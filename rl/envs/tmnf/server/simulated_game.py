@@ -87,6 +87,7 @@ class SimulatedGame:
         self._keys = np.zeros(4, dtype=np.uint8)
         self._batches: dict[str, RaceBatch] = {}
         self._gates: Sequence[int] = ()
+        self._saved: bytes | None = None  # of this moment
 
     @property
     def race_time_ms(self) -> int:
@@ -133,6 +134,7 @@ class SimulatedGame:
 
     def give_up(self) -> None:
         """Begin the race anew, with its countdown."""
+        self._saved = None
         self._batch.reset([0], [0])
         self._countdown_ms = COUNTDOWN_MS
         self.passed_ms = [NOT_PASSED] * self.target
@@ -145,6 +147,7 @@ class SimulatedGame:
 
     def tick(self) -> int:
         """Drive 10 ms; returns the number of checkpoints that were passed in them."""
+        self._saved = None
         if self._countdown_ms:
             self._countdown_ms -= TICK_MS
             return 0
@@ -166,6 +169,7 @@ class SimulatedGame:
 
     def call_off_finish(self) -> None:
         """Let the race go on although the car has crossed the finish."""
+        self._saved = None
         self.passed_ms[-1] = NOT_PASSED
         self.is_finished, self.after_finish_ms = False, 0
         self._batch.finished[0] = False
@@ -185,11 +189,14 @@ class SimulatedGame:
 
     def save(self) -> bytes:
         """Return the state as the game would, with the simulator's own state inside."""
+        if self._saved is not None:
+            return self._saved
         batch = self._batch
         out = bytearray(self._writer.write(self._game_state(), _EXACT.pack(*batch.state[0])))
         at, place = _PLACE
         place.pack_into(out, at, batch.road_index[0], batch.zone[0], batch.furthest_zone[0])
-        return bytes(out)
+        self._saved = bytes(out)
+        return self._saved
 
     def restore(self, blob: bytes) -> None:
         """Continue from a saved state of the loaded map.
@@ -197,6 +204,7 @@ class SimulatedGame:
         Raises:
             StateBlobError: a wrong length.
         """
+        self._saved = None
         batch = self._batch
         time_ms = race_time_of(blob)
         batch.state[0] = _EXACT.unpack_from(blob, UNUSED.start)
