@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.contract.actions import TICK_MS
 from datasets.contract.files import atomic_path
 from pipeline.driven_again import drive_again
 from rl.envs.sim.road import Track
@@ -41,15 +40,9 @@ def draw_run(track: Track, run: DrivenRun, title: str, side_px: int = SIDE_PX) -
     Raises:
         UserError: see `drive_again`.
     """
-    frames: list[npt.NDArray[np.uint8]] = []
-    last = len(run.actions)
-    for tick, batch in enumerate(drive_again(track, run, image_size=(side_px, side_px))):
-        if tick * TICK_MS % FRAME_MS == 0:
-            batch.observe()
-            frames.append(batch.frames[0].copy())
-        if tick == last:  # the finish is drawn twice if it falls on a frame
-            batch.observe()
-            frames.append(batch.frames[0].copy())
+    size = (side_px, side_px)
+    ticks = drive_again(track, run, image_size=size, frame_ms=FRAME_MS)
+    frames = [tick.frame for tick in ticks if tick.frame is not None]
     return Clip(title, np.array(frames), run.race_time_ms)
 
 

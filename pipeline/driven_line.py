@@ -5,7 +5,6 @@ followed, so that races start at the same place and end at the same plane, and t
 line can be compared with times with the other.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,13 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path
 from datasets.contract.line import ReferenceLine
 from pipeline.driven_again import drive_again
-from rl.config.experiment import load_rl_config
-from rl.envs.registry import make_track
+from pipeline.kept_runs import kept_run_folder, track_of_kept_run
 from rl.envs.sim.car import X, Z
 from rl.envs.sim.line_road import check_line_on_road
 from rl.envs.sim.road import Track
 from rl.envs.sim.shape import resample
-from rl.evaluation.best_runs import RUN_FILE, load_run, saved_runs
+from rl.evaluation.best_runs import load_run
 from rl.evaluation.greedy import DrivenRun
-from rl.run.folder import RunFolder
 
 F64 = npt.NDArray[np.float64]
 
@@ -74,9 +71,9 @@ def write_line(
     low, high = SPACING_M
     if not low <= spacing_m <= high:
         raise UserError(f"--spacing {spacing_m:g}: expected {low:g} to {high:g} metres")
-    folder = _folder_of(source, map_name)
+    folder = kept_run_folder(source, map_name)
     run = load_run(folder)
-    track = _track_of(folder, run)
+    track = track_of_kept_run(folder, run)
     points = line_of(track, run, spacing_m)
     line = ReferenceLine.from_points(points, str(out))
     check_line_on_road(track, line, str(out))
@@ -103,53 +100,14 @@ def line_of(track: Track, run: DrivenRun, spacing_m: float) -> F64:
     return resample(path, spacing_m)
 
 
-# -- which run ----------------------------------------------------------------------------------
-
-
-def _folder_of(source: Path, map_name: str | None) -> Path:
-    """Return the folder of the run to drive."""
-    one = source.parent if source.suffix == ".inputs" else source
-    if (one / RUN_FILE).is_file():
-        if map_name is not None and load_run(one).track != map_name:
-            raise UserError(f"{one}: a run on {load_run(one).track}, not on --map {map_name}")
-        return one
-    if not source.is_dir():
-        raise UserError(f"{source}: no such run; expected a run's folder or one of its best_runs")
-    best = RunFolder(source).best_runs
-    maps = sorted({path.parent.name.rpartition("_")[0] for path in best.glob(f"*/{RUN_FILE}")})
-    if not maps:
-        raise UserError(f"{source}: no best run here; a run keeps one as soon as it finishes a map")
-    if map_name is None and len(maps) > 1:
-        raise UserError(f"{source}: best runs on {', '.join(maps)}; choose one with --map")
-    chosen = map_name if map_name is not None else maps[0]
-    if chosen not in maps:
-        raise UserError(f"{source}: no best run on --map {chosen}; there are {', '.join(maps)}")
-    return saved_runs(best, chosen)[0]
-
-
-def _track_of(folder: Path, run: DrivenRun) -> Track:
-    """Return the track as the run's configuration has it."""
-    snapshot = RunFolder(folder.parent.parent).config
-    if not snapshot.is_file():
-        raise UserError(f"{folder}: no {snapshot} beside it, which says what was driven")
-    for entry in load_rl_config(snapshot).map_cycle.maps:
-        if entry.short_name == run.track:
-            track = make_track(entry.map_path, entry.reference_line_path)
-            return dataclasses.replace(track, name=run.track)
-    raise UserError(f"{folder}: its map {run.track} is not in {snapshot}")
-
-
-# -- what it drove ------------------------------------------------------------------------------
-
-
 def _forward_path(track: Track, run: DrivenRun) -> F64:
     """Return the (T, 3) positions of the car at the ticks that brought new progress."""
     places: list[F64] = []
     farthest_m = -math.inf
-    for batch in drive_again(track, run):
-        if batch.meters[0] > farthest_m:
-            places.append(batch.state[0, X : Z + 1].copy())
-            farthest_m = float(batch.meters[0])
+    for tick in drive_again(track, run):
+        if tick.meters > farthest_m:
+            places.append(tick.state[X : Z + 1])
+            farthest_m = tick.meters
     return np.array(places)
 
 

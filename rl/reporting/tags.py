@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from rl.evaluation.greedy import EvaluationResult
 from rl.learning.learner import LearnerStats
 from rl.replay.rollout import Rollout
+from rl.reporting.sectors import sector_seconds
 from rl.run.state import Run
 
-N_SPLITS: Final = 8
-"""Parts of equal length that a track is timed in; it has no checkpoints."""
 USES: Final = "number_times_single_memory_is_used_before_discard"
 DISCARD: Final = "discard_non_greedy_actions_in_nsteps"
 MEAN_TAGS: Final = {
@@ -104,26 +103,14 @@ def rollout_kind(rollout: Rollout) -> str:
 
 
 def splits(rollout: Rollout, info: TrackInfo) -> list[float]:
-    """Return the seconds that a run took for each part of the line that it completed.
-
-    The marks lie at equal fractions of the line; the last part ends at the finish, so that the
-    parts of a finished run add up to its race time.
-    """
-    start_m = info.finish_m - info.length_m
-    marks = start_m + info.length_m * np.arange(1, N_SPLITS) / N_SPLITS
-    furthest = np.maximum.accumulate(rollout.meters)
-    times = rollout.time_ms.astype(np.float64)
-    passed = [0.0]
-    for mark in marks:
-        after = int(np.searchsorted(furthest, mark))
-        if after == len(furthest):
-            break
-        before = max(after - 1, 0)
-        pair = slice(before, after + 1)
-        passed.append(float(np.interp(mark, furthest[pair], times[pair])))
-    if rollout.finished:
-        passed.append(float(rollout.race_time_ms))
-    return [float(part) / 1000.0 for part in np.diff(passed)]
+    """Return the seconds that a run took for each part of the line that it completed."""
+    return sector_seconds(
+        rollout.meters,
+        rollout.time_ms,
+        start_m=info.finish_m - info.length_m,
+        length_m=info.length_m,
+        finish_ms=rollout.race_time_ms if rollout.finished else None,
+    )
 
 
 def _ratios(
