@@ -25,6 +25,7 @@ from pipeline.commands import (
     evaluate_command,
     export_command,
     probe_command,
+    report_command,
     stage_commands,
 )
 from pipeline.commands.game import game_command
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage_commands.add_parsers(commands)
     evaluate_command.add_parser(commands)
     compare_command.add_parsers(commands)
+    report_command.add_parsers(commands)
     probe_command.add_parser(commands)
     export_command.add_parser(commands)
     game_command.add_parser(commands)

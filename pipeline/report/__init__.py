@@ -1,0 +1,1 @@
+"""A report of runs: one HTML file with curves, tables and a viewer of driven runs."""
