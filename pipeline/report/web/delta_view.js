@@ -87,7 +87,7 @@ class DeltaView {
     context.fillStyle = themeColour("muted");
     context.textAlign = "right";
     context.textBaseline = "middle";
-    const step = niceStep((high - low) / 4);
+    const step = niceStep((high - low) / 6);
     for (let i = Math.ceil(low / step); i * step <= high; i += 1) {
       const y = this.place(0, i * step)[1];
       context.strokeStyle = themeColour(i === 0 ? "muted" : "grid");
