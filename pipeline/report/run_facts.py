@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
+from datasets.contract.yaml_files import read_yaml
 from pipeline.analysis.tables import Cell, Column, Table
 from pipeline.report.run_sources import ReportedRun
 from rl.envs.sim.drivers import SKILLS
@@ -55,9 +54,9 @@ def _config_of(run: ReportedRun) -> Any:
     if run.folder is None or not run.folder.config.is_file():
         return {}
     try:
-        return yaml.load(run.folder.config.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        logger.warning("%s: left out, not a configuration (%s)", run.folder.config, error)
+        return read_yaml(run.folder.config)
+    except (UserError, FileNotFoundError) as error:
+        logger.warning("left out: %s", error)
         return {}
 
 
@@ -110,7 +109,7 @@ def _read(path: Path) -> Any:
         return None
     try:
         return read_json(path)
-    except (UserError, OSError, RecursionError) as error:
+    except UserError as error:
         logger.warning("left out: %s", error)
         return None
 
