@@ -113,6 +113,22 @@ def test_the_times_and_places_are_those_of_the_recorded_runs(report: Report, pro
         assert (np.diff(floats(run["progress"])) >= 0).all()
 
 
+def test_progress_and_sectors_are_those_of_the_places(report: Report, project: Path) -> None:
+    """On a straight road along z the car's place says all; y on the map is -z."""
+    data = data_of(report("plain", "--driver", "good"))
+    length = data["track"]["length"]
+    assert length == pytest.approx(59.75)  # the finish lies in the middle of the last half metre
+    for run in data["runs"]:
+        z = -floats(run["y"]).astype(np.float64)
+        progress, times = floats(run["progress"]), floats(run["times"])
+        np.testing.assert_allclose(progress[:-1], np.minimum(z[:-1], length), atol=1e-3)
+        at = np.arange(len(z)) * 10.0
+        expected = np.interp([10.0, 30.0, 50.0], z, at)
+        np.testing.assert_allclose(times[[10, 30, 50]], expected, atol=0.5)
+        marks = np.interp(np.arange(1, 8) * 60.0 / 8 - 0.25, z, at) / 1000
+        np.testing.assert_allclose(np.cumsum(run["sectors"])[:7], marks, atol=0.02)
+
+
 def test_nothing_is_loaded_and_only_its_own_scripts_run(report: Report) -> None:
     page = report("plain", SCRIPT)
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -150,7 +166,8 @@ def test_a_run_that_is_still_written_is_reported(
     report: Report, project: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "writing"
-    shutil.copytree(project / "rl" / "plain", root / "rl" / "plain")
+    kept = saved_runs(project / "rl" / "plain" / "best_runs", MAP)[0]
+    write_run(root, "plain", project / "straight.npy", load_run(kept))
     log = write_logs(root, "plain", [None, 12.0, 11.5])
     log.write_bytes(log.read_bytes()[:-7])
     half = root / "rl" / "plain" / "best_runs" / f"{MAP}_1"
@@ -190,7 +207,7 @@ def test_inputs_and_drivers_are_shown_without_any_run(
 def test_a_trained_run_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny_config(tmp_path), max_grad_steps=20)
+    train(tiny_config(tmp_path), max_grad_steps=40)
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "page.html"
     command = ["report", "tiny", "-o", str(out), "--runs-dir", "rl", "--logdir", "tensorboard"]
@@ -214,14 +231,14 @@ def test_a_trained_run_is_reported(
         (["plian"], "did you mean plain?"),
         (["rl/nowhere"], "neither the name of a run nor an existing folder"),
         (["../x"], "neither the name of a run nor an existing folder"),
-        (["rl"], "holds no run"),
+        (["./rl"], "holds no run"),
         (["plain", "rl/plain"], "given twice"),
         (["plain", "--map", "t"], "there are s"),
         (["plain", "--driver", "champion"], "expected one of amateur, expert, good, novice"),
         (["plain", "--replay", "nothing.inputs"], "no such run, file or folder"),
         (["--driver", "expert"], "name it with --track"),
         (["--driver", "expert", "--track", "A02"], "did you mean 'A01'?"),
-        (["plain", "--driver", *["novice"] * 8], "the viewer shows 8 at most"),
+        (["plain", "--driver", *["novice"] * 9], "the viewer shows 8 at most"),
         (["plain", "-o", "page.txt"], "an .html file"),
         (["plain", "-o", "straight.npy/page.html", "--driver", "none"], "could not be saved"),
     ],

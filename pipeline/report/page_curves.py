@@ -68,14 +68,16 @@ def figure_item(picture: Picture, target: str, runs: Sequence[str]) -> dict[str,
             "line_dash": _DASHES[style["linestyle"]],
             "line_alpha": 0.35 if curve.faint else 1.0,
             "line_width": 1.0 if curve.faint else 2.0,
-            "tags": [index],
         }
         if picture.steps:
-            drawn.append(plot.step("x", "y", mode="after", **options))
+            line = plot.step("x", "y", mode="after", **options)
         else:
-            drawn.append(plot.line("x", "y", **options))
+            line = plot.line("x", "y", **options)
+        line.tags = [index]
+        drawn.append(line)
         if not curve.faint and len(curve.x) <= 40:
-            plot.scatter("x", "y", source=source, size=4, color=css_colour(index), tags=[index])
+            points = plot.scatter("x", "y", source=source, size=4, color=css_colour(index))
+            points.tags = [index]
     _set_axes(plot, picture)
     plot.add_tools(
         HoverTool(renderers=drawn, tooltips=[("", "@x{0.00} → @y{0.000}")], mode="mouse"),

@@ -45,7 +45,7 @@ class Viewer {
 
   tick(now) {
     if (this.timeline.playing) {
-      if (this.lastFrame !== null) this.timeline.advance(Math.min(now - this.lastFrame, 250));
+      if (this.lastFrame !== null) this.timeline.advance(Math.min(now - this.lastFrame, 1000));
       this.lastFrame = now;
     } else {
       this.lastFrame = null;
