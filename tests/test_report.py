@@ -176,7 +176,7 @@ def test_a_run_that_is_still_written_is_reported(
     (root / "rl" / "plain" / "machine.json").write_text('[{"cpu"')
     page = report(str(root / "rl" / "plain"), "--logdir", str(root / "tensorboard"))
     assert [run["name"] for run in data_of(page)["runs"]] == ["plain", "expert driver"]
-    assert "cut" in text_of(page)
+    assert "its last record is cut" in text_of(page)
 
 
 def test_a_run_by_its_path_and_one_without_logs(report: Report, project: Path) -> None:
