@@ -95,7 +95,7 @@ def write_logs(folder: Path, best_s: float) -> None:
     """Write four hours of synthetic scalars."""
     rng = np.random.default_rng(len(folder.name))
     tags = ("Training/loss", "RL/avg_Q_trained_A01", "Performance/learner_percentage_training")
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         for minute in range(MINUTES):
             step, wall = 1000 * minute, 1.7e9 + 60.0 * minute
             finished = rng.random() < minute / MINUTES
@@ -107,7 +107,7 @@ def write_logs(folder: Path, best_s: float) -> None:
             }
             values |= {tag: float(rng.random()) for tag in tags}
             for tag, value in values.items():
-                writer.add_scalar(tag, value, step, walltime=wall)  # type: ignore[no-untyped-call]
+                writer.add_scalar(tag, value, step, walltime=wall)
 
 
 def measure(page_file: Path, chromium: Path, seconds: float) -> dict[str, Any]:
@@ -118,8 +118,9 @@ def measure(page_file: Path, chromium: Path, seconds: float) -> dict[str, Any]:
         browser = tool.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(page_file.resolve().as_uri())
-        page.wait_for_function("document.documentElement.dataset.readyMs", timeout=60_000)
-        found = {
+        while not page.evaluate("document.documentElement.dataset.readyMs"):
+            page.wait_for_timeout(50)
+        found: dict[str, Any] = {
             "ready_ms": int(page.evaluate("document.documentElement.dataset.readyMs")),
             "pictures_per_s": _play(page, seconds),
         }
@@ -142,7 +143,7 @@ def _play(page: Any, seconds: float) -> float:
     page.wait_for_timeout(1000 * seconds)
     last, ended = page.evaluate(count)
     page.keyboard.press(" ")
-    return round(1000 * (last - first) / (ended - started), 1)
+    return float(round(1000 * (last - first) / (ended - started), 1))
 
 
 def finish_ms(texts: Sequence[str]) -> list[int]:

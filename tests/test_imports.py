@@ -20,8 +20,8 @@ TIERS = (
 """Rooms of `rl`: each imports from those above it in this list, and never from those below."""
 SIBLINGS = {("reporting", "run")}
 """Imports between rooms of one tier: (who imports, what)."""
-WIDE = ("datasets", "rl/envs/sim")
-"""Folders that may hold more than `MOST_FILES`."""
+WIDE = ("datasets", "pipeline/commands", "rl/envs/sim")
+"""Folders that may hold more than `MOST_FILES`; one has a file for each command."""
 MOST_FILES = 14
 TWINS = {"", "vis", "bc"}
 """Folders of `pretrain` whose files may mirror each other: both stages, and what they share."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_text
-from pipeline.analysis.comparison import choose_axis, tables
+from pipeline.analysis.comparison import ChosenAxis, choose_axis, tables
 from pipeline.analysis.curves import pictures_of
 from pipeline.analysis.run_log import RunLog
 from pipeline.analysis.summary import best_table, last_table
@@ -57,7 +57,7 @@ Watch = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Curve:
+class PageCurve:
     """A picture on the page.
 
     Attributes:
@@ -94,7 +94,7 @@ class PageParts:
     viewer: dict[str, str] | None
     left_out: list[str]
     champions: Table | None
-    curves: list[Curve]
+    curves: list[PageCurve]
     tables: list[Table]
     config: list[Any]
     facts: list[Table]
@@ -107,7 +107,7 @@ def write_report(
     runs: Sequence[ReportedRun],
     request: ReplayRequest,
     *,
-    time_axis: str = "auto",
+    time_axis: ChosenAxis = "auto",
     watch: Watch = lambda share: None,
 ) -> Contenders:
     """Write the report of some runs; nothing is written before all of it is known.
@@ -160,7 +160,7 @@ def _empty_parts(runs: Sequence[ReportedRun]) -> PageParts:
     )
 
 
-def _add_logs(parts: PageParts, runs: Sequence[ReportedRun], time_axis: str) -> None:
+def _add_logs(parts: PageParts, runs: Sequence[ReportedRun], time_axis: ChosenAxis) -> None:
     """Add curves and tables of the runs that have logs."""
     logs: list[RunLog] = [run.log for run in runs if run.log is not None]
     if not logs:
@@ -168,7 +168,7 @@ def _add_logs(parts: PageParts, runs: Sequence[ReportedRun], time_axis: str) -> 
     axis = choose_axis(logs, time_axis)
     names = tuple(run.name for run in runs)
     for i, picture in enumerate(pictures_of(logs, axis)):
-        curve = Curve(picture.title, f"plot-{i}", f"plot-data-{i}")
+        curve = PageCurve(picture.title, f"plot-{i}", f"plot-data-{i}")
         item = figure_item(picture, curve.place, names)
         parts.curves.append(curve)
         parts.data.append((curve.data, Markup(script_json(item))))

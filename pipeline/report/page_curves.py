@@ -11,7 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, CrosshairTool, HoverTool, PlainText, Range1d
+from bokeh.models import (
+    ColumnDataSource,
+    CrosshairTool,
+    HoverTool,
+    PlainText,
+    Range1d,
+)
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -57,7 +63,7 @@ def figure_item(picture: Picture, target: str, runs: Sequence[str]) -> dict[str,
     plot.toolbar.logo = None
     plot.toolbar.active_drag = None  # or a finger could not scroll the page
     plot.toolbar.autohide = True
-    drawn = []
+    drawn: list[Any] = []
     for curve in picture.curves:
         index = runs.index(curve.run)
         style = style_of(index)
@@ -83,7 +89,7 @@ def figure_item(picture: Picture, target: str, runs: Sequence[str]) -> dict[str,
         HoverTool(renderers=drawn, tooltips=[("", "@x{0.00} → @y{0.000}")], mode="mouse"),
         CrosshairTool(line_alpha=0.3),
     )
-    item: dict[str, Any] = dict(json_item(plot, target))  # type: ignore[arg-type]
+    item: dict[str, Any] = dict(json_item(plot, target))
     return item
 
 
@@ -101,7 +107,7 @@ def _set_axes(plot: Any, picture: Picture) -> None:
     if limits is None and picture.scale == "linear":
         limits = settled_range([(curve.x, curve.y) for curve in picture.curves])
     if limits is not None:
-        plot.y_range = Range1d(*limits)
+        plot.y_range = Range1d(start=limits[0], end=limits[1])
 
 
 def script_json(value: Any) -> str:

@@ -198,7 +198,7 @@ def champion_table(runs: Sequence[ReportedRun], track: Track | None) -> Table | 
             if isinstance(result, dict):
                 rows.append((f"champion of {run.name}", *_result_cells(result)))
     if track is not None:
-        for skill in reversed(SKILLS):
+        for skill in reversed(list(SKILLS)):
             result = evaluate_drivers(track, skill, starts=DRIVER_STARTS).to_json()
             rows.append((f"{skill} driver", *_result_cells(result)))
     if not rows:
