@@ -20,10 +20,11 @@ class Curves {
   async draw(place) {
     const item = readJson(place.dataset.item);
     const views = await Bokeh.embed.embed_item(item, place.id);
-    for (const view of views) {
-      this.plots.push(view.model);
-      this.paint(view.model);
-      this.showRuns(view.model);
+    for (const { model } of views) {
+      if (model.type !== "Figure") continue; // bokeh adds an area for its own messages
+      this.plots.push(model);
+      this.paint(model);
+      this.showRuns(model);
     }
     place.dataset.drawn = "true";
   }
