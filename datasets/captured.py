@@ -9,9 +9,12 @@ Everything wrong with it is one `UserError` that names the file.
 
 import fnmatch
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +23,20 @@ from PIL import Image
 from datasets.contract.actions import KEY_NAMES, N_ACTIONS, TICK_MS, keys_to_actions
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
+from datasets.contract.race import LONGEST_RECORD_MS
+from datasets.format import check_text
 from datasets.names import UNKNOWN_DRIVER, leaderboard_name, natural_key
 
 MANIFEST: Final = "manifest.json"
 METADATA: Final = "metadata.json"
 FRAME_PATTERN: Final = "frame_*.jp*g"
+PICTURE_FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP")
+MAX_PIXELS: Final = 2**24
+"""Of a frame; one of 4096x4096. The header of a small file may claim any number."""
+MAX_STEP_MS: Final = 1000
+
+# What it warns of is more than what is refused here.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -112,17 +124,20 @@ def read_captured(folder: Path) -> CapturedReplay:
     times = _times(entries, path)
     recorded = _timeline(manifest.get("actions"), facts.get("step_ms"), path)
     meta = manifest.get("meta") or []
-    replay = str(facts.get("replay_name") or folder.name)
-    track = str(facts.get("track_id") or folder.parent.name)
+    replay = _text(facts, "replay_name", folder.name, folder / METADATA)
+    track = _text(facts, "track_id", folder.parent.name, folder / METADATA)
+    name = replay if replay.startswith(f"{track}_") else f"{track}_{replay}"
+    check_text("track", track, str(folder))
+    check_text("name", name, str(folder))
     leaderboard = leaderboard_name(replay)
     return CapturedReplay(
         folder=folder,
         track=track,
-        name=replay if replay.startswith(f"{track}_") else f"{track}_{replay}",
+        name=name,
         driver=leaderboard.driver if leaderboard else UNKNOWN_DRIVER,
         race_time_ms=_race_time(facts, folder / METADATA),
         finished=bool(facts.get("race_finished")),
-        source_size=_size(facts),
+        source_size=_size(facts, folder / METADATA),
         files=tuple(PureWindowsPath(str(entry["file"])).name for entry in entries),
         times_ms=times,
         actions=_held_actions(entries, times, path) if recorded is None else recorded,
@@ -131,13 +146,26 @@ def read_captured(folder: Path) -> CapturedReplay:
     )
 
 
+def _text(facts: dict[str, Any], key: str, default: str, path: Path) -> str:
+    """Return a name that the metadata gives as text or as a number."""
+    value = facts.get(key) or default
+    if not isinstance(value, str) and type(value) is not int:
+        raise UserError(f"{path}: {key} is {value!r}, expected a text")
+    return str(value)
+
+
+def _is_time(value: Any) -> TypeGuard[int]:
+    return type(value) is int and abs(value) <= LONGEST_RECORD_MS
+
+
 def _times(entries: list[dict[str, Any]], path: Path) -> I64:
     for i, entry in enumerate(entries):
-        if not isinstance(entry.get("time_ms"), int) or not entry.get("file"):
-            raise UserError(f"{path}: frame {i} has no file or no whole time_ms")
-        if entry["time_ms"] % TICK_MS:
+        file, time_ms = entry.get("file"), entry.get("time_ms")
+        if not _is_time(time_ms) or not isinstance(file, str) or not file:
+            raise UserError(f"{path}: frame {i} has no file or no whole time_ms within a day")
+        if time_ms % TICK_MS:
             raise UserError(
-                f"{path}: frame {i} is at {entry['time_ms']} ms, between two ticks of {TICK_MS} ms"
+                f"{path}: frame {i} is at {time_ms} ms, between two ticks of {TICK_MS} ms"
             )
     times = np.array([entry["time_ms"] for entry in entries], dtype=np.int64)
     steps = np.diff(times)
@@ -153,15 +181,30 @@ def _race_time(facts: dict[str, Any], path: Path) -> int | None:
         value = facts.get(name)
         if value is None:
             continue
-        if not isinstance(value, int) or value <= 0:
-            raise UserError(f"{path}: {name} is {value!r}, expected ms")
-        return value
+        if not _is_time(value) or value <= 0:
+            raise UserError(f"{path}: {name} is {value!r}, expected ms, at most a day")
+        return int(value)
     return None
 
 
-def _size(facts: dict[str, Any]) -> tuple[int, int] | None:
+def _size(facts: dict[str, Any], path: Path) -> tuple[int, int] | None:
     height, width = facts.get("height"), facts.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    if type(height) is not int or type(width) is not int:
+        return None
+    check_pixels(height, width, path)
+    return height, width
+
+
+def check_pixels(height: int, width: int, path: Path) -> None:
+    """Refuse pictures that are too large to be a frame.
+
+    Raises:
+        UserError: more than `MAX_PIXELS`, or none.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise UserError(
+            f"{path}: frames of {height}x{width} pixels, expected 1 to {MAX_PIXELS:,} pixels"
+        )
 
 
 # -- inputs -------------------------------------------------------------------------------------
@@ -172,10 +215,14 @@ def _timeline(actions: Any, step_ms: Any, path: Path) -> U8 | None:
     if not actions:
         return None
     step_ms = TICK_MS if step_ms is None else step_ms
-    if not isinstance(step_ms, int) or step_ms < TICK_MS or step_ms % TICK_MS:
-        raise UserError(f"{path.with_name(METADATA)}: step_ms is {step_ms!r}, expected 10, 20, …")
+    if type(step_ms) is not int or not TICK_MS <= step_ms <= MAX_STEP_MS or step_ms % TICK_MS:
+        raise UserError(
+            f"{path.with_name(METADATA)}: step_ms is {step_ms!r}, expected 10, 20, … {MAX_STEP_MS}"
+        )
     if not isinstance(actions, list):
         raise UserError(f"{path}: actions must be a list, one index per {step_ms} ms")
+    if len(actions) * step_ms > LONGEST_RECORD_MS:
+        raise UserError(f"{path}: {len(actions):,} actions of {step_ms} ms, more than a day")
     for i, action in enumerate(actions):
         _check_action(action, f"actions[{i}]", path)
     return np.array(actions, dtype=np.uint8).repeat(step_ms // TICK_MS)
@@ -206,6 +253,8 @@ def _action_of(entry: dict[str, Any], place: str, path: Path) -> int:
         _check_action(entry["action_idx"], f"action_idx of {place}", path)
     keys = entry.get("inputs")
     if not isinstance(keys, dict):
+        if "action_idx" not in entry:
+            raise UserError(f"{path}: inputs of {place} are {keys!r}, expected an object")
         return int(entry["action_idx"])
     return int(keys_to_actions(np.array([bool(keys.get(name)) for name in KEY_NAMES])))
 
@@ -222,11 +271,8 @@ def source_size(replay: CapturedReplay) -> tuple[int, int]:
     if replay.source_size is not None:
         return replay.source_size
     path = replay.folder / replay.files[0]
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 def decode_frame(path: Path, source: tuple[int, int], size: tuple[int, int]) -> U8:
@@ -242,23 +288,38 @@ def decode_frame(path: Path, source: tuple[int, int], size: tuple[int, int]) -> 
     Raises:
         UserError: the file is missing, does not decode or has another size.
     """
+    with _opened(path) as image:
+        if (image.height, image.width) != source:
+            raise UserError(
+                f"{path}: {image.height}x{image.width} pixels, but {source[0]}x{source[1]} "
+                "in the other frames"
+            )
+        image.draft("L", size[::-1])  # decodes large pictures at a fraction of their size
+        gray = image.convert("L")
+        if (gray.height, gray.width) != size:
+            gray = gray.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.array(gray, dtype=np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture whose header is sound; whatever fails while it is used names the file.
+
+    Raises:
+        UserError: it is missing, too large, of another format, or does not decode.
+    """
     try:
-        with Image.open(path) as image:
-            if (image.height, image.width) != source:
-                raise UserError(
-                    f"{path}: {image.height}x{image.width} pixels, but {source[0]}x{source[1]} "
-                    "in the other frames"
-                )
-            image.draft("L", size[::-1])  # decodes large pictures at a fraction of their size
-            gray = image.convert("L")
-            if (gray.height, gray.width) != size:
-                gray = gray.resize(size[::-1], Image.Resampling.BILINEAR)
-            return np.array(gray, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
+            check_pixels(image.height, image.width, path)
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # of damaged pictures the decoders raise nearly anything
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: missing, although the manifest lists it")
-    return UserError(f"{path}: not a picture that decodes ({str(error).splitlines()[0]})")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return UserError(f"{path}: not a picture that decodes ({reason})")

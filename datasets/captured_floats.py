@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from datasets.contract import floats as layout
 from datasets.contract.actions import ACTION_MS
+from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.wheels import gear_and_wheels_in_contract_order
 
 F64 = npt.NDArray[np.float64]
@@ -35,6 +36,8 @@ _OF_THE_CAR: Final = tuple(_WIDTHS)[:6]
 _OF_THE_LINE: Final = tuple(_WIDTHS)[6:]
 WHEELS: Final = slice(layout.WHEEL_SLIDING.start, layout.CONTACT_GROUPS.stop)
 """Floats 21 to 52, the 32 numbers of `gear_and_wheels`, where wheels are in the game's order."""
+MAX_NUMBER: Final = 1e6
+"""Beyond it nothing that a car's state holds: metres, metres per second, zones."""
 _NOT_A_ROTATION: Final = 0.02
 _SAME_PLACE_M: Final = 1e-3
 
@@ -115,7 +118,7 @@ def car_states(meta: Sequence[dict[str, Any]]) -> CarStates:
     by_time: dict[int, dict[str, Any]] = {}
     for state in meta:
         time_ms = state.get("time_ms", state.get("race_time"))
-        if isinstance(time_ms, int):
+        if type(time_ms) is int and abs(time_ms) <= LONGEST_RECORD_MS:
             by_time[time_ms] = state
     times = sorted(by_time)
     columns = {name: np.full((len(times), width), np.nan) for name, width in _WIDTHS.items()}
@@ -129,12 +132,14 @@ def car_states(meta: Sequence[dict[str, Any]]) -> CarStates:
 
 
 def _numbers(value: Any) -> F64 | None:
+    """Return numbers within bounds as a flat array; None for anything else."""
     if value is None:
         return None
     try:
-        return np.asarray(value, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+        numbers = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
+    return numbers if (np.abs(numbers) <= MAX_NUMBER).all() else None
 
 
 def write_floats(states: CarStates, everything: CarStates, view: LineView) -> F32:

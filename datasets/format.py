@@ -15,9 +15,10 @@ block of frames with one read from the disk.
 
 import hashlib
 import json
+import math
+import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import h5py
@@ -27,7 +28,8 @@ import numpy.typing as npt
 from datasets.contract.actions import ACTION_KEYS, ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
 from datasets.contract.floats import FLOAT_NAMES, N_FLOATS
-from datasets.wheels import CAPTURED_SOURCE, CONTRACT, GAME, WheelOrder
+from datasets.contract.race import LONGEST_RECORD_MS
+from datasets.wheels import CAPTURED_SOURCE, CONTRACT, WheelOrder
 
 FORMAT_NAME: Final = "rulka-replays"
 FORMAT_VERSION: Final = 1
@@ -136,7 +138,7 @@ class ReplayRecord:
     label_actions: npt.NDArray[np.uint8] | None = None
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raise ValueError when a shape or a value cannot be stored."""
+        """Raise ValueError when a shape or a value cannot be stored, UserError for a text."""
         n = len(self.frame_time_ms)
         expected: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
             "frames": (self.frames, (n, *image_size)),
@@ -152,9 +154,11 @@ class ReplayRecord:
         if labels.shape != self.actions.shape or (labels.size and labels.max() >= N_ACTIONS):
             raise ValueError(f"{self.name}: label_actions must be like actions")
         for column in ("track", "name", "driver"):
-            text = getattr(self, column)
-            if not text or len(text) > TEXT_COLUMNS[column]:
-                raise ValueError(f"{column} {text!r} must have 1 to {TEXT_COLUMNS[column]} letters")
+            check_text(column, getattr(self, column), self.name)
+        if not 0 <= self.race_time_ms <= LONGEST_RECORD_MS:
+            raise ValueError(f"{self.name}: a race of {self.race_time_ms} ms")
+        if not 0 <= self.attempt < 2**31 or not math.isfinite(self.finish_meters):
+            raise ValueError(f"{self.name}: attempt {self.attempt}, {self.finish_meters} metres")
 
     @property
     def has_labels(self) -> bool:
@@ -195,6 +199,24 @@ class ReplayRecord:
             *(first_action, len(self.actions), self.digest()),
         )
         return np.array(values, dtype=REPLAY_DTYPE)
+
+
+def check_text(column: str, text: str, source: str) -> None:
+    """Refuse a text that a column of the replay table cannot hold, or no file's name could have.
+
+    Args:
+        column: "track", "name" or "driver".
+        text: to be stored.
+        source: where it comes from, for the error.
+
+    Raises:
+        UserError: it is empty, too long, or has control characters or half characters.
+    """
+    longest = TEXT_COLUMNS[column]
+    if not 1 <= len(text) <= longest:
+        raise UserError(f"{source}: {column} has {len(text)} letters, expected 1 to {longest}")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise UserError(f"{source}: {column} {text!r} has characters that cannot be shown")
 
 
 def content_hash(track: str, race_time_ms: int, finished: bool) -> "hashlib._Hash":
@@ -262,60 +284,6 @@ def write_replay_table(handle: h5py.File, replays: npt.NDArray[np.void]) -> None
         if name in TEXT_COLUMNS:
             column, dtype = column.tolist(), h5py.string_dtype()
         handle.create_dataset(f"replays/{name}", data=column, dtype=dtype)
-
-
-def read_replay_table(handle: h5py.File, path: Path) -> npt.NDArray[np.void]:
-    """Read the table; (R,) of `REPLAY_DTYPE`.
-
-    Raises:
-        UserError: a column is missing or has another length.
-    """
-    assert REPLAY_DTYPE.names is not None
-    group = handle.get("replays")
-    missing = [c for c in REPLAY_DTYPE.names if not isinstance(group, h5py.Group) or c not in group]
-    if missing:
-        raise UserError(f"{path}: no column replays/{missing[0]}; the file is damaged or foreign")
-    lengths = {name: len(group[name]) for name in REPLAY_DTYPE.names}
-    if len(set(lengths.values())) != 1:
-        raise UserError(f"{path}: the columns of replays/ have different lengths: {lengths}")
-    table = np.zeros(lengths["name"], dtype=REPLAY_DTYPE)
-    for name in REPLAY_DTYPE.names:
-        column = group[name]
-        table[name] = column.asstr()[:] if name in TEXT_COLUMNS else column[:]
-    return table
-
-
-def read_spec(handle: h5py.File, path: Path) -> DatasetSpec:
-    """Check the attributes of an open file and read its specification.
-
-    Raises:
-        UserError: another format or version, other actions or floats, a missing attribute.
-    """
-    attributes = handle.attrs
-    if attributes.get("format") != FORMAT_NAME:
-        raise UserError(f"{path}: an HDF5 file, but not a {FORMAT_NAME} dataset (attribute format)")
-    if int(attributes.get("version", -1)) != FORMAT_VERSION:
-        found = attributes.get("version", "none")
-        raise UserError(f"{path}: format version {found}, this program reads {FORMAT_VERSION}")
-    try:
-        if not np.array_equal(attributes["action_table"], ACTION_KEYS):
-            raise UserError(f"{path}: its action table differs from the {N_ACTIONS} actions here")
-        if list(attributes["float_names"]) != list(FLOAT_NAMES):
-            raise UserError(f"{path}: its float names differ from the {N_FLOATS} floats here")
-        height, width = (int(side) for side in attributes["image_size"])
-        spec = DatasetSpec(
-            image_size=(height, width),
-            frame_interval_ms=int(attributes["frame_interval_ms"]),
-            key_ms=int(attributes["key_ms"]),
-            source=str(attributes["source"]),
-            parameters=json.loads(attributes["parameters"]),
-        )
-        is_old = int(attributes.get("minor_version", 0)) < 1
-        if is_old and spec.source == CAPTURED_SOURCE and spec.has_floats:
-            spec = replace(spec, wheel_order=GAME)
-        return spec
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: a missing or unreadable attribute ({error})") from error
 
 
 def identity_of(spec: DatasetSpec, replays: npt.NDArray[np.void]) -> str:

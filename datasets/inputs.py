@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_KEYS, ACTION_NAMES, TICK_MS, keys_to_actions
 from datasets.contract.errors import UserError
+from datasets.contract.race import LONGEST_RECORD_MS
 
 U8 = npt.NDArray[np.uint8]
 TextForm = Literal["script", "inputs"]
@@ -36,10 +37,9 @@ HORN: Final = "horn"
 STEER_RANGE: Final = 65536
 STEER_DEADZONE: Final = 1000
 """Analog steering up to here is straight on."""
-MAX_MS: Final = 24 * 3_600_000
 
 _LINE: Final = re.compile(r"([\d.:]+)(?:-([\d.:]+))?\s+([A-Za-z]+)\s+(\S+)")
-_SECONDS: Final = re.compile(r"(?:(\d+):)?(\d+)\.(\d+)")
+_SECONDS: Final = re.compile(r"(?:(\d{1,9}):)?(\d{1,9})\.(\d{1,99})")
 _ANALOG: Final = ("steer", "gas")
 
 
@@ -188,12 +188,12 @@ def _tick(text: str, place: str) -> int:
         time_ms = int(minutes or 0) * 60_000 + int(seconds) * 1000 + int(f"{decimals:0<3}"[:3])
         exact = not decimals[3:].strip("0")
     elif text.isdecimal():
-        time_ms, exact = int(text[:12]), True
+        time_ms, exact = int(text) if len(text) <= 12 else 2 * LONGEST_RECORD_MS, True
     else:
         raise UserError(f"{place}: {text!r} is no time; expected 1250 (ms) or 1.25 (seconds)")
     if time_ms % TICK_MS or not exact:
         raise UserError(f"{place}: time {text} is not a multiple of {TICK_MS} ms")
-    if time_ms > MAX_MS:
+    if time_ms > LONGEST_RECORD_MS:
         raise UserError(f"{place}: time {text} is later than a race can last")
     return time_ms // TICK_MS
 

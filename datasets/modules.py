@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.batches import CACHE_BYTES, BatchSettings, Field, FrameBatches
+from datasets.content import check_content
 from datasets.contract.errors import UserError
 from datasets.reader import ReplayFile
 from datasets.split import Split, SplitBy, split_replays
@@ -85,6 +86,7 @@ class FramesModule(L.LightningDataModule):
                 f"{self.path} has images of {height}x{width} pixels, the config asks for "
                 f"{self.image_size[0]}x{self.image_size[1]}; record again with --image-size"
             )
+        check_content(file)
         self._split = split_replays(file, self.val_fraction, self.seed, self.split_by)
         self._file = file
 

@@ -4,7 +4,7 @@ import re
 from typing import Final, NamedTuple
 
 _DIGITS: Final = re.compile(r"(\d+)")
-_LEADERBOARD: Final = re.compile(r"pos(\d+)_(.+)_(\d+)ms")
+_LEADERBOARD: Final = re.compile(r"pos(\d{1,9})_(.+)_(\d{1,9})ms")
 UNKNOWN_DRIVER: Final = "unknown"
 
 

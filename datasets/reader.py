@@ -25,7 +25,8 @@ from datasets.format import (
     identity_of,
     row_shapes,
 )
-from datasets.shards import load_parts, open_part
+from datasets.hdf5_trust import open_trusted
+from datasets.shards import load_parts
 
 
 class ReplayFile:
@@ -130,14 +131,10 @@ class ReplayFile:
         if not self.has_labels:
             return self.actions
         wanted = self.actions.copy()
-        for part, first in zip(self._parts, self._action_starts, strict=False):
+        starts = self._action_starts[:-1]
+        for index, (part, first) in enumerate(zip(self._parts, starts, strict=True)):
             if part.labelled and part.n_actions:
-                rows = wanted[first : first + part.n_actions]
-                with open_part(part.path) as handle:
-                    try:
-                        handle[LABEL_ACTIONS].read_direct(rows)
-                    except (OSError, RuntimeError) as error:
-                        raise UserError(f"{part.path}: cannot be read ({error})") from error
+                self._read_part(index, LABEL_ACTIONS, 0, wanted[first : first + part.n_actions])
         return wanted
 
     @functools.cached_property
@@ -186,7 +183,7 @@ class ReplayFile:
         try:
             if name not in part.offsets:  # chunked or compressed by another program
                 if index not in self._h5:
-                    self._h5[index] = open_part(part.path)
+                    self._h5[index] = open_trusted(part.path)
                 self._h5[index][name].read_direct(out, np.s_[first : first + len(out)])
                 return
             if index not in self._raw:
@@ -199,7 +196,9 @@ class ReplayFile:
                 if not more:
                     raise UserError(f"{part.path}: ends too early; copy or record it again")
                 got += more
-        except (OSError, RuntimeError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # of damaged chunks the library raises nearly anything
             raise UserError(f"{part.path}: cannot be read ({error})") from error
 
     def replay(self, index: int) -> ReplayRecord:

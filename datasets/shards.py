@@ -1,4 +1,4 @@
-"""The HDF5 files that make a dataset: one, or the shards of a folder; opened, checked, compared.
+"""The HDF5 files that make a dataset: one, or the shards of a folder; found and compared.
 
 The writer lists the shards of a folder in `dataset.json`. A folder without it, such as one made by
 hand, is taken as it is, but shards that the writer numbered must be without a gap.
@@ -7,24 +7,12 @@ hand, is taken as it is, but shards that the writer numbered must be without a g
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import h5py
-import numpy as np
-import numpy.typing as npt
-
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
-from datasets.format import (
-    LABEL_ACTIONS,
-    ROW_DTYPES,
-    DatasetSpec,
-    read_replay_table,
-    read_spec,
-    row_shapes,
-)
+from datasets.part import Part, load_part
 
 logger = logging.getLogger(__name__)
 
@@ -32,96 +20,6 @@ FOLDER_INDEX: Final = "dataset.json"
 SHARD_NAME: Final = "shard_{:05d}.h5"
 SHARED: Final = ("image_size", "frame_interval_ms", "key_ms", "has_floats", "wheel_order")
 """What all shards of a dataset have in common."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One HDF5 file of a dataset.
-
-    Attributes:
-        offsets: byte offset of each row dataset that is stored contiguously in the file, so that it
-            can be read past the library, without its overhead and its global lock.
-        labelled: whether it has label actions.
-    """
-
-    path: Path
-    spec: DatasetSpec
-    replays: npt.NDArray[np.void]
-    n_frames: int
-    n_actions: int
-    offsets: dict[str, int]
-    labelled: bool = False
-
-
-def open_part(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        UserError: it is missing, not HDF5, or truncated.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if not h5py.is_hdf5(path):
-        raise UserError(f"{path}: not an HDF5 file, or its head is damaged")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        short = "truncated" if "truncated" in str(error) else "damaged"
-        raise UserError(f"{path}: {short} HDF5 file; copy or record it again") from error
-
-
-def _load_part(path: Path) -> Part:
-    with open_part(path) as handle:
-        spec = read_spec(handle, path)
-        try:
-            replays = read_replay_table(handle, path)
-            rows = {name: handle.get(name) for name in ROW_DTYPES}
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged HDF5 file ({error})") from error
-        missing = [name for name, rows_of in rows.items() if not isinstance(rows_of, h5py.Dataset)]
-        if missing:
-            raise UserError(f"{path}: no dataset {missing[0]!r}; the file is damaged or foreign")
-        n_frames, n_actions = len(rows["frames"]), len(rows["actions"])
-        for name, shape in row_shapes(n_frames, n_actions, spec.image_size).items():
-            if rows[name].shape != shape or rows[name].dtype != ROW_DTYPES[name]:
-                raise UserError(
-                    f"{path}: {name} is {rows[name].dtype} {rows[name].shape}, "
-                    f"expected {np.dtype(ROW_DTYPES[name])} {shape}"
-                )
-        labelled = _has_labels(path, handle.get(LABEL_ACTIONS), n_actions)
-        offsets = {name: rows[name].id.get_offset() for name in ROW_DTYPES}
-        _check_ranges(path, replays, n_frames, n_actions)
-    size = path.stat().st_size
-    for name, offset in offsets.items():
-        if offset is not None and offset + rows_bytes(name, spec, n_frames, n_actions) > size:
-            raise UserError(f"{path}: truncated HDF5 file; copy or record it again")
-    known = {name: offset for name, offset in offsets.items() if offset is not None}
-    return Part(path, spec, replays, n_frames, n_actions, known, labelled)
-
-
-def _has_labels(path: Path, rows: object, n_actions: int) -> bool:
-    if rows is None:
-        return False
-    if not isinstance(rows, h5py.Dataset) or rows.shape != (n_actions,) or rows.dtype != np.uint8:
-        raise UserError(f"{path}: {LABEL_ACTIONS} is not uint8 ({n_actions},) like actions")
-    return True
-
-
-def rows_bytes(name: str, spec: DatasetSpec, n_frames: int, n_actions: int) -> int:
-    """Bytes of one row dataset."""
-    shape = row_shapes(n_frames, n_actions, spec.image_size)[name]
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(ROW_DTYPES[name]).itemsize
-
-
-def _check_ranges(path: Path, replays: npt.NDArray[np.void], n_frames: int, n_actions: int) -> None:
-    """Check that the replays cover the rows one after another, without gap or overlap."""
-    for kind, total in (("frame", n_frames), ("action", n_actions)):
-        ends = replays[f"first_{kind}"] + replays[f"{kind}_count"]
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        if not np.array_equal(starts, replays[f"first_{kind}"]) or (ends[-1:] != total).any():
-            raise UserError(f"{path}: the table of replays does not cover its {total} {kind}s")
-        if (replays[f"{kind}_count"] < 0).any():
-            raise UserError(f"{path}: a replay has a negative number of {kind}s")
 
 
 def load_parts(path: Path, *, skip_bad: bool = False) -> tuple[list[Part], list[str]]:
@@ -139,12 +37,12 @@ def load_parts(path: Path, *, skip_bad: bool = False) -> tuple[list[Part], list[
         UserError: a bad file, named with its path; or no good one is left.
     """
     if not path.is_dir():
-        return [_load_part(path)], []
+        return [load_part(path)], []
     shards, problems = _find_shards(path)
     parts: list[Part] = []
     for shard in shards:
         try:
-            parts.append(_load_part(shard))
+            parts.append(load_part(shard))
         except UserError as error:
             problems.append(str(error))
         if problems and not skip_bad:

@@ -8,6 +8,7 @@ not end in .h5 stays a folder of shards.
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from datasets.format import (
     create_layout,
     write_replay_table,
 )
+from datasets.hdf5_output import new_hdf5
 from datasets.locking import ProcessLock
 from datasets.names import natural_key
 from datasets.reader import ReplayFile
@@ -128,7 +130,8 @@ class DatasetWriter:
         """Write the replays held in memory as one closed shard."""
         if not self._held:
             return
-        numbers = [int(shard.stem.rpartition("_")[2]) for shard in self.parts.glob("shard_*.h5")]
+        ends = [shard.stem.rpartition("_")[2] for shard in self.parts.glob("shard_*.h5")]
+        numbers = [int(end) for end in ends if re.fullmatch("[0-9]{1,9}", end)]
         shard = self.parts / SHARD_NAME.format(max(numbers, default=-1) + 1)
         with disk_errors(shard, self.parts), atomic_path(shard) as temporary:
             temporary.write_bytes(_shard_image(self.spec, self._held))
@@ -244,11 +247,12 @@ def _assemble(parts: Path, path: Path) -> None:
         placed["first_action"] = np.cumsum(placed["action_count"]) - placed["action_count"]
         with atomic_path(path) as temporary:
             _reserve(temporary, source.n_frames * source.bytes_per_frame)
-            with h5py.File(temporary, "w") as handle:
+            with new_hdf5(temporary) as (handle, output):
                 sizes = (source.n_frames, source.n_actions)
                 datasets = create_layout(handle, source.spec, *sizes, labelled=source.has_labels)
                 for old, new in zip(table[order], placed, strict=True):
                     _copy_replay(source, datasets, old, new)
+                    output.check()
                 write_replay_table(handle, placed)
 
 

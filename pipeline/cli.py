@@ -108,7 +108,7 @@ def _note_failed_cleanup(failed: "sys.UnraisableHookArgs") -> None:
 
 def _set_up_logging(debug: bool) -> None:
     # One console for log lines and progress bars: two would write over each other.
-    rich.reconfigure(stderr=True)
+    rich.reconfigure(stderr=True, markup=False)
     handler = RichHandler(
         console=rich.get_console(), show_path=debug, show_level=debug, rich_tracebacks=False
     )

@@ -261,7 +261,6 @@ def test_bad_replays_are_refused_or_left_out(
         (["--fps", "30"], "choose 100, 50"),
         (["--image-size", "6x4x"], "expected 64"),
         (["--image-size", "4"], "8 to 1024"),
-        (["--workers", "0"], "at least 1"),
         (["--frames-only", "--line", "x.npy"], "drop one"),
         (["--line", "x.npy"], "no such reference line"),
     ],

@@ -1,6 +1,7 @@
 """Datasets of Minari: written, read with Minari itself, and read back."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.exporting.episodes import NO_TICK, NotAnEpisodeError, most_frequen
 from pipeline.exporting.minari_files import export_minari, import_minari, place_of
 from rl.config.reward_weights import RewardConfig
 from tests.dataset_samples import HEIGHT, SPEC, WIDTH, make_replay, sample_records, write_dataset
+from tests.fuzzing import assert_kept, assert_one_line, run_command, tree_digest
 
 NO_EXTRA = "needs the packages of: uv sync --extra export"
 
@@ -73,6 +75,33 @@ def test_minari_reads_what_was_driven(minari: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(episode.rewards, expected, rtol=1e-5)
     assert episode.terminations.tolist() == [False] * 23 + [True]
     assert not episode.truncations.any()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE")
+@pytest.mark.parametrize("command", ["export", "import-minari"])
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(
+    minari: Any, tmp_path: Path, command: str
+) -> None:
+    """At each size at which a file may fail to grow, from its first bytes to its last."""
+    from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
+
+    source = write_dataset(tmp_path / "a.h5", sample_records()[:3])
+    exported = ("data", "export", source, "--format", "minari", "--out")
+    assert main([*map(str, exported), str(tmp_path / "m")]) == 0
+    commands = {"export": exported, "import-minari": ("data", command, tmp_path / "m", "--out")}
+    (tmp_path / "out").mkdir()
+    for limit in (0, 200, 2_000, 40_000, 60_000):
+        out = tmp_path / "out" / ("b.h5" if command == "import-minari" else "b")
+        before = tree_digest(tmp_path / "out")
+        setrlimit(RLIMIT_FSIZE, (limit, RLIM_INFINITY))
+        try:
+            outcome = run_command(*commands[command], out)
+        finally:
+            setrlimit(RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
+        assert_one_line(outcome)
+        assert outcome.code == 2, (limit, outcome)
+        assert_kept(before, tmp_path / "out")
+        assert not out.exists()
 
 
 def test_cut_off_run_is_truncated_at_its_last_frame() -> None:

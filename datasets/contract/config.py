@@ -23,6 +23,7 @@ from pydantic import (
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import write_text
+from datasets.contract.race import LARGEST_SEED
 from datasets.contract.yaml_files import parse_yaml, read_yaml
 
 ENV_PREFIX: Final = "RULKA_"
@@ -35,8 +36,6 @@ MOST_SHOWN: Final = 60
 LONGEST_CHAIN: Final = 20
 """Files that extend each other."""
 LARGEST_INTEGER: Final = 2**63 - 1
-LARGEST_SEED: Final = 2**32 - 1
-"""What every generator of random numbers takes."""
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 """Start of everything random."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were: atomic writes, JSON, hashes."""
+"""Whole files: atomic writes, hashes; JSON and arrays that are checked before they are used."""
 
 import contextlib
 import hashlib
@@ -8,9 +8,20 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
 
 from datasets.contract.errors import UserError
+
+DEEPEST_JSON: Final = 50
+"""Levels of lists and objects in each other; what this program writes has 6 at most."""
+MAX_DIMENSIONS: Final = 8
+_READERS: Final = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_KINDS: Final = "biuf"
+"""Kinds of numbers that are read: booleans, whole numbers, real numbers."""
 
 
 @contextlib.contextmanager
@@ -92,7 +103,9 @@ def read_json(path: Path) -> Any:
         OSError: the system refuses to read it, which says nothing about its content.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_depth(value)
+        return value
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (IsADirectoryError, NotADirectoryError) as error:
@@ -103,7 +116,85 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a JSON file (too deep)") from error
 
 
+def check_depth(value: Any, deepest: int = DEEPEST_JSON) -> None:
+    """Refuse lists and objects that lie in each other too deep for code that calls itself.
+
+    Raises:
+        ValueError: more than `deepest` levels.
+    """
+    level = [value]
+    for _ in range(deepest + 1):
+        containers = [each for each in level if isinstance(each, list | dict)]
+        if not containers:
+            return
+        level = [
+            inner
+            for each in containers
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    raise ValueError(f"more than {deepest} levels deep")
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_array(path: Path, what: str) -> npt.NDArray[Any]:
+    """Read the array of real numbers in a `.npy` file.
+
+    Args:
+        path: of the file.
+        what: it should be, for errors, such as "reference line".
+
+    Raises:
+        UserError: it is missing, cut, no `.npy` file, or holds anything but plain numbers.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            shape, fortran, dtype = _read_header(file)
+            _check_size(shape, dtype, os.fstat(file.fileno()).st_size - file.tell())
+            values = np.fromfile(file, dtype, _bytes(shape, dtype) // max(dtype.itemsize, 1))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such {what}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a .npy array of numbers ({error})") from error
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type.
+
+    Raises:
+        ValueError: not a header of a `.npy` file.
+    """
+    try:
+        version = npy.read_magic(file)
+        if version not in _READERS:
+            raise ValueError(f"version {version}")
+        header: tuple[tuple[int, ...], bool, np.dtype[Any]] = _READERS[version](file)
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python literal, whose reader raises anything
+        raise ValueError("its header is damaged, or it has none") from error
+    return header
+
+
+def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None:
+    """Refuse what the rest of the file cannot hold, or what is no number."""
+    if dtype.kind not in _KINDS or dtype.hasobject:
+        raise ValueError(f"it holds {dtype}")
+    if len(shape) > MAX_DIMENSIONS or any(side < 0 for side in shape):
+        raise ValueError(f"its shape is {shape}")
+    if _bytes(shape, dtype) > left:
+        raise ValueError(f"it claims {_bytes(shape, dtype):,} bytes and has {left:,}")
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    count = 1
+    for side in shape:
+        count *= int(side)
+    return count * dtype.itemsize

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.errors import UserError
+from datasets.contract.files import load_array
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,6 +29,13 @@ ZONE_REACH_M: Final = float(np.hypot(LINE_SPACING_M / 2, ROAD_WIDTH_M / 2))
 """A car farther than this from the next zone's centre cannot enter it."""
 NO_CHECKPOINT_RADIUS_M: Final = 9_999_999.0
 MIN_POINTS: Final = 50
+MAX_POINTS: Final = 250_000
+MAX_STEP_M: Final = 100.0
+"""Metres between two points beyond which they do not follow each other on any road."""
+MAX_LENGTH_M: Final = 100_000.0
+MAX_COORDINATE_M: Final = 1_000_000.0
+"""Beyond it the 32-bit floats of an observation are too coarse."""
+_SAME_PLACE_M: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class ReferenceLine:
         """Check, extend and smooth.
 
         Raises:
-            UserError: not (N >= 50, 3), not finite, or consecutive points that coincide.
+            UserError: not (50 <= N <= 250,000, 3), not finite, too long, consecutive points that
+                coincide or are far apart, or a line that goes back the way it came.
         """
         array = np.asarray(points)
         if array.ndim != 2 or array.shape[1] != 3 or len(array) < MIN_POINTS:
@@ -58,19 +67,14 @@ class ReferenceLine:
                 f"{name}: expected an array (N >= {MIN_POINTS}, 3) of x, y, z in metres, "
                 f"got {array.shape}"
             )
+        if len(array) > MAX_POINTS:
+            raise UserError(f"{name}: {len(array):,} points, at most {MAX_POINTS:,}")
         if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
             raise UserError(f"{name}: expected real numbers, got {array.dtype}")
         array = array.astype(np.float64)
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise UserError(f"{name}: point {bad} is not finite; remove NaN and infinite points")
-        steps = np.linalg.norm(np.diff(array, axis=0), axis=1)
-        if steps.min() < 1e-6:
-            raise UserError(
-                f"{name}: points {int(steps.argmin())} and the next coincide; "
-                "resample to even spacing"
-            )
+        _check_points(array, name)
         centers = _smooth(_extend(array))
+        _check_ahead(centers, name)
         radius = np.full(len(centers), NO_CHECKPOINT_RADIUS_M)
         return cls(array, centers, radius)
 
@@ -81,15 +85,7 @@ class ReferenceLine:
         Raises:
             UserError: missing, not an array file, or not a usable line.
         """
-        try:
-            points = np.load(path, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such reference line") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: not a .npy array of numbers ({error})") from error
-        if not isinstance(points, np.ndarray):
-            raise UserError(f"{path}: expected one array in a .npy file, got an archive")
-        return cls.from_points(points, str(path))
+        return cls.from_points(load_array(path, "reference line"), str(path))
 
     @property
     def n_zones(self) -> int:
@@ -138,6 +134,44 @@ class ReferenceLine:
     def finish_point(self) -> FloatArray:
         """(3,) middle of the last loaded segment."""
         return np.asarray((self.points[-2] + self.points[-1]) / 2)
+
+
+def _check_points(points: FloatArray, name: str) -> None:
+    """Refuse points that no driven line has."""
+    if not np.isfinite(points).all():
+        bad = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
+        raise UserError(f"{name}: point {bad} is not finite; remove NaN and infinite points")
+    far = np.abs(points).max(axis=1)
+    if far.max() > MAX_COORDINATE_M:
+        raise UserError(
+            f"{name}: point {int(far.argmax())} lies {far.max() / 1000:,.0f} km from the origin, "
+            f"at most {MAX_COORDINATE_M / 1000:,.0f} km; is the unit metres?"
+        )
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    if steps.min() < _SAME_PLACE_M:
+        raise UserError(
+            f"{name}: points {int(steps.argmin())} and the next coincide; resample to even spacing"
+        )
+    if steps.max() > MAX_STEP_M:
+        raise UserError(
+            f"{name}: the point after {int(steps.argmax())} is {steps.max():,.0f} m away, at most "
+            f"{MAX_STEP_M:g} m; resample to {LINE_SPACING_M} m, and check the unit"
+        )
+    if steps.sum() > MAX_LENGTH_M:
+        raise UserError(
+            f"{name}: {steps.sum() / 1000:,.0f} km long, at most {MAX_LENGTH_M / 1000:g} km"
+        )
+
+
+def _check_ahead(centers: FloatArray, name: str) -> None:
+    """Refuse a smoothed line that stands still somewhere: there it has no direction."""
+    transitions = (centers[:-1] + centers[1:]) / 2
+    still = np.linalg.norm(np.diff(transitions, axis=0), axis=1) < _SAME_PLACE_M
+    if still.any():
+        point = max(0, int(still.argmax()) + 1 - START_ZONE)
+        raise UserError(
+            f"{name}: goes back the way it came at point {point}; use a line that leads ahead"
+        )
 
 
 def _extend(points: FloatArray) -> FloatArray:

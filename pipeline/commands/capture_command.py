@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.contract.files import check_output, write_text
+from pipeline.commands.options import output_path, path_argument, positive_int
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
@@ -18,7 +18,7 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     capture.add_argument(
         "--replays",
-        type=Path,
+        type=path_argument,
         required=True,
         metavar="DIR",
         help="folder of .inputs files or scripts (.txt), with its subfolders, or one file",
@@ -28,11 +28,13 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     capture.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         required=True,
         help="NAME.h5 for one file, a name without .h5 for a folder of shards",
     )
-    capture.add_argument("--fps", type=int, default=20, help="frames per second; default: 20")
+    capture.add_argument(
+        "--fps", type=positive_int, default=20, help="frames per second; default: 20"
+    )
     capture.add_argument(
         "--image-size",
         default="64",
@@ -45,14 +47,14 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     capture.add_argument("--overwrite", action="store_true", help="replace an existing output")
     capture.set_defaults(run=run_capture)
     inputs = subcommands.add_parser("inputs", help="convert an input file between its two forms")
-    inputs.add_argument("file", type=Path, help="input file, in either form")
+    inputs.add_argument("file", type=path_argument, help="input file, in either form")
     inputs.add_argument(
         "--to",
         choices=("script", "inputs"),
         default="script",
         help="script: times in milliseconds (default); inputs: in seconds",
     )
-    inputs.add_argument("--out", type=Path, help="file to write; default: print it")
+    inputs.add_argument("--out", type=output_path, help="file to write; default: print it")
     inputs.add_argument("--overwrite", action="store_true", help="replace an existing output")
     inputs.set_defaults(run=run_inputs)
 

@@ -3,12 +3,11 @@
 import argparse
 import json
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from datasets.contract.actions import ACTION_NAMES, TICK_MS
 from datasets.contract.files import check_output
@@ -19,7 +18,9 @@ from pipeline.commands import (
     minari_command,
     validate_command,
 )
+from pipeline.commands.options import output_path, path_argument
 from pipeline.commands.stage_commands import Commands
+from pipeline.printing import PlainConsole, say
 
 if TYPE_CHECKING:
     from datasets.reader import ReplayFile
@@ -35,7 +36,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     subcommands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     drive_command.add_parser(subcommands)
     info = subcommands.add_parser("info", help="print what is in a dataset")
-    info.add_argument("file", type=Path, help="dataset file, or folder of shards")
+    info.add_argument("file", type=path_argument, help="dataset file, or folder of shards")
     info.add_argument("--json", action="store_true", help="print one JSON object instead")
     info.add_argument("--skip-bad", action="store_true", help="leave out bad shards, and say so")
     info.set_defaults(run=run_info)
@@ -53,11 +54,13 @@ def _add_line(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     line.add_argument(
         "source",
-        type=Path,
+        type=path_argument,
         metavar="RUN",
         help="run folder; or a folder of its best_runs, or the .inputs in one",
     )
-    line.add_argument("--out", type=Path, required=True, metavar="X.npy", help="file to write")
+    line.add_argument(
+        "--out", type=output_path, required=True, metavar="X.npy", help="file to write"
+    )
     line.add_argument("--map", metavar="NAME", help="short name, if there are runs on several maps")
     line.add_argument(
         "--spacing", type=float, default=0.5, metavar="M", help="metres; default: %(default)s"
@@ -74,19 +77,20 @@ def run_line(arguments: argparse.Namespace) -> int:
     line = write_line(
         arguments.source, arguments.out, map_name=arguments.map, spacing_m=arguments.spacing
     )
-    Console().print(
+    say(
         f"{arguments.out}: {line.map_name} as driven in {line.race_time_ms / 1000:.2f} s, "
-        f"{len(line.points):,} points {arguments.spacing:g} m apart",
-        soft_wrap=True,
+        f"{len(line.points):,} points {arguments.spacing:g} m apart"
     )
     return 0
 
 
 def run_info(arguments: argparse.Namespace) -> int:
     """Print what is in a dataset."""
+    from datasets.content import check_content
     from datasets.reader import ReplayFile
 
     with ReplayFile(arguments.file, skip_bad=arguments.skip_bad) as file:
+        check_content(file)
         facts = describe(file)
     if arguments.json:
         print(json.dumps(facts, indent=2, allow_nan=False))
@@ -143,10 +147,10 @@ def _times(rows: Any) -> dict[str, Any]:
 
 
 def _print_info(facts: dict[str, Any]) -> None:
-    console = Console()
+    console = PlainConsole()
     height, width = facts["image_size"]
     console.print(
-        f"[bold]{facts['path']}[/bold]: {facts['replays']:,} replays, {facts['frames']:,} frames "
+        f"{facts['path']}: {facts['replays']:,} replays, {facts['frames']:,} frames "
         f"of {height}x{width} every {facts['frame_interval_ms']} ms, {facts['hours']:.2f} hours, "
         f"keys held for {facts['key_ms']} ms, from the {facts['source']}"
     )
@@ -166,4 +170,4 @@ def _print_info(facts: dict[str, Any]) -> None:
         console.print(f"labelled otherwise than driven: {facts['labels_differ']:.1%} of the time")
     console.print(f"identity {facts['identity']}")
     if facts["skipped_shards"]:
-        console.print(f"[yellow]{len(facts['skipped_shards'])} bad shards skipped[/yellow]")
+        console.print(Text(f"{len(facts['skipped_shards'])} bad shards skipped", "yellow"))

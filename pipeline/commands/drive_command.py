@@ -1,11 +1,13 @@
 """`rulka-pipeline data drive`: record scripted drivers, or a policy that they correct."""
 
 import argparse
-from pathlib import Path
 
 from datasets.contract.errors import UserError
+from pipeline.commands.options import count, output_path, path_argument, positive_int, seed
 from pipeline.commands.stage_commands import Commands
 from pipeline.recording.request import MIXED
+
+MAX_REPLAYS = 1_000_000
 
 
 def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -21,11 +23,15 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         help="names, random:N for N generated tracks, or paths of .npy reference lines",
     )
     drive.add_argument(
-        "--replays", type=int, default=200, metavar="N", help="per track; default: %(default)s"
+        "--replays",
+        type=count(MAX_REPLAYS),
+        default=200,
+        metavar="N",
+        help="per track; default: %(default)s",
     )
     drive.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         required=True,
         help="NAME.h5 for one file, a name without .h5 for a folder of shards",
     )
@@ -36,19 +42,25 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     drive.add_argument(
         "--skills", metavar="LO:HI", help="range of skill instead of a driver, within 0:1"
     )
-    drive.add_argument("--fps", type=int, default=20, help="frames per second; default: 20")
+    drive.add_argument(
+        "--fps", type=positive_int, default=20, help="frames per second; default: 20"
+    )
     drive.add_argument(
         "--key-ms",
-        type=int,
+        type=positive_int,
         default=50,
         help="ms for which a driver holds its keys, 10 or 50. An agent holds its action for 50 ms: "
         "with 50 it can repeat every recorded one, with 10 inputs change within its step as a "
         "person's do. default: 50",
     )
     drive.add_argument(
-        "--image-size", type=int, default=64, metavar="PX", help="pixels of a side; default: 64"
+        "--image-size",
+        type=positive_int,
+        default=64,
+        metavar="PX",
+        help="pixels of a side; default: 64",
     )
-    drive.add_argument("--seed", type=int, default=0, help="of drivers and starts; default: 0")
+    drive.add_argument("--seed", type=seed, default=0, help="of drivers and starts; default: 0")
     drive.add_argument(
         "--keep-unfinished",
         action="store_true",
@@ -65,7 +77,7 @@ def _add_policy(drive: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--policy",
-        type=Path,
+        type=path_argument,
         metavar="ARTIFACT_OR_RUN",
         help="folder of a bc run, an iqn_bc.pt, or a run of rl; unfinished runs are recorded too",
     )

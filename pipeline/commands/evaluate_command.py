@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.options import positive_int
+from pipeline.commands.options import path_argument, positive_int, seed
 from pipeline.commands.stage_commands import Commands, add_legacy_input
 from pipeline.saved_policies import cut_offs, policy_folder
 
@@ -18,12 +18,12 @@ COMPARED_DRIVERS = ("novice", "amateur", "good", "expert")
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the parser of `eval`."""
     parser = commands.add_parser("eval", help="drive a policy greedily and compare with drivers")
-    parser.add_argument("policy", type=Path, metavar="ARTIFACT_OR_RUN")
+    parser.add_argument("policy", type=path_argument, metavar="ARTIFACT_OR_RUN")
     parser.add_argument("--track", default="A01", help="name, random:SEED or a .npy line")
     parser.add_argument(
         "--episodes", type=positive_int, default=32, metavar="N", help="runs, default 32"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the starts' variation")
+    parser.add_argument("--seed", type=seed, default=0, help="of the starts' variation")
     add_legacy_input(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.set_defaults(run=run_eval)
@@ -45,7 +45,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     # Files without metadata do not say which network they belong to: it can only be the usual one.
     usual = None if legacy is None else NetworkConfig()
     network = load_policy(folder, legacy_input=legacy, network=usual)
-    starts, seed = arguments.episodes, arguments.seed
+    starts = arguments.episodes
     observed = starts * observation_bytes(network.config)
     check_memory([MemoryNeed("what the cars see", observed, "--episodes")], machine_memory())
     with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
@@ -53,12 +53,13 @@ def run_eval(arguments: argparse.Namespace) -> int:
             network,
             track,
             starts=starts,
-            seed=seed,
+            seed=arguments.seed,
             **cut_offs(arguments.policy),
             watch=bar.update,
         )
     drivers = {
-        name: evaluate_drivers(track, name, starts=starts, seed=seed) for name in COMPARED_DRIVERS
+        name: evaluate_drivers(track, name, starts=starts, seed=arguments.seed)
+        for name in COMPARED_DRIVERS
     }
     if arguments.json:
         report = _report(policy, drivers, folder)
@@ -81,8 +82,9 @@ def _report(
 def _print_table(
     track: str, policy: "EvaluationResult", drivers: "dict[str, EvaluationResult]", path: Path
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pipeline.printing import PlainConsole
 
     table = Table(title=f"{track}, {policy.starts} varied starts", caption=path.as_posix())
     table.add_column("driver")
@@ -92,7 +94,7 @@ def _print_table(
     for name, result in {"policy": policy, **drivers}.items():
         times = (result.mean_ms, result.median_ms, result.std_ms, result.best_ms, result.exact_ms)
         table.add_row(name, f"{result.finish_rate:.0%}", *(seconds(time) for time in times))
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def seconds(milliseconds: float | None) -> str:

@@ -159,6 +159,6 @@ def _tell(out: Path, parity: "Parity", track: str) -> None:
 
 
 def _say(text: str) -> None:
-    from rich.console import Console
+    from pipeline.printing import say
 
-    Console().print(text, soft_wrap=True, highlight=False)
+    say(text)

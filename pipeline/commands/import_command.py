@@ -1,13 +1,16 @@
 """`rulka-pipeline data import`: captured replays of the game become a dataset."""
 
 import argparse
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
 from datasets.contract.errors import UserError
+from pipeline.commands.options import count, output_path, path_argument, positive_int
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
+
+MAX_WORKERS = 256
 
 
 def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
@@ -15,10 +18,10 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     parser = subcommands.add_parser(
         "import", help="make a dataset of captured replays: <track>/<replay>/frame_*_<time>ms.jpeg"
     )
-    parser.add_argument("root", type=Path, metavar="DIR", help="tree of captured replays")
+    parser.add_argument("root", type=path_argument, metavar="DIR", help="tree of captured replays")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         required=True,
         help="NAME.h5 for one file, a name without .h5 for a folder of shards",
     )
@@ -27,10 +30,10 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="PX",
         help="pixels of a side, or HEIGHTxWIDTH; default: as captured",
     )
-    parser.add_argument("--fps", type=int, help="frames per second to keep; default: all")
+    parser.add_argument("--fps", type=positive_int, help="frames per second to keep; default: all")
     parser.add_argument(
         "--line",
-        type=Path,
+        type=path_argument,
         metavar="X.npy",
         help="follow this reference line, or those of a folder, <track>.npy or <track>_*.npy, "
         "instead of the recorded one",
@@ -44,7 +47,9 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave bad replays out instead of stopping"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads; default: one per core")
+    parser.add_argument(
+        "--workers", type=count(MAX_WORKERS), metavar="N", help="threads; default: one per core"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=run_import)
 
@@ -75,6 +80,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,6}", side) for side in sides):
         raise UserError(f"--image-size {text}: expected 64, or height and width as in 120x160")
     return int(sides[0]), int(sides[-1])

@@ -1,8 +1,10 @@
 """`rulka-pipeline data export --format minari` and `data import-minari`."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.commands.options import output_name, output_path, path_argument
+from pipeline.printing import say
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
@@ -12,10 +14,11 @@ if TYPE_CHECKING:
 def add_export_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     """Add `data export`."""
     parser = subcommands.add_parser("export", help="write a dataset in another program's format")
-    parser.add_argument("file", type=Path, help="dataset file, or folder of shards")
+    parser.add_argument("file", type=path_argument, help="dataset file, or folder of shards")
     parser.add_argument("--format", choices=("minari",), required=True)
     parser.add_argument(
         "--out",
+        type=output_name,
         required=True,
         metavar="NAME_OR_DIR",
         help="NAMESPACE/NAME-v0 for Minari's own folder, or a folder",
@@ -44,32 +47,29 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def _tell(summary: "MinariSummary") -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(
+    say(
         f"{summary.path}: {summary.episodes:,} episodes, {summary.steps:,} steps, as {summary.name}"
     )
     if summary.mixed_steps:
-        console.print(
+        say(
             f"{summary.mixed_steps:,} steps ({summary.mixed_steps / summary.steps:.1%}) held "
             "several actions and got the most frequent one; all five are in infos/tick_actions"
         )
     if summary.frames_left_out:
-        console.print(f"{summary.frames_left_out:,} frames between two steps left out")
+        say(f"{summary.frames_left_out:,} frames between two steps left out")
     for reason, count in summary.left_out.items():
-        console.print(
-            f"[yellow]{count:,} replays left out: {reason}; data validate --fix cleans[/yellow]"
-        )
+        say(f"{count:,} replays left out: {reason}; data validate --fix cleans", "yellow")
 
 
 def add_import_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     """Add `data import-minari`."""
     parser = subcommands.add_parser("import-minari", help="make a dataset of one of Minari")
-    parser.add_argument("source", metavar="NAME_OR_DIR", help="NAMESPACE/NAME-v0, or a folder")
+    parser.add_argument(
+        "source", type=output_name, metavar="NAME_OR_DIR", help="NAMESPACE/NAME-v0, or a folder"
+    )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         required=True,
         help="NAME.h5 for one file, a name without .h5 for a folder of shards",
     )
@@ -80,12 +80,10 @@ def add_import_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import; the same command continues after an interruption."""
-    from rich.console import Console
-
     from pipeline.exporting.minari_files import import_minari
 
     count = import_minari(
         arguments.source, arguments.out, track=arguments.track, overwrite=arguments.overwrite
     )
-    Console(soft_wrap=True, highlight=False).print(f"{arguments.out}: {count:,} replays")
+    say(f"{arguments.out}: {count:,} replays")
     return 0

@@ -2,29 +2,96 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
+
+from datasets.contract.race import LARGEST_SEED
 
 LARGEST_COUNT: Final = 2**63 - 1
 
 
-def _count(lowest: int) -> Callable[[str], int]:
+LONGEST_NAME: Final = 255
+"""Bytes of a name that file systems take."""
+LONGEST_PATH: Final = 4096
+LONGEST_SUFFIX: Final = 40
+"""Bytes that are left for what a file is called while it is written."""
+
+
+def _whole(lowest: int, highest: int = LARGEST_COUNT) -> Callable[[str], int]:
     def convert(text: str) -> int:
         try:
             number = int(text)
         except ValueError:  # Python's, for more than 4,300 digits too
             number = lowest - 1
-        if not lowest <= number <= LARGEST_COUNT:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {lowest}, got {text}")
+        if not lowest <= number <= highest:
+            limits = f">= {lowest}" if highest == LARGEST_COUNT else f"from {lowest} to {highest:,}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {limits}, got {text}")
         return number
 
     return convert
 
 
-positive_int: Final = _count(1)
+positive_int: Final = _whole(1)
 """A whole number from 1 to 2^63 - 1."""
-non_negative_int: Final = _count(0)
+non_negative_int: Final = _whole(0)
 """A whole number from 0 to 2^63 - 1."""
+
+
+seed: Final = _whole(0, LARGEST_SEED)
+"""Start of everything random: 0 to 2^32 - 1."""
+
+
+def count(most: int) -> Callable[[str], int]:
+    """Return the type of a whole number from 1 to `most`."""
+    return _whole(1, most)
+
+
+def path_argument(text: str) -> Path:
+    """Return a path that a file or a folder can have.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is none.
+    """
+    path = Path(text)
+    if not text:
+        raise argparse.ArgumentTypeError("expected the path of a file or a folder")
+    try:
+        names = [os.fsencode(part) for part in path.parts]
+    except ValueError as error:  # half a character
+        raise argparse.ArgumentTypeError("characters that no file's name has") from error
+    if any(b"\0" in name for name in names):
+        raise argparse.ArgumentTypeError("characters that no file's name has")
+    if max(map(len, names), default=0) > LONGEST_NAME or len(text) > LONGEST_PATH:
+        raise argparse.ArgumentTypeError(f"a name of more than {LONGEST_NAME} bytes")
+    return path
+
+
+def output_path(text: str) -> Path:
+    """Return the path of what is to be written, which has a name of its own.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is none.
+    """
+    path = path_argument(text)
+    if path.name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"expected the name of a file or a folder, got {text!r}")
+    if len(os.fsencode(path.name)) > LONGEST_NAME - LONGEST_SUFFIX:
+        raise argparse.ArgumentTypeError(
+            f"a name of more than {LONGEST_NAME - LONGEST_SUFFIX} bytes"
+        )
+    return path
+
+
+def output_name(text: str) -> str:
+    """Return the name of something to be written that may be a path, as it is written.
+
+    Raises:
+        argparse.ArgumentTypeError: as `output_path`.
+    """
+    output_path(text)
+    return text
 
 
 def positive_number(text: str) -> float:

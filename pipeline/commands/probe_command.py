@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.options import path_argument, seed
 from pipeline.commands.stage_commands import Commands, add_legacy_input
 from pipeline.saved_policies import policy_folder
 
@@ -26,15 +27,23 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the parser of `probe`."""
     parser = commands.add_parser("probe", help="rank encoders by a linear probe of their features")
     parser.add_argument(
-        "encoders", type=Path, nargs="+", metavar="ENCODER", help="run folder, or encoder.pt"
+        "encoders",
+        type=path_argument,
+        nargs="+",
+        metavar="ENCODER",
+        help="run folder, or encoder.pt",
     )
     parser.add_argument(
-        "--dataset", type=Path, required=True, metavar="H5", help="file or folder of shards"
+        "--dataset",
+        type=path_argument,
+        required=True,
+        metavar="H5",
+        help="file or folder of shards",
     )
     parser.add_argument("--val-fraction", type=float, default=0.1, help="held out, default 0.1")
     parser.add_argument("--split-by", choices=("auto", "track", "replay"), default="auto")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the split; as in training, it holds out the same"
+        "--seed", type=seed, default=0, help="of the split; as in training, it holds out the same"
     )
     add_legacy_input(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -43,6 +52,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_probe(arguments: argparse.Namespace) -> int:
     """Probe the encoders, untrained ones and pixels on the same held-out replays."""
+    from datasets.content import check_content
     from datasets.contract.errors import UserError
     from datasets.reader import ReplayFile
     from datasets.split import split_replays
@@ -50,6 +60,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.val_fraction < 1:
         raise UserError(f"--val-fraction {arguments.val_fraction}: expected between 0 and 1")
     file = ReplayFile(arguments.dataset)
+    check_content(file)
     split = split_replays(file, arguments.val_fraction, arguments.seed, arguments.split_by)
     from pretrain.vis.probe import ProbeFrames, probe_encoders
     from rl.network.devices import resolve_device
@@ -102,8 +113,9 @@ def _plain(scores: "Scores") -> dict[str, float | None]:
 
 
 def _print_table(scores: "Mapping[str, Scores]", title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pipeline.printing import PlainConsole
 
     table = Table(title=title, caption="1 is perfect, 0 as good as the mean")
     table.add_column("features", overflow="fold")
@@ -112,4 +124,4 @@ def _print_table(scores: "Mapping[str, Scores]", title: str) -> None:
     for name, found in scores.items():
         row = (found[target] for target in TITLES)
         table.add_row(name, *(f"{r2:.3f}" if math.isfinite(r2) else "-" for r2 in row))
-    Console().print(table)
+    PlainConsole().print(table)

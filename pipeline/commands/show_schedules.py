@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 
 from datasets.contract.files import atomic_path
+from pipeline.printing import PlainConsole
 from rl.config.experiment import RLConfig
 from rl.config.schedules import ScheduleConfig, ScheduleValues
 
@@ -89,9 +89,9 @@ def show_schedules(cfg: RLConfig, out: Path | None = None) -> Path:
     """
     path = out if out is not None else DEFAULT_FOLDER / f"{cfg.run_name}.png"
     draw(cfg, path)
-    console = Console()
+    console = PlainConsole()
     console.print(_table(cfg))
-    console.print(f"picture: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"picture: {path}", highlight=False, soft_wrap=True)
     return path
 
 

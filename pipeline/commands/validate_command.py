@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.commands.options import output_path, path_argument
 from pipeline.commands.stage_commands import Commands
+from pipeline.printing import PlainConsole, say
 
 if TYPE_CHECKING:
     from datasets.doctor.checks import Diagnosis, Training
@@ -30,17 +31,19 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         "validate",
         help="check a dataset, write a cleaned copy; exit code 1 on errors, 0 on warnings",
     )
-    parser.add_argument("file", type=Path, metavar="PATH", help="dataset file or folder of shards")
+    parser.add_argument(
+        "file", type=path_argument, metavar="PATH", help="dataset file or folder of shards"
+    )
     parser.add_argument(
         "--fix",
-        type=Path,
+        type=output_path,
         metavar="OUT",
         help="write a cleaned copy: NAME.h5 for one file, a name without .h5 for a folder of "
         "shards. The exit code is then that of the copy; PATH is never changed",
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_argument,
         metavar="YAML",
         help="configuration of bc: check its split and its offsets instead of the defaults",
     )
@@ -99,28 +102,25 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _print_checks(path: Path, checks: "list[Check]") -> None:
-    console = Console()
     if checks:
-        table = Table("check", "result", "count", "detail", title=escape(str(path)))
+        table = Table("check", "result", "count", "detail", title=str(path))
         for check in checks:
-            style = _STYLES[check.level]
-            result = f"[{style}]{check.level}[/{style}]"
-            table.add_row(check.name, result, f"{check.count:,}", escape(check.detail))
-        console.print(table)
+            result = Text(check.level, _STYLES[check.level])
+            table.add_row(check.name, result, f"{check.count:,}", check.detail)
+        PlainConsole().print(table)
     errors = sum(check.level == "error" for check in checks)
     warnings = sum(check.level == "warning" for check in checks)
-    console.print(f"{path}: {errors} errors, {warnings} warnings", soft_wrap=True, markup=False)
+    say(f"{path}: {errors} errors, {warnings} warnings")
 
 
 def _print_changes(path: Path, changes: "Changes") -> None:
-    console = Console()
     done = {what: count for what, count in changes.counts.items() if count}
-    table = Table("change", "count", title=escape(f"{path}: cleaned copy"))
+    table = Table("change", "count", title=f"{path}: cleaned copy")
     for what, count in done.items():
         table.add_row(what, f"{count:,}")
-    console.print(table if done else f"{path}: a copy without changes")
+    PlainConsole().print(table if done else f"{path}: a copy without changes")
     for line in changes.dropped[:SHOWN_REPLAYS]:
-        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+        say(f"left out: {line}")
     more = len(changes.dropped) - SHOWN_REPLAYS
     if more > 0:
-        console.print(f"left out: {more} more replays")
+        say(f"left out: {more} more replays")

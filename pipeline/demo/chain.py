@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
 
 from datasets.contract.config import load_config
 from datasets.contract.errors import UserError
@@ -18,6 +17,7 @@ from datasets.contract.files import write_json
 from datasets.reader import ReplayFile
 from pipeline.animation import draw_run, save_side_by_side
 from pipeline.demo.report import draw_curves, summary_table
+from pipeline.printing import PlainConsole
 from pipeline.recording.drive import drive_dataset
 from pipeline.recording.request import DriveRequest
 from rl.config.experiment import load_rl_config
@@ -185,6 +185,6 @@ def _report(out: Path, result: DemoResult, track: Track, trained: TrainingResult
     ]
     clips = [draw_run(track, run, title) for title, run in runs if run is not None]
     save_side_by_side(clips, out / "best_run.gif")
-    console = Console()
+    console = PlainConsole()
     console.print(summary_table(result.to_json()))
     console.print(f"curves: {out / 'curves.png'}   best run: {out / 'best_run.gif'}")

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.actions import ACTION_MS, N_ACTIONS, TICK_MS, TICKS_PER_ACTION
+from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.format import LABEL_ACTIONS, ReplayRecord
 from rl.config.reward_weights import RewardConfig
 from rl.envs.rewards import step_rewards
@@ -19,6 +20,7 @@ from rl.envs.rewards import step_rewards
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
+_FINITE: Final = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
 NO_TICK: Final = 255
 """Stands for the ticks after the end of a race, and before the first observation."""
 TICK_INFOS: Final = {"actions": "tick_actions", LABEL_ACTIONS: "tick_labels"}
@@ -156,21 +158,26 @@ def to_record(episode: Mapping[str, Any], facts: Mapping[str, Any], number: int)
     Raises:
         NotAnEpisodeError: the actions before its first observation are unknown.
     """
-    infos = episode["infos"]
+    infos, observed = episode["infos"], episode["observations"]
+    steps = np.asarray(episode["actions"])
+    _check_values("actions", steps, "iu", (0, N_ACTIONS - 1))
+    _check_values("race_time_ms", infos["race_time_ms"], "iu", (0, LONGEST_RECORD_MS))
+    _check_values("meters_advanced", infos["meters_advanced"], "iuf", _FINITE)
+    _check_values("floats", observed["floats"], "f", _FINITE)
+    _check_values("frame", observed["frame"], "u", (0, 255))
     times = np.asarray(infos["race_time_ms"]).astype(np.int32)
     meters = np.asarray(infos["meters_advanced"]).astype(np.float32)
     terminated = bool(episode["terminations"][-1])
     # The finish is no frame.
     frames = int(facts.get("frame_count", len(times) - 1 if terminated else len(times)))
     race_time_ms = int(facts.get("race_time_ms", times[-1]))
-    held = np.asarray(episode["actions"]).astype(np.uint8).repeat(TICKS_PER_ACTION)
+    held = steps.astype(np.uint8).repeat(TICKS_PER_ACTION)
     actions = _timeline(infos, facts, "actions")
     if actions is None:
         if times[0] != 0:
             raise NotAnEpisodeError(f"it begins at {times[0]} ms of its race, without tick_actions")
         actions = held[: -(-(race_time_ms - int(times[0])) // TICK_MS)]
     track = str(facts.get("track", "unknown"))
-    observed = episode["observations"]
     return ReplayRecord(
         track=track,
         name=str(facts.get("name", f"{track}_{number:05d}")),
@@ -189,14 +196,29 @@ def to_record(episode: Mapping[str, Any], facts: Mapping[str, Any], number: int)
     )
 
 
+def _check_values(name: str, values: Any, kinds: str, within: tuple[float, float]) -> None:
+    """Refuse what would become another number in the type that a dataset has.
+
+    Raises:
+        NotAnEpisodeError: values of another kind, or outside of the limits.
+    """
+    array, (lowest, highest) = np.asarray(values), within
+    if array.dtype.kind not in kinds:
+        raise NotAnEpisodeError(f"{name} has values of type {array.dtype}")
+    if not ((array >= lowest) & (array <= highest)).all():  # NaN is not either
+        raise NotAnEpisodeError(f"{name} has values outside {lowest:g} to {highest:g}")
+
+
 def _timeline(infos: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> U8 | None:
     if TICK_INFOS[name] not in infos:
         return None
-    inside = np.asarray(infos[TICK_INFOS[name]], dtype=np.uint8).reshape(-1)
+    inside = np.asarray(infos[TICK_INFOS[name]]).reshape(-1)
     none = np.zeros(0, np.uint8)
     parts = (
         facts.get(f"{name}_before", none),
         inside[inside != NO_TICK],
         facts.get(f"{name}_after", none),
     )
+    for part in parts:
+        _check_values(TICK_INFOS[name], part, "iu", (0, N_ACTIONS - 1))
     return np.concatenate([np.asarray(part, dtype=np.uint8) for part in parts])

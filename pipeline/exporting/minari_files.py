@@ -12,18 +12,22 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS
+from datasets.content import check_content
+from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_output
+from datasets.contract.files import check_output, read_json
 from datasets.contract.floats import N_FLOATS
-from datasets.format import DatasetSpec, ReplayRecord
+from datasets.format import DatasetSpec, ReplayRecord, check_text
+from datasets.hdf5_output import new_hdf5
+from datasets.hdf5_trust import check_self_contained
+from datasets.part import MAX_INTERVAL_MS
 from datasets.reader import ReplayFile
 from datasets.wheels import wheel_order_of
 from datasets.writer import DatasetWriter, disk_errors
@@ -33,10 +37,13 @@ from rl.transfer.tensor_files import check_export_extra
 
 if TYPE_CHECKING:
     import gymnasium
+    import h5py
 
 logger = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
+DATA_FILE: Final = "main_data.hdf5"
+METADATA_FILE: Final = "metadata.json"
 OWN_KEY: Final = "rulka"
 """Key of a dataset's metadata under which the specification and the rewards are kept."""
 FOREIGN_SOURCE: Final = "minari"
@@ -125,6 +132,7 @@ def _check_source(file: ReplayFile) -> None:
             f"{file.path}: frames every {interval} ms, but a step is {ACTION_MS} ms: record it "
             "with --fps 20 or a multiple"
         )
+    check_content(file)
 
 
 def _write(file: ReplayFile, folder: Path, summary: MinariSummary, strict: bool) -> None:
@@ -135,12 +143,15 @@ def _write(file: ReplayFile, folder: Path, summary: MinariSummary, strict: bool)
     storage = MinariStorage.new(
         folder, *_spaces(file.image_size), env_spec=_environment(file), jpeg_encoding=False
     )
-    facts: list[dict[str, Any]] = []
-    storage.update_episodes(_buffers(file, rewards, summary, facts, strict))
-    if facts:
-        storage.update_episode_metadata(facts)
+    with new_hdf5(folder / DATA_FILE, track_order=True) as (handle, output):
+        for number, episode in enumerate(_episodes(file, rewards, summary, strict)):
+            _write_episode(handle.create_group(f"episode_{number}"), number, episode)
+            output.check()
     storage.update_metadata(
         {
+            "total_episodes": summary.episodes,
+            "total_steps": summary.steps,
+            "dataset_size": storage.get_size(),
             "dataset_id": summary.name,
             "minari_version": minari.__version__,
             "algorithm_name": f"drivers of the {file.spec.source}",
@@ -155,16 +166,10 @@ def _write(file: ReplayFile, folder: Path, summary: MinariSummary, strict: bool)
     )
 
 
-def _buffers(
-    file: ReplayFile,
-    rewards: RewardConfig,
-    summary: MinariSummary,
-    facts: list[dict[str, Any]],
-    strict: bool,
-) -> Iterator[Any]:
-    """Episodes for Minari, one at a time; counts them in `summary` and notes their facts."""
-    from minari.data_collector import EpisodeBuffer
-
+def _episodes(
+    file: ReplayFile, rewards: RewardConfig, summary: MinariSummary, strict: bool
+) -> Iterator[Episode]:
+    """Yield the replays that are episodes, one at a time; count them in `summary`."""
     for index in range(file.n_replays):
         record = file.replay(index)
         try:
@@ -179,16 +184,24 @@ def _buffers(
                 "most frequent one"
             )
         _count(summary, episode)
-        facts.append(episode.facts)
-        last = np.arange(len(episode.actions)) == len(episode.actions) - 1
-        yield EpisodeBuffer(
-            observations=episode.observations,
-            actions=episode.actions,
-            rewards=episode.rewards,
-            terminations=last & episode.terminated,
-            truncations=last & (not episode.terminated),
-            infos=episode.infos,
-        )
+        yield episode
+
+
+def _write_episode(group: "h5py.Group", number: int, episode: Episode) -> None:
+    """Write an episode as Minari's documentation of its HDF5 files says."""
+    steps = len(episode.actions)
+    last = np.arange(steps) == steps - 1
+    arrays: dict[str, Any] = {
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+        "terminations": last & episode.terminated,
+        "truncations": last & (not episode.terminated),
+        **{f"observations/{name}": rows for name, rows in episode.observations.items()},
+        **{f"infos/{name}": rows for name, rows in episode.infos.items()},
+    }
+    for name, rows in arrays.items():
+        group.create_dataset(name, data=rows, chunks=True, maxshape=(None, *rows.shape[1:]))
+    group.attrs.update({"id": number, "total_steps": steps, **episode.facts})
 
 
 def _count(summary: MinariSummary, episode: Episode) -> None:
@@ -240,29 +253,65 @@ def import_minari(
         UserError: no such dataset, or one of other observations or actions.
     """
     check_export_extra("minari")
-    import minari
-
     path, _ = place_of(source)
-    if not (path / "metadata.json").is_file() and (path / "data" / "metadata.json").is_file():
+    if not (path / METADATA_FILE).is_file() and (path / "data" / METADATA_FILE).is_file():
         path = path / "data"
-    if not (path / "metadata.json").is_file():
-        raise UserError(f"{path}: no dataset of Minari here (no metadata.json)")
-    try:
-        dataset = minari.MinariDataset(path)
-    except (ValueError, KeyError, OSError, AssertionError) as error:
-        raise UserError(f"{path}: not a readable dataset of Minari ({error})") from error
-    image_size = _image_size(path, dataset)
-    own = dataset.storage.metadata.get(OWN_KEY, {})
-    with DatasetWriter(out, _spec(own, image_size), overwrite=overwrite) as writer:
+    if not (path / METADATA_FILE).is_file():
+        raise UserError(f"{path}: no dataset of Minari here (no {METADATA_FILE})")
+    spec_of = _read_own(path)
+    if (path / DATA_FILE).is_file():
+        check_self_contained(path / DATA_FILE)
+    dataset = _open(path)
+    with DatasetWriter(out, spec_of(_image_size(path, dataset)), overwrite=overwrite) as writer:
         done = set(writer.done_names)  # by an earlier call that was interrupted
         for number, record in enumerate(_records(path, dataset, track)):
-            if record.name in done:
-                continue
-            try:
-                writer.add(record)
-            except ValueError as error:
-                raise UserError(f"{path}: episode {number}: {error}") from error
+            if record.name not in done:
+                _add(writer, record, f"{path}: episode {number}")
     return int(dataset.total_episodes)
+
+
+def _add(writer: DatasetWriter, record: ReplayRecord, place: str) -> None:
+    try:
+        writer.add(record)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _open(path: Path) -> Any:
+    import minari
+
+    try:
+        return minari.MinariDataset(path)
+    except Exception as error:  # of damaged files the library raises nearly anything
+        raise UserError(f"{path}: not a readable dataset of Minari ({error})") from error
+
+
+def _read_own(path: Path) -> Callable[[tuple[int, int]], DatasetSpec]:
+    """Return what makes the specification of the replays: as exported, a frame for every step.
+
+    Raises:
+        UserError: metadata that is damaged, or without the spaces. Minari would then make the
+            environment that the metadata names, which runs any code that it names.
+    """
+    file = path / METADATA_FILE
+    metadata = read_json(file)
+    spaces = ("observation_space", "action_space")
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(s), str) for s in spaces):
+        raise UserError(f"{file}: expected an object with {' and '.join(spaces)}")
+    own = metadata.get(OWN_KEY, {})
+    known = own.get("spec", {}) if isinstance(own, dict) else None
+    if not isinstance(known, dict):
+        raise UserError(f"{file}: {OWN_KEY} is damaged")
+    key_ms, source = known.get("key_ms", ACTION_MS), known.get("source", FOREIGN_SOURCE)
+    parameters = known.get("parameters", {})
+    is_key_time = type(key_ms) is int and 0 < key_ms <= MAX_INTERVAL_MS and key_ms % TICK_MS == 0
+    if not is_key_time or not isinstance(parameters, dict):
+        raise UserError(f"{file}: {OWN_KEY} is damaged")
+    check_text("driver", source if isinstance(source, str) else "", f"{file}: source")
+    order = wheel_order_of(known)
+    return lambda size: DatasetSpec(
+        size, ACTION_MS, int(key_ms), str(source), parameters, wheel_order=order
+    )
 
 
 def _image_size(path: Path, dataset: Any) -> tuple[int, int]:
@@ -280,32 +329,21 @@ def _image_size(path: Path, dataset: Any) -> tuple[int, int]:
     return int(frame[1]), int(frame[2])
 
 
-def _spec(own: dict[str, Any], image_size: tuple[int, int]) -> DatasetSpec:
-    """Return what the replays share: as exported, with a frame for every step."""
-    known = own.get("spec", {})
-    return DatasetSpec(
-        image_size=image_size,
-        frame_interval_ms=ACTION_MS,
-        key_ms=int(known.get("key_ms", ACTION_MS)),
-        source=str(known.get("source", FOREIGN_SOURCE)),
-        parameters=known.get("parameters", {}),
-        wheel_order=wheel_order_of(known),
-    )
-
-
 def _records(path: Path, dataset: Any, track: str | None) -> Iterator[ReplayRecord]:
-    storage = dataset.storage
     given = {} if track is None else {"track": track}
     for number in range(dataset.total_episodes):
-        (facts,) = storage.get_episode_metadata([number])
-        (episode,) = storage.get_episodes([number])
-        missing = {"race_time_ms", "meters_advanced"} - (episode["infos"] or {}).keys()
-        if missing:
-            raise UserError(
-                f"{path}: episode {number} has no {' and '.join(sorted(missing))} in its infos"
-            )
+        place = f"{path}: episode {number}"
         try:
+            (facts,) = dataset.storage.get_episode_metadata([number])
+            (episode,) = dataset.storage.get_episodes([number])
+            missing = {"race_time_ms", "meters_advanced"} - (episode["infos"] or {}).keys()
+            if missing:
+                raise UserError(f"{place} has no {' and '.join(sorted(missing))} in its infos")
             record = to_record(episode, {**given, **facts}, number)
+        except UserError:
+            raise
         except NotAnEpisodeError as error:
-            raise UserError(f"{path}: episode {number}: {error}") from error
+            raise UserError(f"{place}: {error}") from error
+        except Exception as error:  # an episode may hold anything under these names
+            raise UserError(f"{place}: not readable as a replay ({error})") from error
         yield record

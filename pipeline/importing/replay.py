@@ -197,10 +197,12 @@ def load_record(
     replay = read_captured(folder)
     chosen = choose(replay, selection)
     times = replay.times_ms[chosen.rows]
-    view = _view(replay, selection, chosen)
-    floats = np.zeros((len(times), N_FLOATS), dtype=np.float32)
-    if view is not None and chosen.states is not None:
-        floats = write_floats(chosen.states, chosen.everything, view)
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        view = _view(replay, selection, chosen)
+        floats = np.zeros((len(times), N_FLOATS), dtype=np.float32)
+        if view is not None and chosen.states is not None:
+            floats = write_floats(chosen.states, chosen.everything, view)
+            _check_finite(replay, chosen, floats, view)
     race_time_ms, finished = _end(replay, times, floats, view)
     actions = np.zeros(0, np.uint8) if replay.actions is None else replay.actions
     if len(actions):
@@ -230,6 +232,18 @@ def load_record(
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
     return record, chosen.dropped
+
+
+def _check_finite(
+    replay: CapturedReplay, chosen: Chosen, floats: npt.NDArray[np.float32], view: LineView
+) -> None:
+    """Refuse states from which no floats or metres follow, such as those of a car off its line."""
+    wrong = ~(np.isfinite(floats).all(axis=1) & np.isfinite(view.meters))
+    if wrong.any():
+        file = replay.files[chosen.rows[int(wrong.argmax())]]
+        raise UserError(
+            f"{replay.folder}: the floats of {file} are not finite: its meta shows no line ahead"
+        )
 
 
 def _view(replay: CapturedReplay, selection: Selection, chosen: Chosen) -> LineView | None:

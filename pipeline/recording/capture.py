@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from datasets.contract.race import MAX_RACE_MS
-from datasets.format import DatasetSpec, ReplayRecord
+from datasets.format import DatasetSpec, ReplayRecord, check_text
 from datasets.inputs import Inputs
 from datasets.writer import DatasetWriter
 from pipeline.recording.inputs import InputFile, find_inputs, key_time
@@ -89,6 +89,7 @@ def capture_inputs(
     interval = frame_interval(request.fps)
     check_image_size(request.image_size)
     track = find_track(request.track)
+    check_text("track", track.name, request.track)
     files = find_inputs(request.replays)
     others = sorted({file.map_name for file in files if file.map_name} - {track.name})
     if others:  # a warning: a map may have another name than its track

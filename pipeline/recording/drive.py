@@ -16,7 +16,8 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.contract.errors import UserError
-from datasets.format import DatasetSpec, ReplayRecord
+from datasets.format import DatasetSpec, ReplayRecord, check_text
+from datasets.part import MAX_REPLAYS
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
 from pipeline.recording.correction import CorrectedPolicy, Corrector
@@ -139,10 +140,14 @@ def _tracks_of(request: DriveRequest) -> tuple[list["Track"], list[int]]:
     for spec in dict.fromkeys(request.tracks):
         count = request.replays if isinstance(request.replays, int) else request.replays[spec]
         for track in find_tracks(spec):
+            check_text("track", track.name, spec)
             if track.name in found and found[track.name][0] is not track:
                 raise UserError(f"two tracks are called {track.name!r}; rename one of the files")
             found.setdefault(track.name, (track, count))
-    return [track for track, _ in found.values()], [count for _, count in found.values()]
+    counts = [count for _, count in found.values()]
+    if sum(counts) > MAX_REPLAYS:
+        raise UserError(f"{sum(counts):,} replays on {len(counts)} tracks, at most {MAX_REPLAYS:,}")
+    return [track for track, _ in found.values()], counts
 
 
 def _spec(

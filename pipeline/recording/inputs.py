@@ -14,6 +14,7 @@ import numpy as np
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
+from datasets.format import check_text
 from datasets.inputs import Inputs, read_inputs
 from datasets.names import UNKNOWN_DRIVER, leaderboard_name, natural_key
 
@@ -66,6 +67,9 @@ def find_inputs(replays: Path) -> list[InputFile]:
         _input_file(path, path.stem if count[path.stem] == 1 else _long_name(path, replays))
         for path in paths
     ]
+    for file in files:
+        check_text("name", file.name, str(file.path))
+        check_text("driver", file.driver, str(file.path))
     twice = [name for name, number in Counter(file.name for file in files).items() if number > 1]
     if twice:
         raise UserError(f"{replays}: two input files give the name {twice[0]}; rename one")

@@ -77,7 +77,8 @@ def find_line(given: Path, track: str, tracks: int) -> ReferenceLine:
                 f"--line {given}: one line for {tracks} tracks; give a folder of <track>.npy"
             )
         return ReferenceLine.load(given)
-    found = sorted({*given.glob(f"{track}.npy"), *given.glob(f"{track}_*.npy")})
+    lines = given.glob("*.npy")
+    found = sorted(each for each in lines if f"{each.stem}_".startswith(f"{track}_"))
     if len(found) != 1:
         count = "several lines" if found else "no line"
         raise UserError(f"--line {given}: {count} {track}.npy or {track}_*.npy in it")

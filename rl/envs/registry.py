@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import zlib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rl.envs.sim.road import Road, Track
 from rl.envs.sim.tracks import TRACK_NAMES, built_in_track
 
 _RANDOM = "random:"
+_MAX_TRACKS = 10_000
 
 
 def _known() -> str:
@@ -23,8 +25,10 @@ def _known() -> str:
 
 def _random_number(spec: str) -> int:
     digits = spec.removeprefix(_RANDOM)
-    if not digits.isdecimal():
-        raise UserError(f"track {spec!r}: expected a number after 'random:', such as random:7")
+    if not re.fullmatch("[0-9]{1,9}", digits):
+        raise UserError(
+            f"track {spec!r}: expected a number of up to 9 digits after 'random:', such as random:7"
+        )
     return int(digits)
 
 
@@ -38,7 +42,8 @@ def _cached(spec: str) -> Track:
 def _from_file(path: Path) -> Track:
     line = ReferenceLine.load(path)
     # The seed comes from the line itself: the same line has the same road wherever it lies.
-    return Track(path.stem, road_for_line(line, zlib.crc32(line.points.tobytes())), line)
+    road = road_for_line(line, zlib.crc32(line.points.tobytes()), str(path))
+    return Track(path.stem, road, line)
 
 
 def find_track(spec: str) -> Track:
@@ -61,8 +66,10 @@ def find_tracks(spec: str) -> list[Track]:
     if not spec.startswith(_RANDOM):
         return [find_track(spec)]
     count = _random_number(spec)
-    if count < 1:
-        raise UserError(f"track {spec!r}: needs at least one track, such as random:20")
+    if not 1 <= count <= _MAX_TRACKS:
+        raise UserError(
+            f"track {spec!r}: stands for 1 to {_MAX_TRACKS:,} tracks, such as random:20"
+        )
     return [_cached(f"{_RANDOM}{seed}") for seed in range(count)]
 
 

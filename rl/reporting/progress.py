@@ -94,7 +94,11 @@ class ProgressBar:
             logger.info("%s: %.0f%%", self._text, 100.0 * share)
 
     def _new_bar(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+        )
         bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
         bar.add_task(self._text, total=1.0)
         bar.start()

@@ -19,6 +19,8 @@ I64 = npt.NDArray[np.int64]
 _PATH_SIGMA_M: Final = 4.0  # recorded lines are rounded to 0.1 m
 _PUSH_M: Final = 2.5  # a driven line cuts corners: the road's middle lies farther out
 _PUSH_BEND: Final = 0.02  # 1/m at which the push is full
+_MIN_POINTS: Final = 50
+_STILL_M: Final = 1e-4  # per point; those of a road's path are half a metre apart
 MAX_GRADE: Final = 1.2
 MIN_RADIUS_M: Final = 6.0
 
@@ -37,14 +39,32 @@ def _extended(points: F64) -> F64:
     return np.vstack([before, points, after])
 
 
-def _middle(line: ReferenceLine) -> F64:
+def _middle(line: ReferenceLine, name: str) -> F64:
     """Return the road's middle (M, 3): the smoothed line, pushed outward in corners."""
     even = resample(_extended(line.points), ROAD_SPACING_M / 2, horizontal=True)
     even = smooth(even, 2.0 * _PATH_SIGMA_M)
+    _check_advance(even, name)
     bend = smooth(curvature(even), 12.0)
     push = -_PUSH_M * np.clip(bend / _PUSH_BEND, -1.0, 1.0)
     even[:, [0, 2]] += left_vectors(even) * smooth(push, 20.0)[:, None]
     return resample(smooth(even, 4.0), ROAD_SPACING_M, horizontal=True)
+
+
+def _check_advance(even: F64, name: str) -> None:
+    """Refuse a path that, seen from above, stands still or turns on the spot."""
+    if len(even) < _MIN_POINTS:
+        raise UserError(
+            f"{name}: covers less than {_MIN_POINTS * ROAD_SPACING_M / 2:.0f} m of ground with the "
+            "stretches before its start and behind its finish; use a line that is not vertical"
+        )
+    forward = np.gradient(even[:, [0, 2]], axis=0)
+    still = np.linalg.norm(forward, axis=1) < _STILL_M
+    if still.any():
+        x, z = even[int(still.argmax()), [0, 2]]
+        raise UserError(
+            f"{name}: stands still or turns back near x = {x:.0f} m, z = {z:.0f} m, seen from "
+            "above; use a line that leads ahead"
+        )
 
 
 def _check(center: F64, name: str) -> None:
@@ -56,7 +76,7 @@ def _check(center: F64, name: str) -> None:
             f"{MAX_GRADE}; use a line without loops and walls"
         )
     radius = 1.0 / max(float(np.abs(curvature(center)).max()), 1e-9)
-    if radius < MIN_RADIUS_M:
+    if not radius >= MIN_RADIUS_M:  # also where it is not a number
         raise UserError(
             f"{name}: turns with a radius of {radius:.1f} m, no road is that tight (at least "
             f"{MIN_RADIUS_M} m); is the spacing 0.5 m and the unit metres?"
@@ -86,7 +106,7 @@ def road_for_line(line: ReferenceLine, seed: int, name: str = "reference line") 
     Raises:
         UserError: too steep or too tight for a road.
     """
-    center = _middle(line)
+    center = _middle(line, name)
     _check(center, name)
     rows, lateral = _progress(center, left_vectors(center), line.points)
     line_d = np.interp(np.arange(len(center)), rows, lateral)
