@@ -103,6 +103,16 @@ def test_an_older_state_is_opened_by_its_zeros(tmp_path: Path) -> None:
     assert sees_floats(second)
 
 
+@pytest.mark.parametrize("columns", [{WEIGHT: (0, 9999)}, {WEIGHT: (3, 2)}, {"x": (0, 1)}])
+def test_columns_that_the_network_lacks_are_refused(
+    columns: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    learner = learner_with(tmp_path, config())
+    state = {**learner.state_dict(), "padded": columns}
+    with pytest.raises(ValueError, match="padded columns"):
+        learner.load_state_dict(state)
+
+
 def test_a_head_that_thaws_trains_whole(tmp_path: Path) -> None:
     learner = learner_with(tmp_path, config(unfreeze_at_frames=100))
     before = learner.online.state_dict()[WEIGHT].clone()

@@ -14,6 +14,7 @@ from rl.learning.followers import average_rate, follow
 from rl.learning.objective import LossTerms, Objective
 from rl.learning.open_columns import (
     Columns,
+    checked_columns,
     mask_gradients,
     open_columns,
     others_kept,
@@ -314,10 +315,7 @@ class Learner:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"] or state["online"])
         self.find_padded_columns()  # all that states of before can say
-        padded = state.get("padded", self.padded)
-        if not all(isinstance(columns, torch.Tensor) for columns in padded.values()):
-            raise ValueError("padded columns that are no tensors")
-        self.padded = padded
+        self.padded = checked_columns(self.online, state.get("padded", self.padded))
         if keep_optimizer:
             load_moments(self.online, self.optimizer, state["optimizer"])
 

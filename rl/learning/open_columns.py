@@ -7,6 +7,7 @@ for the whole run. So these columns are trained, and everything else of the head
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,22 @@ def padded_columns(network: IQN) -> Columns:
         for start, stop in ((0, image), (image, features)):
             if 0 < stop - start < features and not weight[:, start:stop].any():
                 found[name] = (start, stop)
+    return found
+
+
+def checked_columns(network: IQN, saved: Mapping[str, Any]) -> Columns:
+    """Return the padded columns of a saved state.
+
+    Raises:
+        ValueError: they are no columns of the network's weights.
+    """
+    found: Columns = {}
+    weights = dict(network.named_parameters())
+    for name, (start, stop) in saved.items():
+        width = weights[name].shape[-1] if name in weights else 0
+        if not (type(start) is type(stop) is int and 0 <= start < stop <= width):
+            raise ValueError(f"padded columns {start} to {stop} of {name}, which has {width}")
+        found[name] = (start, stop)
     return found
 
 
