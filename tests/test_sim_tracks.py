@@ -176,7 +176,7 @@ def test_unknown_tracks_are_named(spec: str, message: str) -> None:
 
 
 def test_no_tracks_at_all_is_an_error() -> None:
-    with pytest.raises(UserError, match="at least one"):
+    with pytest.raises(UserError, match="stands for 1 to"):
         find_tracks("random:0")
 
 
