@@ -186,8 +186,9 @@ def test_a_folder_with_other_files_is_not_written_to(dataset: Path, tmp_path: Pa
 def test_a_damaged_checkpoint_is_an_error(dataset: Path, tmp_path: Path) -> None:
     config = vis_config(dataset, tmp_path, epochs=2)
     folder = run(config, max_minutes=1e-9)
-    last = folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
+    for name in ("last.ckpt", "best.ckpt"):  # one alone would stand in for the other
+        checkpoint = folder / "checkpoints" / name
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged checkpoint"):
         run(config)
 
