@@ -12,13 +12,12 @@ from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.config import LARGEST_INTEGER
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
+from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs
 from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
 
 KEPT_PER_MAP: Final = 10
-MAX_SAVED_MS: Final = 86_400_000
-"""A day: a race of more is none."""
 RUN_FILE: Final = "run.json"
 """Of a run kept as inputs. Written last and removed first: without it a folder holds no run."""
 
@@ -113,7 +112,7 @@ class _RunNotes(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     track: str = Field(min_length=1, description="name of the map")
-    race_time_ms: int = Field(ge=1, le=MAX_SAVED_MS, description="ms")
+    race_time_ms: int = Field(ge=1, le=LONGEST_RECORD_MS, description="ms")
     start_seed: int = Field(ge=0, le=LARGEST_INTEGER, description="of the start's variation")
     start_noise: float = Field(ge=0.0, le=1e3, description="scale of the start's variation")
 

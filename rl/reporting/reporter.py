@@ -145,7 +145,6 @@ class Reporter:
             evaluation: its results.
             moment: when the weights were as they were evaluated; rows and scalars lie there.
         """
-        prior = {} if moment.prior_weight is None else {"prior_weight": moment.prior_weight}
         for result in evaluation.results:
             values = result.to_json()
             track = values.pop("track")
@@ -157,7 +156,7 @@ class Reporter:
                     "kind": evaluation.purpose,
                     "weights": evaluation.weights,
                     "map": track,
-                    **prior,
+                    **_prior_columns(moment),
                     **{name: "" if value is None else value for name, value in values.items()},
                     "is_champion": int(evaluation.is_champion),
                 }
@@ -228,7 +227,7 @@ class Reporter:
             "gamma": schedule.gamma,
             "epsilon": schedule.epsilon,
             "epsilon_boltzmann": schedule.epsilon_boltzmann,
-            **self._prior_columns(),
+            **_prior_columns(run.moment()),
             "buffer_size": len(run.memory),
             "plateau_breaker_phases": run.plateau.phases,
             "skipped_batches": run.learner.counters.skipped,
@@ -280,11 +279,6 @@ class Reporter:
             parts.append(f"{duration(seconds_left)} left")
         return " · ".join(parts)
 
-    def _prior_columns(self) -> dict[str, float]:
-        """Return the column of the prior's weight, for a run that has a prior."""
-        run = self._run
-        return {} if run.prior is None else {"prior_weight": run.prior_weight}
-
     def _write_scalars(self, tags: Mapping[str, float], frames: int | None = None) -> None:
         """Write scalars at the present observations, or at those of an earlier moment."""
         frames = self._run.frames if frames is None else frames
@@ -292,6 +286,11 @@ class Reporter:
 
     def _suffix(self, frames: int) -> str:
         return self._run.cfg.schedules_at(frames).tensorboard_suffix
+
+
+def _prior_columns(moment: Moment) -> dict[str, float]:
+    """Return the column of the prior's weight, for a run that has a prior."""
+    return {} if moment.prior_weight is None else {"prior_weight": moment.prior_weight}
 
 
 def _track_info(cfg: RLConfig, name: str, track: RaceMap) -> TrackInfo:

@@ -4,7 +4,6 @@ The names in a checkpoint are a file format: older runs are resumed with them.
 """
 
 import logging
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -175,7 +174,7 @@ class RunSaver:
         if run.prior is not None:
             parts["prior"] = _prior_state(run.prior)
             state["prior_ladder"] = run.prior.ladder.state_dict()
-        return deepcopy(parts)
+        return parts
 
     def save_best(self, run: Run, parts: dict[str, Any]) -> Path:
         """Write the checkpoint of the champion's evaluation, then delete the one before it.

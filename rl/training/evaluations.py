@@ -140,7 +140,7 @@ class Evaluations:
             driver, weights, number=run.evaluations, notes=moment.notes()
         )
         run.evaluation_pending = False
-        self._use(evaluation, moment, self._saver.champion_parts(run), own=pretrained is None)
+        self._use(evaluation, moment, own=pretrained is None)
         self._reporter.spent("testing", time.monotonic() - started)
 
     def offer(self, rollout: Rollout) -> None:
@@ -160,7 +160,7 @@ class Evaluations:
         evaluation = self._evaluator.consider_run(
             driver, _result_of(rollout), "collector", notes=moment.notes()
         )
-        self._use(evaluation, moment, self._saver.champion_parts(run), own=False)
+        self._use(evaluation, moment, own=False)
 
     def evaluate_champion(self) -> list[EvaluationResult]:
         """Measure the champion on starts that have chosen nothing; empty without a champion."""
@@ -228,19 +228,31 @@ class Evaluations:
         run.evaluation_pending = False
         run.statistics.cpu_seconds += reply.cpu_s
         run.champion.load_state_dict(reply.champion)
-        self._use(reply.evaluation, begun.moment, begun.checkpoint, own=True)
+        self._use(reply.evaluation, begun.moment, own=True, checkpoint=begun.checkpoint)
 
     # -- what follows ---------------------------------------------------------------------------
 
     def _use(
-        self, evaluation: Evaluation, moment: Moment, checkpoint: dict[str, Any], *, own: bool
+        self,
+        evaluation: Evaluation,
+        moment: Moment,
+        *,
+        own: bool,
+        checkpoint: dict[str, Any] | None = None,
     ) -> None:
-        """Count its times, log it, and keep the champion if it is a new one."""
+        """Count its times, log it, and keep the champion if it is a new one.
+
+        Args:
+            evaluation: its results.
+            moment: when it began.
+            own: whether the times are the learner's.
+            checkpoint: `champion_parts` of that moment; None: the run is still as it was.
+        """
         if own:
             self._count_times(evaluation, moment)
         self._reporter.evaluation(evaluation, moment)
         if evaluation.is_champion:
-            self._keep_champion(moment, checkpoint)
+            self._keep_champion(moment, checkpoint or self._saver.champion_parts(self._run))
 
     def _count_times(self, evaluation: Evaluation, moment: Moment) -> None:
         """Take an evaluation's times from the exact start into account."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
+from datasets.contract.files import load_array
 from datasets.contract.line import START_ZONE, ReferenceLine
 from rl.envs.observation import advance_zone, meters_along
 
@@ -81,12 +82,8 @@ def load_centers(line_path: Path) -> F64 | None:
     path = line_path.with_suffix(".checkpoints.npy")
     if not path.exists():
         return None
-    try:
-        centers = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a .npy array of numbers ({error})") from error
-    fits = isinstance(centers, np.ndarray) and centers.ndim == 2 and centers.shape[1] == 3
-    if not fits or not np.issubdtype(centers.dtype, np.number):
+    centers = load_array(path, "list of checkpoints")
+    if centers.ndim != 2 or centers.shape[1] != 3 or centers.dtype == np.bool_:
         raise UserError(f"{path}: expected (K, 3) numbers, x, y, z of each checkpoint in metres")
     return np.asarray(centers, dtype=np.float64)
 
