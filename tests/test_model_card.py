@@ -43,6 +43,17 @@ def test_metrics_are_those_of_the_metadata(tmp_path: Path) -> None:
     assert rows["lost"] == "-"
 
 
+@pytest.mark.parametrize(
+    ("stage", "first"),
+    [("vis", "An image encoder"), ("bc", "A racing policy"), ("other", "Weights of stage `other`")],
+)
+def test_the_first_sentence_says_what_the_stage_made(
+    tmp_path: Path, stage: str, first: str
+) -> None:
+    summary = _card(tmp_path, "encoder.pt", stage=stage).split("|")[0]
+    assert first in summary
+
+
 def test_training_data_is_identified(tmp_path: Path) -> None:
     rows = _rows(_card(tmp_path, "iqn_bc.pt", dataset=DATASET, seconds=136.25, offsets_ms=(0, 50)))
     assert rows["identity"] == DATASET["identity"]

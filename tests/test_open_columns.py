@@ -9,6 +9,7 @@ import torch
 from rl.config.learning import LearningConfig
 from rl.config.network import NetworkConfig
 from rl.learning.learner import Learner
+from rl.learning.open_columns import others_kept
 from rl.network.iqn import IQN, midpoint_taus
 from rl.transfer.injector import inject
 from rl.transfer.metadata import ACTIONS_HEAD_FILE
@@ -78,6 +79,18 @@ def test_a_frozen_head_learns_the_columns_that_it_was_not_trained_on(
     assert learner.averaged is not None
     averaged = learner.averaged.state_dict()[WEIGHT]
     assert torch.equal(averaged[:, :image], before[WEIGHT][:, :image])
+
+
+def test_columns_between_two_others_learn_alone() -> None:
+    """Neither those before nor those behind them change, whatever the optimizer does."""
+    learner = Learner(config(freeze=False), LearningConfig(), seed=2)
+    weight = learner.online.get_parameter(WEIGHT)
+    before = weight.detach().clone()
+    with others_kept(learner.online, {WEIGHT: (2, 5)}), torch.no_grad():
+        weight.add_(1.0)
+    assert torch.equal(weight[:, :2], before[:, :2])
+    assert torch.equal(weight[:, 5:], before[:, 5:])
+    assert torch.equal(weight[:, 2:5], before[:, 2:5] + 1.0)
 
 
 def test_a_saved_learner_goes_on_bit_for_bit_with_its_columns_open(tmp_path: Path) -> None:

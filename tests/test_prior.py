@@ -13,8 +13,10 @@ from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
 from rl.collecting.prior_cars import FrozenPrior
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
+from rl.config.network import NetworkConfig
 from rl.config.prior_options import HIGHER, LOWER, PRESENT
 from rl.evaluation.greedy import evaluate
+from rl.learning.learner import Learner
 from rl.network import losses
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.policy import Policy
@@ -320,7 +322,6 @@ class TestTarget:
 
     @pytest.mark.parametrize("use_ddqn", [True, False])
     def test_target_takes_the_action_of_the_highest_score(self, use_ddqn: bool) -> None:
-        from rl.config.network import NetworkConfig
         from rl.learning.objective import Objective
 
         config = NetworkConfig.model_validate(NETWORK)
@@ -352,6 +353,16 @@ class TestTarget:
         assert (scores.argmax(1) != q_values.argmax(1)).float().mean() > 0.2
         for ours, theirs in zip(aims, expected, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
+
+    def test_a_loss_without_a_weight_is_that_at_weight_zero(self) -> None:
+        config = NetworkConfig.model_validate(NETWORK)
+        batch = make_batch()
+        batch.next_preferences = torch.randn(len(batch), 12).half()
+        losses = []
+        for options in ({}, {"prior_weight": 0.0}, {"prior_weight": 1.0}):
+            learner = Learner(config, LearningConfig(), seed=3)
+            losses.append(learner.evaluate(batch, **options).loss)  # type: ignore[arg-type]
+        assert losses[0] == losses[1] != losses[2]
 
 
 def test_logits_become_the_soft_values_of_the_same_policy() -> None:

@@ -130,7 +130,19 @@ def test_a_step_waits_for_frames_and_for_new_runs() -> None:
     for number, each in enumerate(good):
         assert not ladder.note(0, number, each, 9_999)
     assert ladder.note(0, 48, good[-1], 10_000)
-    old = run(1000, LOWER, level=2, started=9_990)  # began before the step
+    new = [run(1000, c, level=2, started=10_000) for c in (PRESENT, LOWER) for _ in range(24)]
+    for number, each in enumerate(new, start=49):
+        assert not ladder.note(0, number, each, 19_999)  # too early after the step
+    assert ladder.note(0, 97, new[-1], 20_000)
+
+
+def test_runs_that_began_before_a_step_do_not_count() -> None:
+    ladder = ladder_at(1)
+    good = [run(1000, cohort) for cohort in (PRESENT, LOWER) for _ in range(24)]
+    for number, each in enumerate(good):
+        ladder.note(0, number, each, 9_999)
+    assert ladder.note(0, 48, good[-1], 10_000)
+    old = run(1000, LOWER, level=2, started=9_990)
     for number in range(49, 120):
         assert not ladder.note(0, number, old, FRAMES)
 

@@ -1,5 +1,8 @@
 """The replay memory against a plain loop, and its shape after every change."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,7 +11,7 @@ import torch
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from rl.config.learning import MemoryConfig
 from rl.replay.memory import ReplayMemory
-from rl.replay.rollout import Rollout
+from rl.replay.rollout import PriorRun, Rollout
 from rl.replay.transitions import Batch
 
 H, W, F, A = 3, 5, 7, 4
@@ -40,6 +43,33 @@ def make_rollout(steps: int, seed: int, *, finished: bool = False, greedy: float
         finished=finished,
         race_time_ms=50 * steps if finished else 300_000,
     )
+
+
+MISFITS: dict[str, Any] = {
+    "frames": np.zeros((5, H, W), np.uint8),
+    "floats": np.zeros((5, F), np.float32),
+    "action_was_greedy": np.zeros(5, np.bool_),
+    "q_values": np.zeros((5, A), np.float32),
+    "meters": np.zeros(6),
+    "time_ms": np.zeros(6, np.int32),
+    "next_frame": np.zeros((H, W + 1), np.uint8),
+    "next_floats": np.zeros(F + 1, np.float32),
+    "prior": PriorRun(np.zeros((6, A), np.float16), 0.1, 0, 0, True, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_rollout_with_a_part_that_does_not_fit_is_refused(name: str) -> None:
+    make_rollout(6, 1).check_valid()
+    wrong = replace(make_rollout(6, 1), **{name: MISFITS[name]})
+    part = "preferences" if name == "prior" else name
+    with pytest.raises(ValueError, match=f"of 6 actions with misfitting {part}$"):
+        wrong.check_valid()
+
+
+def test_an_empty_rollout_is_refused() -> None:
+    with pytest.raises(ValueError, match="of 0 actions with misfitting actions$"):
+        make_rollout(0, 1).check_valid()
 
 
 def rewards_of(rollout: Rollout) -> npt.NDArray[np.float32]:

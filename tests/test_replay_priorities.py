@@ -36,6 +36,18 @@ def test_changing_weights_keeps_the_sums() -> None:
     assert np.array_equal(tree.get(np.arange(37)), weights)
 
 
+def test_broken_trees_are_found() -> None:
+    negative = SumTree(4)
+    negative.set(np.array([0, 1, 2, 3]), np.array([2.0, -1.0, 1.0, 1.0]))  # the sums are right
+    with pytest.raises(ValueError, match="sum tree"):
+        negative.check_valid()
+    wrong = SumTree(4)
+    wrong.set(np.arange(4), np.ones(4))
+    wrong._nodes[1] = 5.0
+    with pytest.raises(ValueError, match="sum tree"):
+        wrong.check_valid()
+
+
 def test_an_empty_tree_cannot_be_drawn_from() -> None:
     with pytest.raises(ValueError, match="all 0"):
         SumTree(8).draw(3, np.random.default_rng(0))

@@ -12,7 +12,7 @@ from datasets.contract.errors import UserError
 from rl.network.encoders import ImageHead
 from rl.network.iqn import IQN, PARTS
 from rl.transfer.artifacts import fold_unit_range, load_artifact, module_tensors, save_artifacts
-from rl.transfer.metadata import FILE_PARTS, META_FILE, read_meta
+from rl.transfer.metadata import FILE_PARTS, META_FILE, PRIOR_FILE, PriorMeta, read_meta
 from tests.network_helpers import small_config
 from tests.transfer_helpers import save, tensors_of
 
@@ -28,6 +28,36 @@ def test_round_trip(tmp_path: Path) -> None:
         assert artifact.sha256 == meta.sha256[name]
         assert artifact.network == network.config
     assert read_meta(tmp_path / META_FILE) == meta
+
+
+def test_what_is_copied_from_a_module_keeps_its_values_while_the_module_learns() -> None:
+    network = IQN(small_config())
+    tensors = module_tensors(network.iqn_fc, "iqn_fc")
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    with torch.no_grad():
+        network.iqn_fc[0].weight.add_(1.0)
+    assert all(torch.equal(tensors[name], before[name]) for name in before)
+    assert not torch.equal(tensors["iqn_fc.0.weight"], network.iqn_fc[0].weight)
+
+
+def test_a_prior_is_written_with_its_weight_only(tmp_path: Path) -> None:
+    network = IQN(small_config())
+    tensors = tensors_of(network, "iqn_bc.pt")
+    options: dict[str, Any] = {"stage": "rl", "run_name": "test", "network": network.config}
+    files = {"iqn_bc.pt": tensors, PRIOR_FILE: tensors}
+    with pytest.raises(ValueError, match=r"prior\.pt is not an artifact's name"):
+        save_artifacts(tmp_path, files, **options)
+    prior = PriorMeta(weight=0.1, floor=-5.0, network=network.config)
+    save_artifacts(tmp_path, files, **options, prior=prior)
+    assert read_meta(tmp_path / META_FILE).prior == prior
+    with pytest.raises(ValueError, match=r"encoder\.txt is not an artifact's name"):
+        save_artifacts(tmp_path, {"encoder.txt": tensors}, **options, prior=prior)
+
+
+@pytest.mark.parametrize("wrong", [{"weight": 0.0}, {"floor": 0.0}, {"floor": 1.0}])
+def test_a_prior_without_effect_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PriorMeta.model_validate({"weight": 0.1, "floor": -5.0, "network": small_config(), **wrong})
 
 
 def test_files_are_plain_state_dicts(tmp_path: Path) -> None:

@@ -240,6 +240,54 @@ def test_two_sources_of_one_part_are_refused(tmp_path: Path) -> None:
         find_sources(encoder_path=tmp_path, bc_heads_path=tmp_path)
 
 
+def test_a_file_stands_for_itself(tmp_path: Path) -> None:
+    save(tmp_path, IQN(small_config()), "encoder.pt", "actions_head.pt")
+    sources = find_sources(tmp_path / "encoder.pt")
+    assert sources is not None
+    assert sources.parts.keys() == {"vis"}
+
+
+def test_rates_of_a_report_are_those_of_each_part(tmp_path: Path) -> None:
+    online = IQN(small_config(decoder={"advantage": {"lr_scale": 0.5}}))
+    save(tmp_path, IQN(small_config()), "iqn_bc.pt")
+    sources = sources_of(tmp_path)
+    for base, options in ((0.0, {}), (0.2, {"base_lr": 0.2})):
+        rates = {p.part: p.learning_rate for p in inject(online, [], sources, **options).parts}
+        assert rates["advantage"] == 0.5 * base
+        assert rates["vis"] == base
+
+
+@pytest.mark.parametrize(("lost", "more"), [(4, ""), (5, " and 1 more"), (6, " and 2 more")])
+def test_a_refusal_names_four_tensors_and_counts_the_others(
+    tmp_path: Path, lost: int, more: str
+) -> None:
+    trained = IQN(small_config())
+    tensors = tensors_of(trained, "encoder.pt")
+    for name in list(tensors)[:lost]:
+        del tensors[name]
+    options: dict[str, Any] = {"stage": "vis", "run_name": "test", "network": trained.config}
+    save_artifacts(tmp_path, {"encoder.pt": tensors}, **options)
+    with pytest.raises(UserError) as refused:
+        inject(IQN(small_config()), [], sources_of(tmp_path))
+    assert str(refused.value).count("is missing") == 4
+    assert f"is missing{more}; nothing was loaded" in str(refused.value)
+
+
+def test_the_table_folds_long_names_and_keeps_parts_and_hashes_in_one_piece(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, IQN(small_config()), "iqn_bc.pt")
+    report = inject(IQN(small_config()), [], sources_of(tmp_path))
+    console = Console(width=80, record=True)
+    console.print(report.table())
+    text = console.export_text()
+    for part in report.parts:
+        assert part.module in text
+        assert part.sha256 is not None
+        assert part.sha256[:8] in text
+    assert "…" not in text
+
+
 def test_folders_without_artifacts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no artifacts here"):
         find_sources(tmp_path)

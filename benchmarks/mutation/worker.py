@@ -161,25 +161,36 @@ class Coverage:
         return [t for t, c in self.tests.items() if importers & set(c.lines)]
 
     def chosen(self, mutant: Mutant, most_s: float) -> list[str]:
-        """Return tests that execute a mutant, file by file, the fastest first.
+        """Return tests for a mutant, file by file, the fastest first.
+
+        These are the tests that execute it, then the others of the same files: they may look at
+        what a shared fixture, or a function with a cache, has made in the first of them.
 
         Args:
             mutant: a change.
             most_s: CPU seconds of them all.
         """
-        tests = [t for t in self.covering(mutant) if self.tests[t].seconds <= LONGEST_TEST_S]
-        by_file: dict[str, list[str]] = {}
-        for test in sorted(tests, key=lambda t: self.tests[t].seconds):
-            by_file.setdefault(test.partition("::")[0], []).append(test)
-        typical = {f: sum(self.tests[t].seconds for t in by_file[f]) for f in by_file}
+        executing = self.covering(mutant)
+        files = {test.partition("::")[0] for test in executing}
+        others = [t for t in self.tests if t.partition("::")[0] in files and t not in executing]
         kept: list[str] = []
         left_s = most_s
-        for file in sorted(by_file, key=lambda f: typical[f]):
-            for test in by_file[file]:
-                if self.tests[test].seconds <= left_s:
-                    kept.append(test)
-                    left_s -= self.tests[test].seconds
+        for test in (*self._fastest_first(executing), *self._fastest_first(others)):
+            if self.tests[test].seconds <= left_s:
+                kept.append(test)
+                left_s -= self.tests[test].seconds
         return kept
+
+    def _fastest_first(self, tests: Sequence[str]) -> list[str]:
+        """Return the tests that are short enough, grouped by file, files and tests by seconds."""
+        by_file: dict[str, list[str]] = {}
+        for test in sorted(tests, key=lambda t: self.tests[t].seconds):
+            if self.tests[test].seconds <= LONGEST_TEST_S:
+                by_file.setdefault(test.partition("::")[0], []).append(test)
+        typical = {f: sum(self.tests[t].seconds for t in by_file[f]) for f in by_file}
+        return [
+            test for file in sorted(by_file, key=lambda f: typical[f]) for test in by_file[file]
+        ]
 
 
 def run_mutant(

@@ -85,7 +85,7 @@ class ObservationRing:
             column[: count - head] = rows[head:]
         return slots
 
-    def rows(self, first: int = 0) -> Columns:
+    def rows(self, first: int) -> Columns:
         """Copy the observations from number `first` on that are still held, by age."""
         slots = self.slots(max(first, self.oldest))
         return {name: column[slots] for name, column in self.columns.items()}
