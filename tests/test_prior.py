@@ -361,7 +361,7 @@ class TestTarget:
         losses = []
         for options in ({}, {"prior_weight": 0.0}, {"prior_weight": 1.0}):
             learner = Learner(config, LearningConfig(), seed=3)
-            losses.append(learner.evaluate(batch, **options).loss)  # type: ignore[arg-type]
+            losses.append(learner.evaluate(batch, **options).loss)
         assert losses[0] == losses[1] != losses[2]
 
 

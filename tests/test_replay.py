@@ -68,7 +68,7 @@ def test_a_rollout_with_a_part_that_does_not_fit_is_refused(name: str) -> None:
 
 
 def test_an_empty_rollout_is_refused() -> None:
-    with pytest.raises(ValueError, match="of 0 actions with misfitting actions$"):
+    with pytest.raises(ValueError, match=r"of 0 actions with misfitting actions$"):
         make_rollout(0, 1).check_valid()
 
 

@@ -35,9 +35,10 @@ def test_what_is_copied_from_a_module_keeps_its_values_while_the_module_learns()
     tensors = module_tensors(network.iqn_fc, "iqn_fc")
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     with torch.no_grad():
-        network.iqn_fc[0].weight.add_(1.0)
+        network.get_parameter("iqn_fc.0.weight").add_(1.0)
     assert all(torch.equal(tensors[name], before[name]) for name in before)
-    assert not torch.equal(tensors["iqn_fc.0.weight"], network.iqn_fc[0].weight)
+    changed = network.get_parameter("iqn_fc.0.weight")
+    assert not torch.equal(tensors["iqn_fc.0.weight"], changed)
 
 
 def test_a_prior_is_written_with_its_weight_only(tmp_path: Path) -> None:

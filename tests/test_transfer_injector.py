@@ -251,8 +251,9 @@ def test_rates_of_a_report_are_those_of_each_part(tmp_path: Path) -> None:
     online = IQN(small_config(decoder={"advantage": {"lr_scale": 0.5}}))
     save(tmp_path, IQN(small_config()), "iqn_bc.pt")
     sources = sources_of(tmp_path)
-    for base, options in ((0.0, {}), (0.2, {"base_lr": 0.2})):
-        rates = {p.part: p.learning_rate for p in inject(online, [], sources, **options).parts}
+    reports = {0.0: inject(online, [], sources), 0.2: inject(online, [], sources, base_lr=0.2)}
+    for base, report in reports.items():
+        rates = {p.part: p.learning_rate for p in report.parts}
         assert rates["advantage"] == 0.5 * base
         assert rates["vis"] == base
 
