@@ -8,9 +8,9 @@ Draws mutants of `rl/learning`, `rl/replay`, `rl/transfer` and `pretrain` (compa
 constants, conditions, arguments, dropped statements, returned values), makes each in a copy of the
 tree, and runs the tests that execute its line, the fastest first, until one fails. Which tests
 execute which lines is recorded once, by running them under a tracer. Everything is kept below
---out: the same command continues. The report gives the score of each package and names the
-survivors. Mutants that change nothing a caller could see are listed with a reason in
-`benchmarks/mutation/equivalent.yaml` and left out of the score.
+--out, the draw too: the same command continues, also after tests were added. The report gives the
+score of each package and names the survivors. Mutants that change nothing a caller could see are
+listed with a reason in `benchmarks/mutation/equivalent.yaml` and left out of the score.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from typing import Final
 from benchmarks.json_lines import read_lines
 from benchmarks.mutation.operators import Mutant, mutants_of
 from benchmarks.mutation.report import print_report
+from datasets.contract.files import read_json, write_json
 
 ROOT: Final = Path(__file__).parent.parent
 PACKAGES: Final = ("rl/replay", "rl/learning", "rl/transfer", "pretrain")
@@ -46,6 +47,26 @@ def all_mutants(root: Path, packages: Sequence[str] = PACKAGES) -> list[Mutant]:
 def sample(mutants: Sequence[Mutant], number: int, seed: int) -> list[Mutant]:
     """Draw `number` of some mutants without replacement; the order is that of the draw."""
     return random.Random(seed).sample(list(mutants), min(number, len(mutants)))
+
+
+def kept_draw(root: Path, out: Path, number: int, seed: int) -> list[Mutant]:
+    """Return the mutants of the draw that is kept in a folder; the first call draws them.
+
+    A draw depends on the whole code. It is kept, so that what was found about its mutants counts
+    after a change of some file. Mutants of lines that have changed since then are left out.
+
+    Args:
+        root: of the code.
+        out: folder of the results.
+        number: how many to draw.
+        seed: of the draw.
+    """
+    path, found = out / f"drawn_{number}_{seed}.json", all_mutants(root)
+    if not path.exists():
+        keys = [mutant.key for mutant in sample(found, number, seed)]
+        write_json(path, keys)
+    by_key = {mutant.key: mutant for mutant in found}
+    return [by_key[key] for key in read_json(path) if key in by_key]
 
 
 def copy_tree(root: Path, to: Path) -> None:
@@ -90,7 +111,7 @@ def main() -> None:
         code = subprocess.run(command, cwd=tree, env=environment, check=False).returncode
         if code:
             raise SystemExit(code)
-    drawn = sample(all_mutants(ROOT, PACKAGES), arguments.number, arguments.seed)
+    drawn = kept_draw(ROOT, arguments.out, arguments.number, arguments.seed)
     print_report(drawn, read_lines(arguments.out / RESULTS), PACKAGES)
 
 

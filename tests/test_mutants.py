@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mutants import ROOT, all_mutants, copy_tree, sample
+from benchmarks.mutants import ROOT, all_mutants, copy_tree, kept_draw, sample
 from benchmarks.mutation.forked import dependents, run_forked
 from benchmarks.mutation.operators import Mutant, mutants_of
 from benchmarks.mutation.report import counts, read_equivalent, score
@@ -83,6 +83,19 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     first = sample(mutants, 200, 0)
     assert first == sample(mutants, 200, 0) != sample(mutants, 200, 1)
     assert first[:50] == sample(mutants, 50, 0)
+
+
+def test_a_kept_draw_stays_when_the_code_changes(tmp_path: Path) -> None:
+    tree = tmp_path / "tree" / "pretrain"
+    tree.mkdir(parents=True)
+    (tree / "f.py").write_text(SOURCE)
+    drawn = [m.key for m in kept_draw(tmp_path / "tree", tmp_path, 9, 0)]
+    assert len(drawn) == 9
+    (tree / "f.py").write_text(SOURCE.replace("a += 1", "a += 7"))
+    (tree / "new.py").write_text(SOURCE)
+    again = [m.key for m in kept_draw(tmp_path / "tree", tmp_path, 9, 0)]
+    assert again == [key for key in drawn if "a += 1" not in key and ": 1 => 2 #0" not in key]
+    assert len(again) >= 6
 
 
 def test_equivalent_mutants_exist_and_have_reasons() -> None:

@@ -7,13 +7,16 @@ import lightning as L
 import pytest
 import torch
 
+from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import reliability
 from pretrain.callbacks import Budget
+from pretrain.memory_need import stage_needs
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.showing import TRAVERSAL_VALUES
 from pretrain.vis.simclr import Views
+from rl.config.network_size import activation_count
 from tests.pretrain_samples import SIDE, bc_config, vis_config
 
 B, A = 5, 12
@@ -101,6 +104,32 @@ def test_confidence_is_compared_in_fifteen_bins() -> None:
             assert float(found.confidence[k]) == pytest.approx(float(chances[inside].mean()))
         else:
             assert float(found.accuracy[k]) == float(found.confidence[k]) == 0.0
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_encoder_stays_as_in_evaluation(tmp_path: Path, freeze: bool) -> None:
+    config = bc_config(tmp_path / "x.h5", tmp_path, freeze_encoder=freeze)
+    module = BCModule(config, class_weights=torch.ones(A))
+    encoder = module.policy.network.img_head
+    assert encoder is not None
+    assert module.eval().train() is module
+    assert encoder.training != freeze
+    assert module.policy.network.A_head.training
+
+
+def test_a_pass_needs_room_for_what_the_network_computes(tmp_path: Path) -> None:
+    """Numbers in bfloat16: a picture that is painted, or whatever the quantiles pass through."""
+    vis, bc = (make(tmp_path / "x.h5", tmp_path) for make in (vis_config, bc_config))
+    painted, activations = SIDE**2, activation_count(bc.network, bc.num_taus_val)
+    for config, least in ((vis, painted), (bc, activations)):
+        (batch,) = (need for need in stage_needs(config) if need.what == "one pass")
+        assert batch.bytes > 2 * least * config.frames_per_pass
+
+
+def test_a_view_cannot_be_shifted_by_less_than_nothing() -> None:
+    assert SimclrConfig.model_validate({"shift_px": 0}).shift_px == 0
+    with pytest.raises(ValueError, match="shift_px"):
+        SimclrConfig.model_validate({"shift_px": -1})
 
 
 def test_codes_are_turned_through_three_standard_deviations() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from rich.progress import track
 
 from benchmarks.json_lines import append_line, read_lines
-from benchmarks.mutants import PACKAGES, RESULTS, add_options, all_mutants, sample
+from benchmarks.mutants import RESULTS, add_options, all_mutants, kept_draw
 from benchmarks.mutation.forked import (
     FirstFailure,
     dependents,
@@ -240,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     arguments = parser.parse_args()
-    drawn = sample(all_mutants(Path.cwd(), PACKAGES), arguments.number, arguments.seed)
+    drawn = kept_draw(Path.cwd(), arguments.out, arguments.number, arguments.seed)
     results = arguments.out / RESULTS
     latest = {row["key"]: row["outcome"] for row in read_lines(results)}
     done = {key for key, found in latest.items() if found == "killed" or not arguments.again}
