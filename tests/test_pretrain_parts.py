@@ -119,7 +119,7 @@ def test_a_frozen_encoder_stays_as_in_evaluation(tmp_path: Path, freeze: bool) -
 
 def test_a_pass_needs_room_for_what_the_network_computes(tmp_path: Path) -> None:
     """Numbers in bfloat16: a picture that is painted, or whatever the quantiles pass through."""
-    vis, bc = (make(tmp_path / "x.h5", tmp_path) for make in (vis_config, bc_config))
+    vis, bc = vis_config(tmp_path / "x.h5", tmp_path), bc_config(tmp_path / "x.h5", tmp_path)
     painted, activations = SIDE**2, activation_count(bc.network, bc.num_taus_val)
     for config, least in ((vis, painted), (bc, activations)):
         (batch,) = (need for need in stage_needs(config) if need.what == "one pass")
