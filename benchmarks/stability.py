@@ -1,11 +1,15 @@
-"""Is a recipe stable? Trains it on A01 with several seeds and watches every evaluation.
+r"""Is a recipe stable? Trains it on A01 with several seeds and watches every evaluation.
 
     uv run python -m benchmarks.stability --arm scratch --out docs/img/stability_scratch.png
     uv run python -m benchmarks.stability --arm bc --pretrain output/ptretrain/bc/quick
+    uv run python -m benchmarks.stability --arm bc --pretrain output/ptretrain/bc/quick \
+        --frames 700000
 
 A seed is stable if, once three evaluations in a row finish at least 95 % of their starts, none of
-the next ten falls under 80 %. A seed ends when that is decided, or after 45 minutes. The same
-command again continues with the seeds that are missing. The last line is one JSON object.
+the next ten falls under 80 %. A seed ends when that is decided, or after 45 minutes. With --frames
+it ends after so many observations and not before, and 64 starts are driven every 20,000 of them:
+this is how recipes are compared on machines of different speed. The same command again continues
+with the seeds that are missing. The last line is one JSON object.
 """
 
 import argparse
@@ -26,6 +30,7 @@ from rich.console import Console
 from datasets.contract.csv_log import read_csv
 from pipeline.analysis.curves import Picture, RunCurve
 from pipeline.analysis.drawing import draw_picture, save, style_of
+from pipeline.commands.options import positive_int
 from rl.run.folder import RunFolder
 
 mpl.use("Agg")
@@ -34,6 +39,8 @@ CONFIG = Path("config_files/rl/config_quick.yaml")
 RELIABLE, IN_A_ROW = 0.95, 3
 COLLAPSED, WATCHED = 0.80, 10
 POLL_S = 5.0
+EVERY_FRAMES, STARTS = 20_000, 64
+"""With --frames: observations between two evaluations, and their starts."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="K=V")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--minutes", type=float, default=45.0, help="of a seed, without --frames")
+    parser.add_argument("--frames", type=positive_int, help="observations of a seed")
     parser.add_argument("--runs", type=Path, default=Path("output/benchmarks/stability"))
     parser.add_argument("--out", type=Path, help="PNG with the curves")
     arguments = parser.parse_args()
@@ -96,7 +104,7 @@ def main() -> None:
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         if not RunFolder(folder).config.exists():
             _train(folder, seed, arguments)
-        elif not _is_over(folder, arguments.minutes):
+        elif not _is_over(folder, arguments):
             parser.error(f"{folder} was interrupted: remove it, and it is trained anew")
     report = {
         "benchmark": "stability",
@@ -104,16 +112,21 @@ def main() -> None:
         "seeds": {folder.name: _summary(folder) for folder in folders},
     }
     if arguments.out is not None:
-        draw(arguments.out, folders)
+        draw(arguments.out, folders, over="minutes" if arguments.frames is None else "frames")
     print(json.dumps(report))
 
 
 def _train(folder: Path, seed: int, arguments: argparse.Namespace) -> None:
-    """Train one seed in a process of its own; stop it once its verdict is decided."""
+    """Train one seed in a process of its own; stop it once its verdict or its frames are there."""
     command = [sys.executable, "-m", "pipeline", "rl", "--config", str(arguments.config)]
-    command += ["--max-minutes", str(arguments.minutes)]
     overrides = [f"seed={seed}", f"output_dir={folder.parent}", f"run_name={folder.name}"]
     overrides += [f"tensorboard_dir={folder.parent / 'tensorboard'}", *arguments.overrides]
+    if arguments.frames is None:
+        command += ["--max-minutes", str(arguments.minutes)]
+    else:
+        command += ["--max-frames", str(arguments.frames)]
+        overrides += ["limits.max_minutes=null", "evaluation.every_s=null"]
+        overrides += [f"evaluation.every_frames={EVERY_FRAMES}", f"evaluation.starts={STARTS}"]
     for override in overrides:
         command += ["--set", override]
     if arguments.pretrain is not None:
@@ -122,26 +135,34 @@ def _train(folder: Path, seed: int, arguments: argparse.Namespace) -> None:
     with Console(stderr=True).status(f"training {folder.name}"):
         while process.poll() is None:
             time.sleep(POLL_S)
-            if judge(*_evaluations(folder)).decided:
+            if arguments.frames is None and judge(*_evaluations(folder)).decided:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
     if process.returncode != 0:
         raise SystemExit(f"{folder}: training ended with exit code {process.returncode}")
 
 
-def _is_over(folder: Path, minutes: float) -> bool:
-    """Whether a seed has its verdict, or has had its time but for an evaluation or two."""
+def _is_over(folder: Path, arguments: argparse.Namespace) -> bool:
+    """Whether a seed has its frames, or its verdict, or its time but for an evaluation or two."""
     seconds, rates = _evaluations(folder)
-    return judge(seconds, rates).decided or (bool(seconds) and seconds[-1] > 54.0 * minutes)
+    if arguments.frames is not None:
+        frames = _column(folder, "frames")
+        return bool(frames) and frames[-1] > arguments.frames - 2 * EVERY_FRAMES
+    late = bool(seconds) and seconds[-1] > 54.0 * arguments.minutes
+    return judge(seconds, rates).decided or late
 
 
 def _evaluations(folder: Path, column: str = "finish_rate") -> tuple[list[float], list[float]]:
     """Training seconds and a column of the periodic evaluations of weights trained here."""
+    return _column(folder, "training_s"), _column(folder, column)
+
+
+def _column(folder: Path, name: str) -> list[float]:
+    """Return a column of the evaluations of weights trained here; NaN for an empty cell."""
     path = RunFolder(folder).evaluations
     rows = read_csv(path) if path.exists() else []
     rows = [row for row in rows if row["kind"] == "screening" and row["weights"] != "pretrained"]
-    seconds = [float(row["training_s"]) for row in rows]
-    return seconds, [float(row[column]) if row[column] else float("nan") for row in rows]
+    return [float(row[name]) if row[name] else float("nan") for row in rows]
 
 
 def _summary(folder: Path) -> dict[str, object]:
@@ -158,29 +179,36 @@ def _summary(folder: Path) -> dict[str, object]:
     }
 
 
-def draw(path: Path, folders: Sequence[Path]) -> None:
-    """Draw finish rates and mean times of some runs over minutes of training, as a PNG."""
+def draw(path: Path, folders: Sequence[Path], over: str = "minutes") -> None:
+    """Draw finish rates and mean times of some runs, as a PNG.
+
+    Args:
+        path: of the picture.
+        folders: of the runs.
+        over: `minutes` of training, or `frames`: thousands of observations.
+    """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     rate_axes, time_axes = figure.subplots(2, 1, sharex=True)
-    rates = [_curve(folder, "finish_rate", 100.0) for folder in folders]
-    times = [_curve(folder, "mean_ms", 0.001) for folder in folders]
-    minutes = "minutes of training"
+    rates = [_curve(folder, "finish_rate", 100.0, over) for folder in folders]
+    times = [_curve(folder, "mean_ms", 0.001, over) for folder in folders]
+    below = "minutes of training" if over == "minutes" else "thousands of observations"
     rate = Picture("rate", "", "", "greedy finishes, %", tuple(rates), y_range=(-3.0, 103.0))
     draw_picture(rate_axes, rate)
-    draw_picture(time_axes, Picture("mean", "", minutes, "mean time of finishes, s", tuple(times)))
+    draw_picture(time_axes, Picture("mean", "", below, "mean time of finishes, s", tuple(times)))
     for index, folder in enumerate(folders):
         verdict = judge(*_evaluations(folder))
-        if verdict.reliable_s is not None:
+        if verdict.reliable_s is not None and over == "minutes":
             colour = style_of(index)["color"]
             rate_axes.axvline(verdict.reliable_s / 60, color=colour, ls=":", lw=1)
     rate_axes.axhline(100 * COLLAPSED, color="tab:gray", ls="--", lw=1)
     save(figure, path)
 
 
-def _curve(folder: Path, column: str, factor: float) -> RunCurve:
-    """Return a column of a run's evaluations over minutes of training."""
-    seconds, values = _evaluations(folder, column)
-    return RunCurve(folder.name, np.array(seconds) / 60, factor * np.array(values))
+def _curve(folder: Path, column: str, factor: float, over: str = "minutes") -> RunCurve:
+    """Return a column of a run's evaluations over minutes or thousands of observations."""
+    name, unit = ("training_s", 60.0) if over == "minutes" else ("frames", 1000.0)
+    places, values = np.array(_column(folder, name)), np.array(_column(folder, column))
+    return RunCurve(folder.name, places / unit, factor * values)
 
 
 if __name__ == "__main__":

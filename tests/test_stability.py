@@ -135,6 +135,33 @@ def test_a_seed_that_has_had_its_time_is_not_trained_again(
     assert "scratch_7 was interrupted: remove it" in capsys.readouterr().err
 
 
+def test_seeds_are_trained_for_equal_observations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluations are spaced by observations, and a verdict does not end the run."""
+    config = tmp_path / "tiny.yaml"
+    dump_config(tiny_config(tmp_path, **STEADY), config)
+    monkeypatch.setattr(stability, "POLL_S", 0.1)
+    monkeypatch.setattr(stability, "EVERY_FRAMES", 150)
+    monkeypatch.setattr(stability, "STARTS", 2)
+    options = ("--arm", "scratch", "--config", config, "--seeds", 3, "--runs", tmp_path / "runs")
+    picture = tmp_path / "frames.png"
+    call(monkeypatch, *options, "--frames", 600, "--out", picture)
+    assert 3 <= report_of(capsys)["seeds"]["scratch_3"]["evaluations"] <= 6
+    run = tmp_path / "runs" / "scratch_3"
+    frames = stability._column(run, "frames")
+    assert frames == sorted(frames)
+    assert frames[-1] >= 600 - 2 * 150
+    curve = stability._curve(run, "mean_ms", 0.001, "frames")
+    assert np.array_equal(curve.x, np.array(frames) / 1000)
+    assert picture.stat().st_size > 1000
+    call(monkeypatch, *options, "--frames", 600)  # it has had its observations
+    assert stability._column(run, "frames") == frames
+    with pytest.raises(SystemExit):
+        call(monkeypatch, *options, "--frames", 2000)
+    assert "scratch_3 was interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("bc",), ("scratch", "--pretrain", "x")])
 def test_an_arm_and_its_start_must_fit(
     arguments: tuple[str, ...],
