@@ -13,10 +13,11 @@ from datasets.contract.actions import ACTION_FORWARD
 from datasets.contract.errors import UserError
 from rl.config.game import GameConfig
 from rl.envs.tmnf.connection import GameConnection
-from rl.envs.tmnf.game_race import GameRace, MapNotLoadedError
+from rl.envs.tmnf.game_race import GameRace
 from rl.envs.tmnf.link import LinkError
 from rl.envs.tmnf.machine.install import is_installed, other_plugin
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path
+from rl.envs.tmnf.map_loading import MapNotLoadedError
 
 SIZE: Final = (64, 64)
 MOVED_M: Final = 0.5

@@ -12,8 +12,8 @@ from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.inputs import Inputs
 from rl.envs.tmnf.connection import GameConnection
-from rl.envs.tmnf.game_race import MapNotLoadedError
 from rl.envs.tmnf.link import LinkError
+from rl.envs.tmnf.map_loading import MapNotLoadedError
 
 REST_MS: Final = 20_000
 """How long the last keys of a file are held."""

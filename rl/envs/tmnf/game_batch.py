@@ -23,8 +23,9 @@ from datasets.contract.race import MAX_RACE_MS
 from rl.envs.cars import RunLostError
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_floats import write_game_floats
-from rl.envs.tmnf.game_race import GameObservation, MapNotLoadedError
+from rl.envs.tmnf.game_observation import GameObservation
 from rl.envs.tmnf.link import LinkError
+from rl.envs.tmnf.map_loading import MapNotLoadedError
 from rl.envs.tmnf.progress_on_line import BoundLine, Progress
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,13 @@ GROUP_OF_MATERIAL: Final = {
     **dict.fromkeys((7, 26), TURBO),
 }
 """Surface of each material of the game; all others have no flag."""
+_NO_FLAG: Final = (False,) * N_SURFACES
+_FLAGS: Final = {
+    material: tuple(surface == group for surface in range(N_SURFACES))
+    for material, group in GROUP_OF_MATERIAL.items()
+}
+"""Flags of the surfaces, by material."""
+_WHEELS_AND_GEAR: Final = slice(layout.WHEEL_SLIDING.start, layout.CONTACT_GROUPS.stop)
 
 
 def write_game_floats(
@@ -46,23 +53,16 @@ def write_game_floats(
         ticks: (M,) action of each 10 ms of the race so far.
     """
     time_ms = np.array([max(state.race_time_ms, 0)])
-    out[layout.CLOCK] = 0.0
     out[layout.PREVIOUS_ACTIONS] = previous_actions(ticks, time_ms)[0]
-    order = list(GAME_WHEELS)
-    out[layout.WHEEL_SLIDING] = np.array(state.sliding)[order]
-    out[layout.WHEEL_CONTACT] = np.array(state.contact)[order]
-    out[layout.WHEEL_DAMPER] = np.array(state.dampers)[order]
-    out[layout.GEARBOX_STATE] = state.gearbox
-    out[layout.GEAR] = state.gear
-    out[layout.RPM] = state.rpm
-    out[layout.GEARBOX_COUNTER] = gearbox_counter
-    groups = np.zeros((layout.N_WHEELS, N_SURFACES), dtype=np.float32)
-    for place, wheel in enumerate(GAME_WHEELS):
-        group = GROUP_OF_MATERIAL.get(state.materials[wheel])
-        if group is not None:
-            groups[place, group] = 1.0
-    out[layout.CONTACT_GROUPS] = groups.ravel()
+    out[_WHEELS_AND_GEAR] = (
+        *(state.sliding[wheel] for wheel in GAME_WHEELS),
+        *(state.contact[wheel] for wheel in GAME_WHEELS),
+        *(state.dampers[wheel] for wheel in GAME_WHEELS),
+        *(state.gearbox, state.gear, state.rpm, gearbox_counter),
+        *(flag for wheel in GAME_WHEELS for flag in _FLAGS.get(state.materials[wheel], _NO_FLAG)),
+    )
     write_motion(out, state.rotation, state.velocity, state.angular_velocity)
     write_waypoints(out, state.position, state.rotation, zone, line.zone_centers, 0)
+    out[layout.CLOCK] = 0.0
     out[layout.MARGIN] = margin_to_finish(meters, line.cumulative, 0, line.n_zones)
     out[layout.FREEWHEELING] = state.is_freewheeling

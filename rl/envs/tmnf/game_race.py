@@ -1,82 +1,27 @@
-"""Driving one car in the game: loading a map, starting, acting, observing.
+"""Driving one car in the game: starting, acting, observing.
 
 Between two calls the game always waits for an acknowledgement, so it never runs on by itself.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
-
-import numpy as np
-import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_KEYS, ACTION_MS, TICK_MS
 from rl.config.game import GameConfig
+from rl.envs.tmnf.game_observation import GameObservation, RaceCounters, gray, parsed, time_of
 from rl.envs.tmnf.game_session import GameSession
-from rl.envs.tmnf.link import LinkError, SilentGameError
+from rl.envs.tmnf.link import LinkError
+from rl.envs.tmnf.map_loading import FOREVER_MS, MapLoader
 from rl.envs.tmnf.messages import LinkMessage, MessageId
-from rl.envs.tmnf.state_blob import (
-    GameState,
-    StateBlobError,
-    check_length,
-    race_time_of,
-    read_state,
-    without_last_time,
-)
-
-logger = logging.getLogger(__name__)
-
-U8 = npt.NDArray[np.uint8]
+from rl.envs.tmnf.state_blob import GameState, race_time_of, without_last_time
 
 NO_KEYS: Final = (0, 0, 0, 0)
-FOREVER_MS: Final = 1 << 30
-GRAY: Final = np.array([29, 150, 77], dtype=np.uint16)
-"""Weights of blue, green and red, BT.601 in 1/256: gray pictures stay as they are."""
+KEYS: Final = tuple((*keys[2:], *keys[:2]) for keys in ACTION_KEYS.astype(int).tolist())
+"""Left, right, accelerate, brake of each action, as `SET_KEYS` holds them."""
 MOST_CORRECTIONS: Final = 20
 """Times that a game that runs on in spite of speed 0 is put back within one observation."""
-
-
-class MapNotLoadedError(Exception):
-    """The game does not begin a race on a map."""
-
-
-@dataclass(frozen=True, eq=False)
-class GameObservation:
-    """What the game shows of the car.
-
-    Attributes:
-        state: the car and the race.
-        blob: the state as bytes; a rewind to it goes on from here.
-        frame: (H, W) uint8 gray; None where no frames are wanted.
-        checkpoints: number of checkpoints passed in this race.
-        finished: whether the finish was crossed, at `state.race_time_ms`.
-    """
-
-    state: GameState
-    blob: bytes
-    frame: U8 | None
-    checkpoints: int
-    finished: bool = False
-
-
-@dataclass
-class RaceCounters:
-    """How well the game keeps to what is expected of it.
-
-    Attributes:
-        late_pauses: observations after which the game had to be put back, since it had run on.
-        latest_pause_ms: longest time that it had run on for.
-        repeated_steps: run steps of a time that had been told already.
-        other_times: states with another time than their message.
-    """
-
-    late_pauses: int = 0
-    latest_pause_ms: int = 0
-    repeated_steps: int = 0
-    other_times: int = 0
 
 
 class GameRace:
@@ -109,58 +54,16 @@ class GameRace:
         """
         self._session, self._settings, self._image_hw = session, settings, image_hw
         self.counters = RaceCounters()
+        self._maps = MapLoader(session, settings, self.counters)
         self._start_blob: bytes | None = None
         self._checkpoints = 0
         self._time_ms = 0
-        self._period_ms = 0
-        greeting = session.next(settings.timeout_s)
-        if greeting.id != MessageId.CONNECTED:
-            raise LinkError(f"the game begins with {greeting.id.name}")
-        self._was_in_menus = bool(session.ask_number(MessageId.IS_IN_MENUS))
-        session.command(MessageId.RESPONSE_TIMEOUT, round(1000 * settings.response_margin_s))
-        session.command(MessageId.SET_SPEED, 1.0)
-        for text in _console_commands(settings, login, is_new_game=is_new_game):
-            session.console(text)
+        self._maps.greet(login, is_new_game=is_new_game)
 
     def load(self, path: str) -> None:
-        """Load a map and keep the state of its start, after a countdown of this map.
-
-        Args:
-            path: below the game's folder of challenges.
-
-        Raises:
-            MapNotLoadedError: no race began on it.
-            LinkError: the link broke.
-        """
-        session, settings = self._session, self._settings
+        """Load a map and keep the state of its start; see `MapLoader.load`."""
         self._start_blob = None
-        self._set_period(ACTION_MS)
-        session.command(MessageId.CANCEL_FRAME)
-        session.console(f'map "{path}"')
-        session.command(MessageId.SET_SPEED, settings.running_speed)
-        session.acknowledge()
-        # An old race may run on for a while. The new one has begun once time has jumped back.
-        before = FOREVER_MS if self._was_in_menus else None
-        deadline, is_new = time.monotonic() + settings.map_timeout_s, False
-        while self._start_blob is None:
-            left = deadline - time.monotonic()
-            if left <= 0.0:
-                raise MapNotLoadedError(path)
-            message = self._next_while_loading(path, left)
-            if message.id == MessageId.RUN_STEP:
-                time_ms = int(message.values[0])
-                is_new = is_new or (before is not None and time_ms <= min(before, -TICK_MS))
-                if is_new and time_ms == 0:
-                    self._start_blob = self._state_at(time_ms)
-                    self._prepare_race()
-                    return
-                if time_ms >= 0:  # no countdown came: the race of the loaded map begins anew
-                    session.command(MessageId.GIVE_UP)
-                    is_new = False
-                before = time_ms
-            else:
-                self._note_event(message)
-            session.acknowledge()
+        self._start_blob = self._maps.load(path)
 
     def start(self) -> GameObservation:
         """Put the car to the start of the loaded map and observe.
@@ -182,7 +85,7 @@ class GameRace:
             LinkError: the link broke, or the race has ended.
         """
         session = self._session
-        self._set_period(ACTION_MS)
+        session.set_period(ACTION_MS)
         if session.waiting != MessageId.RUN_STEP:
             session.command(MessageId.CANCEL_FRAME)
             session.command(MessageId.SET_SPEED, self._settings.running_speed)
@@ -220,9 +123,8 @@ class GameRace:
     def _hold(self, action: int, for_ms: int) -> None:
         """Let the game drive, to the run step after so many ms or to the finish."""
         session = self._session
-        accelerate, brake, left, right = (int(key) for key in ACTION_KEYS[action])
-        self._set_period(for_ms)
-        session.command(MessageId.SET_KEYS, left, right, accelerate, brake)
+        session.set_period(for_ms)
+        session.command(MessageId.SET_KEYS, *KEYS[action])
         session.command(MessageId.SET_SPEED, self._settings.running_speed)
         session.acknowledge()
         self._time_ms += for_ms
@@ -256,12 +158,12 @@ class GameRace:
         """Take the state at a run step or at the finish, which is called off."""
         session = self._session
         blob = session.ask_bytes(MessageId.GET_STATE)
-        state = self._parsed(blob)
+        state = parsed(blob)
         if session.waiting == MessageId.RUN_STEP and state.is_finished:
             session.acknowledge()  # the finish of the same tick is still to be told
             self._go_on_to(FOREVER_MS)
             blob = session.ask_bytes(MessageId.GET_STATE)
-            state = self._parsed(blob)
+            state = parsed(blob)
         finished = session.waiting == MessageId.CHECKPOINT_COUNT
         if finished:
             blob = self._call_off_finish(blob)
@@ -293,7 +195,7 @@ class GameRace:
         for _ in range(MOST_CORRECTIONS):
             message = session.next()
             if message.id == MessageId.FRAME:
-                self._put_back(seen, self._time_of(session.ask_bytes(MessageId.GET_STATE)))
+                self._put_back(seen, time_of(session.ask_bytes(MessageId.GET_STATE)))
                 frame = gray(bytes(message.values[0]), height_width)  # type: ignore[arg-type]
                 return replace(seen, frame=frame)
             if self._is_finish(message):
@@ -312,7 +214,7 @@ class GameRace:
         which has run on in spite of speed 0, and did not happen.
         """
         blob = self._session.ask_bytes(MessageId.GET_STATE)
-        state = self._parsed(blob)
+        state = parsed(blob)
         blob = self._call_off_finish(blob)
         if state.race_time_ms > seen.state.race_time_ms:
             self._put_back(seen, state.race_time_ms)
@@ -330,26 +232,6 @@ class GameRace:
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _next_while_loading(self, path: str, left_s: float) -> LinkMessage:
-        try:
-            return self._session.next(left_s)
-        except SilentGameError as error:
-            raise MapNotLoadedError(path) from error
-
-    def _prepare_race(self) -> None:
-        """Set what belongs to each race, once a map is loaded."""
-        session, settings = self._session, self._settings
-        session.console(f"cam {settings.camera}")
-        session.command(MessageId.SHOW_INTERFACE, int(not settings.hide_interface))
-        if settings.focus:
-            session.console("rulka_focus")
-        self._was_in_menus = False
-
-    def _set_period(self, period_ms: int) -> None:
-        if period_ms != self._period_ms:
-            self._session.command(MessageId.STEP_PERIOD, period_ms)
-            self._period_ms = period_ms
-
     def _is_finish(self, message: LinkMessage) -> bool:
         at_checkpoint = message.id == MessageId.CHECKPOINT_COUNT
         return at_checkpoint and message.values[0] == message.values[1]
@@ -366,59 +248,3 @@ class GameRace:
             return blob
         self._session.command(MessageId.REWIND, changed)
         return changed
-
-    def _state_at(self, time_ms: int) -> bytes:
-        blob = self._session.ask_bytes(MessageId.GET_STATE)
-        if self._parsed(blob).race_time_ms != time_ms:
-            self.counters.other_times += 1
-        return blob
-
-    def _time_of(self, blob: bytes) -> int:
-        try:
-            check_length(blob)
-        except StateBlobError as error:
-            raise LinkError(str(error)) from error
-        return race_time_of(blob)
-
-    def _parsed(self, blob: bytes) -> GameState:
-        try:
-            return read_state(blob)
-        except StateBlobError as error:
-            raise LinkError(str(error)) from error
-
-
-def gray(pixels: bytes, image_hw: tuple[int, int]) -> U8:
-    """Return a frame of the game in gray.
-
-    Args:
-        pixels: BGRA, rows from the top.
-        image_hw: (H, W) pixels.
-
-    Returns:
-        (H, W) uint8.
-    """
-    bgra = np.frombuffer(pixels, dtype=np.uint8).reshape(*image_hw, 4)
-    weighted = bgra[..., :3].astype(np.uint16) @ GRAY
-    return ((weighted + 128) >> 8).astype(np.uint8)
-
-
-def _console_commands(
-    settings: GameConfig, login: str | None, *, is_new_game: bool
-) -> tuple[str, ...]:
-    """Commands of the console for a new connection; none depends on the order of the others."""
-
-    def switch(on: bool) -> str:
-        return "true" if on else "false"
-
-    commands = (
-        *(("toggle_console",) if is_new_game else ()),
-        f"set countdown_speed {settings.countdown_speed:g}",
-        *((f"set autologin {login}",) if login else ()),
-        f"set unfocused_fps_limit {switch(settings.unfocused_fps_limit)}",
-        "set skip_map_load_screens true",
-        f"set disable_forced_camera {switch(settings.disable_forced_camera)}",
-        "set autorewind false",
-        "set auto_reload_plugins false",
-        "set use_valseed false",
-    )
-    return commands

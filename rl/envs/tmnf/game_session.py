@@ -47,7 +47,7 @@ class GameSession:
         self._margin_ms = round(1000 * margin_s)
         self._lock = threading.Lock()
         self._commands = bytearray()
-        self._frame_bytes = 0
+        self._frame_bytes = self._period_ms = 0
         self._patience_s = timeout_s
         self._waiting: MessageId | None = None
         self._waits_since = 0.0
@@ -94,6 +94,12 @@ class GameSession:
     def console(self, text: str) -> None:
         """Add a command of the console."""
         self.command(MessageId.COMMAND, text.encode())
+
+    def set_period(self, period_ms: int) -> None:
+        """Add the command for run steps every so many ms of race time, unless they come so."""
+        if period_ms != self._period_ms:
+            self.command(MessageId.STEP_PERIOD, period_ms)
+            self._period_ms = period_ms
 
     def acknowledge(self) -> None:
         """Send the commands and let the game go on.

@@ -8,7 +8,7 @@ import time
 from typing import Final, Protocol
 
 CONNECT_EVERY_S: Final = 0.05
-RECEIVE_BYTES: Final = 1 << 17
+RECEIVE_BYTES: Final = 1 << 16
 
 
 class LinkError(Exception):
@@ -64,7 +64,7 @@ class TcpLink:
         self._buffer = bytearray()
         self._socket = _connected(host, port, timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._timeout_s = timeout_s
+        self._timeout_s = 0.0  # of the socket; unknown until the first read
 
     def send(self, data: bytes) -> None:
         """Send all of `data`; see `GameLink`."""
@@ -76,9 +76,24 @@ class TcpLink:
     def read_exactly(self, count: int, timeout_s: float) -> bytes:
         """Return the next `count` bytes; see `GameLink`."""
         buffer = self._buffer
+        if len(buffer) < count:
+            self._receive(count, timeout_s)
+        found = bytes(buffer[:count])
+        del buffer[:count]
+        return found
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _receive(self, count: int, timeout_s: float) -> None:
+        """Wait until the buffer holds `count` bytes."""
+        buffer, left = self._buffer, timeout_s
         deadline = time.monotonic() + timeout_s
-        while len(buffer) < count:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        while True:
+            if self._timeout_s != left:  # a system call, which most reads do not need
+                self._socket.settimeout(left)
+                self._timeout_s = left
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except TimeoutError as error:
@@ -88,13 +103,9 @@ class TcpLink:
             if not data:
                 raise LinkError("the game closed the link")
             buffer += data
-        found = bytes(buffer[:count])
-        del buffer[:count]
-        return found
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+            if len(buffer) >= count:
+                return
+            left = max(deadline - time.monotonic(), 0.001)
 
 
 def _connected(host: str, port: int, timeout_s: float) -> socket.socket:

@@ -73,8 +73,13 @@ _FIELDS: Final = {
     MessageId.SHOW_INTERFACE: "i",
 }
 _WITH_LENGTH: Final = frozenset({MessageId.REWIND, MessageId.COMMAND})
-_WHOLE: Final = {id_: struct.Struct(f"<i{_FIELDS.get(id_, '')}") for id_ in MessageId}
+_BARE: Final = _WITH_LENGTH | {MessageId.FRAME}
+"""Hold bytes and nothing else."""
+_WHOLE: Final = {
+    id_: struct.Struct(f"<i{_FIELDS.get(id_, '')}") for id_ in MessageId if id_ not in _BARE
+}
 _PAYLOAD: Final = {id_: struct.Struct(f"<{fields}") for id_, fields in _FIELDS.items()}
+_BY_NUMBER: Final = {int(id_): id_ for id_ in MessageId}
 _ANSWERS_NUMBER: Final = frozenset({MessageId.IS_FINISHED, MessageId.IS_IN_MENUS})
 _ANSWERS_BYTES: Final = frozenset({MessageId.GET_STATE, MessageId.GET_INPUTS})
 QUERIES: Final = _ANSWERS_NUMBER | _ANSWERS_BYTES
@@ -102,16 +107,17 @@ def encode(id_: MessageId, *values: Value) -> bytes:
     Raises:
         MessageError: values that this message does not hold.
     """
-    if id_ in _WITH_LENGTH or id_ == MessageId.FRAME:
-        if len(values) != 1 or not isinstance(values[0], bytes):
-            raise MessageError(f"{id_.name} holds bytes, not {values}")
-        payload = values[0]
-        length = b"" if id_ == MessageId.FRAME else NUMBER.pack(len(payload))
-        return NUMBER.pack(id_) + length + payload
-    try:
-        return _WHOLE[id_].pack(id_, *values)
-    except struct.error as error:
-        raise MessageError(f"{id_.name} does not hold {values}: {error}") from error
+    whole = _WHOLE.get(id_)
+    if whole is not None:
+        try:
+            return whole.pack(id_, *values)
+        except struct.error as error:
+            raise MessageError(f"{id_.name} does not hold {values}: {error}") from error
+    if len(values) != 1 or not isinstance(values[0], bytes):
+        raise MessageError(f"{id_.name} holds bytes, not {values}")
+    payload = values[0]
+    length = b"" if id_ == MessageId.FRAME else NUMBER.pack(len(payload))
+    return NUMBER.pack(id_) + length + payload
 
 
 def read_message(read: Read, *, frame_bytes: int) -> LinkMessage:
@@ -130,27 +136,15 @@ def read_message(read: Read, *, frame_bytes: int) -> LinkMessage:
     return _read_payload(id_, read)
 
 
-def read_command(read: Read) -> LinkMessage:
-    """Read what a client sends while the plugin waits: a command, or an acknowledgement.
-
-    An acknowledgement is an id of `SYNCS` without a payload.
-
-    Args:
-        read: takes bytes off the stream.
-
-    Raises:
-        MessageError: an unknown id or an impossible length.
-    """
-    id_ = _read_id(read)
-    return LinkMessage(id_) if id_ in SYNCS else _read_payload(id_, read)
-
-
 def _read_id(read: Read) -> MessageId:
-    (number,) = NUMBER.unpack(read(NUMBER.size))
-    try:
-        return MessageId(number)
-    except ValueError as error:
-        raise MessageError(f"unknown message {number}") from error
+    return _id_of(NUMBER.unpack(read(NUMBER.size))[0])
+
+
+def _id_of(number: int) -> MessageId:
+    id_ = _BY_NUMBER.get(number)
+    if id_ is None:
+        raise MessageError(f"unknown message {number}")
+    return id_
 
 
 def _read_payload(id_: MessageId, read: Read) -> LinkMessage:
@@ -164,7 +158,9 @@ def _read_payload(id_: MessageId, read: Read) -> LinkMessage:
 
 
 def take_command(buffer: bytearray) -> LinkMessage | None:
-    """Take the first command off the bytes that have come so far.
+    """Take the first command off the bytes of a client that have come so far.
+
+    An acknowledgement is an id of `SYNCS` without a payload.
 
     Args:
         buffer: what a client has sent; the command is removed from it.
@@ -175,25 +171,31 @@ def take_command(buffer: bytearray) -> LinkMessage | None:
     Raises:
         MessageError: an unknown id or an impossible length.
     """
-    used = 0
-
-    def read(count: int) -> bytes:
-        nonlocal used
-        if used + count > len(buffer):
-            raise _IncompleteError
-        used += count
-        return bytes(buffer[used - count : used])
-
-    try:
-        message = read_command(read)
-    except _IncompleteError:
+    if len(buffer) < NUMBER.size:
         return None
-    del buffer[:used]
-    return message
+    id_ = _id_of(NUMBER.unpack_from(buffer)[0])
+    if id_ in _WITH_LENGTH:
+        return _take_bytes(id_, buffer)
+    fields = None if id_ in SYNCS else _PAYLOAD.get(id_)
+    end = NUMBER.size if fields is None else NUMBER.size + fields.size
+    if len(buffer) < end:
+        return None
+    values = () if fields is None else fields.unpack_from(buffer, NUMBER.size)
+    del buffer[:end]
+    return LinkMessage(id_, values)
 
 
-class _IncompleteError(Exception):
-    """More bytes are needed."""
+def _take_bytes(id_: MessageId, buffer: bytearray) -> LinkMessage | None:
+    """Take a command that holds a length and bytes."""
+    start = 2 * NUMBER.size
+    if len(buffer) < start:
+        return None
+    length = _checked(NUMBER.unpack_from(buffer, NUMBER.size)[0])
+    if len(buffer) < start + length:
+        return None
+    payload = bytes(buffer[start : start + length])
+    del buffer[: start + length]
+    return LinkMessage(id_, (payload,))
 
 
 def encode_answer(id_: MessageId, value: int | bytes) -> bytes:
@@ -220,7 +222,11 @@ def read_bytes(read: Read) -> bytes:
     Raises:
         MessageError: an impossible length.
     """
-    (length,) = NUMBER.unpack(read(NUMBER.size))
+    length = _checked(NUMBER.unpack(read(NUMBER.size))[0])
+    return read(length) if length else b""
+
+
+def _checked(length: int) -> int:
     if not 0 <= length <= LONGEST:
         raise MessageError(f"a payload of {length} bytes cannot be meant")
-    return read(length) if length else b""
+    return length

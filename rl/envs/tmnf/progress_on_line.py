@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +37,7 @@ class BoundLine:
         """
         self.line = line
         self._zones: dict[int, int] = {}
-        self._radius = line.checkpoint_radius.copy()
+        self._radius: dict[int, F64] = {}  # by the number of passed checkpoints
         if centers is not None:
             self._zones = _zones_of(line, centers)
 
@@ -46,15 +48,18 @@ class BoundLine:
 
     def note_pass(self, checkpoint: int, zone: int) -> None:
         """Note where a checkpoint was counted, unless that is known."""
-        self._zones.setdefault(checkpoint, zone)
+        if checkpoint not in self._zones:
+            self._zones[checkpoint] = zone
+            self._radius.clear()
 
     def radius(self, passed: int) -> F64:
         """Return (n,) metres within which each zone is left, after so many checkpoints."""
-        self._radius[:] = self.line.checkpoint_radius
-        for checkpoint, zone in self._zones.items():
-            if checkpoint >= passed:
-                self._radius[zone] = 0.0
-        return self._radius
+        if passed not in self._radius:
+            radius = self.line.checkpoint_radius.copy()
+            closed = [zone for checkpoint, zone in self._zones.items() if checkpoint >= passed]
+            radius[closed] = 0.0
+            self._radius[passed] = radius
+        return self._radius[passed]
 
 
 def _zones_of(line: ReferenceLine, centers: F64) -> dict[int, int]:
@@ -103,7 +108,7 @@ class Progress:
         self._position, self._velocity = position, np.zeros(3)
         self.since_ms = 0
         self.zone = START_ZONE
-        self.zone = self.furthest_zone = self._advance(position, bound.radius(0))
+        self.zone = self.furthest_zone = self._advance(position.tolist(), bound.radius(0))
         self.meters = self._meters(position)
 
     def move(self, position: F64, velocity: F64, time_ms: int, for_ms: int, passed: int) -> None:
@@ -121,15 +126,11 @@ class Progress:
         """
         radius = self._bound.radius(passed)
         steps = max(for_ms // TICK_MS, 1)
-        for step in range(1, steps + 1):
-            share = step / steps
-            at = position
-            if step < steps:
-                at = self._between(position, velocity, share, for_ms / 1000.0)
+        for tick, at in enumerate(self._way(position, velocity, steps, for_ms / 1000.0), 1 - steps):
             self.zone = self._advance(at, radius)
             if self.zone > self.furthest_zone:
                 self.furthest_zone = self.zone
-                self.since_ms = time_ms - (steps - step) * TICK_MS
+                self.since_ms = time_ms + tick * TICK_MS
         self.meters = self._meters(position)
         self._position, self._velocity = position, velocity
 
@@ -150,21 +151,44 @@ class Progress:
         self.zone = self.furthest_zone = line.finish_zone
         self.meters = float(line.cumulative[line.finish_zone])
 
-    def _between(self, position: F64, velocity: F64, share: float, seconds: float) -> F64:
-        """Return the place on the cubic curve through both states, at a share of the time."""
-        s2, s3 = share * share, share**3
-        start = (2 * s3 - 3 * s2 + 1) * self._position + (s3 - 2 * s2 + share) * (
-            seconds * self._velocity
+    def _way(self, position: F64, velocity: F64, steps: int, seconds: float) -> list[list[float]]:
+        """Return so many places on the cubic curve from the last state to this one."""
+        ends = zip(
+            *(self._position.tolist(), self._velocity.tolist()),
+            *(position.tolist(), velocity.tolist()),
+            strict=True,
         )
-        return np.asarray(start + (3 * s2 - 2 * s3) * position + (s3 - s2) * (seconds * velocity))
+        axes = list(ends)
+        places = [
+            [start * p + leave * v + end * q + arrive * w for p, v, q, w in axes]
+            for start, leave, end, arrive in _curve(steps, seconds)
+        ]
+        places.append(position.tolist())
+        return places
 
-    def _advance(self, position: F64, radius: F64) -> int:
+    def _advance(self, position: Sequence[float], radius: F64) -> int:
         line = self._bound.line
         x, y, z = position
         return int(advance_zone(self.zone, x, y, z, line.zone_centers, radius, 0, line.n_zones))
 
     def _meters(self, position: F64) -> float:
         line = self._bound.line
-        x, y, z = position
+        x, y, z = position.tolist()
         geometry = (line.zone_transitions, line.axes, line.segment_lengths, line.cumulative)
         return float(meters_along(self.zone, x, y, z, *geometry, 0))
+
+
+@lru_cache
+def _curve(steps: int, seconds: float) -> list[tuple[float, float, float, float]]:
+    """Return the weights of a cubic Hermite curve at the places between its ends.
+
+    Returns:
+        For each: weights of the place and the velocity at the start, and of both at the end.
+    """
+    weights = []
+    for step in range(1, steps):
+        s = step / steps
+        s2, s3 = s * s, s**3
+        leave, arrive = seconds * (s3 - 2 * s2 + s), seconds * (s3 - s2)
+        weights.append((2 * s3 - 3 * s2 + 1, leave, 3 * s2 - 2 * s3, arrive))
+    return weights

@@ -6,6 +6,7 @@ only the fields below are known; all others are kept as they are.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -27,21 +28,13 @@ NOT_PASSED: Final = -1
 """Time of a checkpoint that was not passed."""
 
 _INT: Final = struct.Struct("<i")
-_FLOAT: Final = struct.Struct("<f")
-_HEADER: Final = struct.Struct("<3I")
-_TIMERS: Final = 12
-_QUATERNION: Final = (672, struct.Struct("<4f"))
-# Rotation at 688, position at 724, velocity at 736, angular velocity at 760.
-_MOTION: Final = (688, struct.Struct("<15f12x3f"))
-_GEARBOX, _RPM, _GEAR, _FREEWHEELING = 2388, 3112, 3128, 3196
+_START_TIMER, _RACE_TIME, _CHECKPOINTS = 16, 7892, 8348
+_MOST_CHECKPOINTS: Final = 10_000
 _FIRST_WHEEL, _WHEEL_BYTES = 3816, 764
-_STEERABLE, _OFFSET, _DAMPER = 4, 168, 180
-_TOUCH: Final = (292, struct.Struct("<3i"))  # contact, material, sliding
 UNUSED: Final = slice(6940, 7204)
 """Bytes without a known meaning in which a server may keep what it needs."""
-_RACE_TIME, _RACE_STATE, _FINISHED, _SPEED, _COUNTDOWN = 7892, 7992, 8032, 8036, 8120
-_CHECKPOINTS = 8348
-_MOST_CHECKPOINTS: Final = 10_000
+SPARE: Final = slice(852, 864)
+"""More such bytes: part of a second copy of the motion, which nobody reads."""
 _WHEEL_OFFSETS: Final = (
     (0.863, 0.0, 1.782),
     (-0.863, 0.0, 1.782),
@@ -49,6 +42,46 @@ _WHEEL_OFFSETS: Final = (
     (0.885, 0.0, -1.206),
 )
 """Metres to the left, up and forward of each wheel."""
+
+
+def _fields(places: dict[int, str]) -> struct.Struct:
+    """Return all fields of a state as one struct, with gaps between them.
+
+    Args:
+        places: format of the field at each offset in bytes.
+    """
+    form, end = "<", 0
+    for offset, field in sorted(places.items()):
+        form += f"{offset - end}x{field}"
+        end = offset + struct.calcsize(f"<{field}")
+    return struct.Struct(form)
+
+
+_MOTION: Final = {688: "9f", 724: "3f", 736: "3f", 760: "3f"}
+"""Rotation, position, velocity, angular velocity."""
+_ENGINE: Final = {2388: "i", 3112: "f", 3128: "i", 3196: "i"}
+"""Gearbox state, rpm, gear, free-wheeling."""
+
+
+def _wheels(places: dict[int, str]) -> dict[int, str]:
+    """Return the fields of all wheels from those of one, by their offset in it."""
+    starts = range(_FIRST_WHEEL, _FIRST_WHEEL + N_WHEELS * _WHEEL_BYTES, _WHEEL_BYTES)
+    return {start + offset: field for start in starts for offset, field in places.items()}
+
+
+_TOUCH: Final = {180: "f", 292: "3i"}
+"""Of a wheel: damper; contact, material, sliding."""
+_KNOWN: Final = _fields(
+    {8: "I", **_MOTION, **_ENGINE, **_wheels(_TOUCH), _RACE_TIME: "i", 8032: "i"}
+)
+"""What is read: flags, motion, engine, wheels, race time, finished."""
+_WRITTEN: Final = {
+    **{0: "3I", _START_TIMER: "i", 672: "4f", SPARE.start: "12s", UNUSED.start: "264s"},
+    **{**_MOTION, **_ENGINE, **_wheels({4: "i", 168: "3f", **_TOUCH})},
+    **{_RACE_TIME: "i", 7992: "i", 8032: "2i", 8120: "i", _CHECKPOINTS: "i"},
+}
+"""Header, second timer, quaternion; steerable and place of each wheel; race state, finished and
+display speed, countdown, number of checkpoints; the rest as in `_KNOWN`."""
 
 
 class StateBlobError(Exception):
@@ -137,31 +170,29 @@ def read_state(blob: bytes) -> GameState:
         StateBlobError: a wrong length, no race inside, numbers that are not finite.
     """
     times = checkpoint_times_of(blob)
-    if not _HEADER.unpack_from(blob)[2] & HAS_RACE:
+    values = _KNOWN.unpack_from(blob)
+    motion, wheels = values[1:19], values[23:39]
+    gearbox, rpm, gear, freewheeling = values[19:23]
+    if not values[0] & HAS_RACE:
         raise StateBlobError("a state without the race: its times mean nothing")
-    at, motion = _MOTION
-    numbers = np.array(motion.unpack_from(blob, at))
-    rpm = _FLOAT.unpack_from(blob, _RPM)[0]
-    if not np.isfinite(numbers).all() or rpm != rpm:
+    if not math.isfinite(sum(motion) + rpm):  # finite float32 cannot add up to infinity
         raise StateBlobError("a state with numbers that are not finite")
-    wheels = range(_FIRST_WHEEL, _FIRST_WHEEL + N_WHEELS * _WHEEL_BYTES, _WHEEL_BYTES)
-    offset, touch = _TOUCH
-    touches = [touch.unpack_from(blob, wheel + offset) for wheel in wheels]
+    numbers = np.array(motion)
     return GameState(
-        race_time_ms=race_time_of(blob),
+        race_time_ms=values[39],
         rotation=np.ascontiguousarray(numbers[:9].reshape(3, 3).T),
         position=numbers[9:12],
         velocity=numbers[12:15],
-        angular_velocity=numbers[15:18],
-        gearbox=_INT.unpack_from(blob, _GEARBOX)[0],
-        gear=_INT.unpack_from(blob, _GEAR)[0],
+        angular_velocity=numbers[15:],
+        gearbox=gearbox,
+        gear=gear,
         rpm=rpm,
-        is_freewheeling=bool(_INT.unpack_from(blob, _FREEWHEELING)[0]),
-        dampers=tuple(_FLOAT.unpack_from(blob, wheel + _DAMPER)[0] for wheel in wheels),
-        contact=tuple(bool(contact) for contact, _, _ in touches),
-        sliding=tuple(bool(sliding) for _, _, sliding in touches),
-        materials=tuple(material & 0xFFFF for _, material, _ in touches),
-        is_finished=bool(_INT.unpack_from(blob, _FINISHED)[0]),
+        is_freewheeling=bool(freewheeling),
+        dampers=wheels[::4],
+        contact=tuple(map(bool, wheels[1::4])),
+        sliding=tuple(map(bool, wheels[3::4])),
+        materials=tuple(material & 0xFFFF for material in wheels[2::4]),
+        is_finished=bool(values[40]),
         checkpoint_times_ms=times,
     )
 
@@ -185,86 +216,81 @@ def without_last_time(blob: bytes) -> bytes | None:
 
 
 class StateWriter:
-    """Writes states of one map: bytes that are not written stay 0."""
+    """Writes states of one map: bytes that are not written are 0."""
 
     def __init__(self, checkpoints: int) -> None:
-        """Reserve the bytes.
+        """Lay out the bytes.
 
         Args:
             checkpoints: of the map, the finish included.
         """
-        self._bytes = bytearray(FIXED_BYTES + 12 * checkpoints)
+        states, times = f"{checkpoints}i", "i4x" * checkpoints
+        end = _CHECKPOINTS + 4
+        self._fields = _fields({**_WRITTEN, end: states, end + 4 * checkpoints: f"i{times}"})
         self._checkpoints = checkpoints
-        _HEADER.pack_into(self._bytes, 0, *HEADER)
-        for wheel, place in enumerate(_WHEEL_OFFSETS):
-            at = _FIRST_WHEEL + _WHEEL_BYTES * wheel
-            _INT.pack_into(self._bytes, at + _STEERABLE, int(wheel < 2))
-            struct.pack_into("<3f", self._bytes, at + _OFFSET, *place)
-        _INT.pack_into(self._bytes, _COUNTDOWN, START_TIMER_MS - 10)
-        _INT.pack_into(self._bytes, _CHECKPOINTS, checkpoints)
-        _INT.pack_into(self._bytes, self._times_at, checkpoints)
 
-    @property
-    def _times_at(self) -> int:
-        return _CHECKPOINTS + 4 + 4 * self._checkpoints
-
-    def write(self, state: GameState, unused: bytes = b"") -> bytes:
+    def write(self, state: GameState, unused: bytes = b"", spare: bytes = b"") -> bytes:
         """Return a state as bytes.
 
         Args:
             state: with a time for each checkpoint.
             unused: at most 264 bytes of the writer's own.
+            spare: at most 12 more of them.
 
         Raises:
             ValueError: too many bytes, or another number of checkpoints.
         """
-        if len(unused) > UNUSED.stop - UNUSED.start:
-            raise ValueError(f"{len(unused)} bytes do not fit into the unused ones")
-        if len(state.checkpoint_times_ms) != self._checkpoints:
+        for given, room in ((unused, UNUSED), (spare, SPARE)):
+            if len(given) > room.stop - room.start:
+                raise ValueError(f"{len(given)} bytes do not fit into the unused ones")
+        times = state.checkpoint_times_ms
+        if len(times) != self._checkpoints:
             raise ValueError(f"expected {self._checkpoints} checkpoint times")
-        out = self._bytes
-        _INT.pack_into(out, _TIMERS + 4, state.race_time_ms + START_TIMER_MS)
-        at, quaternion = _QUATERNION
-        quaternion.pack_into(out, at, *_quaternion(state.rotation.T))
-        at, motion = _MOTION
-        vectors = (state.position, state.velocity, state.angular_velocity)
-        motion.pack_into(out, at, *state.rotation.T.ravel(), *np.concatenate(vectors))
-        _INT.pack_into(out, _GEARBOX, state.gearbox)
-        _INT.pack_into(out, _GEAR, state.gear)
-        _FLOAT.pack_into(out, _RPM, state.rpm)
-        _INT.pack_into(out, _FREEWHEELING, state.is_freewheeling)
-        offset, touch = _TOUCH
-        for wheel in range(N_WHEELS):
-            at = _FIRST_WHEEL + _WHEEL_BYTES * wheel
-            _FLOAT.pack_into(out, at + _DAMPER, state.dampers[wheel])
-            touches = state.contact[wheel], state.materials[wheel], state.sliding[wheel]
-            touch.pack_into(out, at + offset, *touches)
-        out[UNUSED.start : UNUSED.start + len(unused)] = unused
-        _INT.pack_into(out, _RACE_TIME, state.race_time_ms)
-        _INT.pack_into(out, _RACE_STATE, 2 if state.is_finished else 1)
-        _INT.pack_into(out, _FINISHED, state.is_finished)
-        _INT.pack_into(out, _SPEED, int(3.6 * np.linalg.norm(state.velocity)))
-        for place, time_ms in enumerate(state.checkpoint_times_ms):
-            passed = int(time_ms != NOT_PASSED)
-            _INT.pack_into(out, _CHECKPOINTS + 4 + 4 * place, passed)
-            _INT.pack_into(out, self._times_at + 4 + 8 * place, time_ms)
-        return bytes(out)
+        matrix = state.rotation.T.tolist()
+        velocity = state.velocity.tolist()
+        return self._fields.pack(
+            *HEADER,
+            state.race_time_ms + START_TIMER_MS,
+            *_quaternion(matrix),
+            *(number for row in matrix for number in row),
+            *state.position.tolist(),
+            *velocity,
+            *state.angular_velocity.tolist(),
+            spare,
+            *(state.gearbox, state.rpm, state.gear, state.is_freewheeling),
+            *(number for wheel in range(N_WHEELS) for number in _wheel(state, wheel)),
+            unused,
+            state.race_time_ms,
+            2 if state.is_finished else 1,
+            state.is_finished,
+            int(3.6 * math.hypot(*velocity)),
+            START_TIMER_MS - 10,
+            self._checkpoints,
+            *(time_ms != NOT_PASSED for time_ms in times),
+            self._checkpoints,
+            *times,
+        )
 
 
-def _quaternion(matrix: F64) -> tuple[float, float, float, float]:
-    """Return w, x, y, z of a rotation; the largest of them is computed first, for accuracy."""
-    m = matrix
-    trace = float(np.trace(m))
-    squares = np.array([trace, m[0, 0], m[1, 1], m[2, 2]])
-    largest = int(squares.argmax())
+def _wheel(state: GameState, wheel: int) -> tuple[float, ...]:
+    """Return the values of a wheel in the order of their bytes."""
+    contact, sliding = state.contact[wheel], state.sliding[wheel]
+    touch = (contact, state.materials[wheel], sliding)
+    return (wheel < 2, *_WHEEL_OFFSETS[wheel], state.dampers[wheel], *touch)
+
+
+def _quaternion(m: list[list[float]]) -> tuple[float, float, float, float]:
+    """Return w, x, y, z of a rotation matrix; the largest is computed first, for accuracy."""
+    squares = [m[0][0] + m[1][1] + m[2][2], m[0][0], m[1][1], m[2][2]]
+    largest = squares.index(max(squares))
     if largest == 0:
-        s = 2.0 * np.sqrt(max(1.0 + trace, 1e-12))
-        w, x = s / 4.0, (m[2, 1] - m[1, 2]) / s
-        return w, x, (m[0, 2] - m[2, 0]) / s, (m[1, 0] - m[0, 1]) / s
+        s = 2.0 * math.sqrt(max(1.0 + squares[0], 1e-12))
+        w, x = s / 4.0, (m[2][1] - m[1][2]) / s
+        return w, x, (m[0][2] - m[2][0]) / s, (m[1][0] - m[0][1]) / s
     i = largest - 1
     j, k = (i + 1) % 3, (i + 2) % 3
-    s = 2.0 * np.sqrt(max(1.0 + m[i, i] - m[j, j] - m[k, k], 1e-12))
+    s = 2.0 * math.sqrt(max(1.0 + m[i][i] - m[j][j] - m[k][k], 1e-12))
     out = [0.0, 0.0, 0.0, 0.0]
-    out[0] = (m[k, j] - m[j, k]) / s
-    out[1 + i], out[1 + j], out[1 + k] = s / 4.0, (m[j, i] + m[i, j]) / s, (m[k, i] + m[i, k]) / s
+    out[0] = (m[k][j] - m[j][k]) / s
+    out[1 + i], out[1 + j], out[1 + k] = s / 4.0, (m[j][i] + m[i][j]) / s, (m[k][i] + m[i][k]) / s
     return out[0], out[1], out[2], out[3]

@@ -158,30 +158,35 @@ class PluginModel:
         """Drive until the next picture."""
         if self._loading:
             self._loading -= 1
-        for _ in range(TICKS_PER_PICTURE):
-            if not self._is_running:
-                return
-            if self._was_rewound:
-                self._was_rewound = False
+        ticks = 0
+        while ticks < TICKS_PER_PICTURE and self._is_running:
+            if self._is_fresh or self._was_rewound:
+                self._is_fresh = self._was_rewound = False
                 yield from self._run_step()
+                ticks += 1
                 continue
             if self._speed <= 0.0:
                 self._late_ticks -= 1
-            yield from self._tick()
+            ticks += yield from self._tick(TICKS_PER_PICTURE - ticks)
             if self.game.after_finish_ms > PODIUM_MS:
                 self.game.leave()
 
-    def _tick(self) -> Iterator[Pause]:
-        """Drive 10 ms, with the callbacks of the game around it."""
+    def _tick(self, most: int) -> Generator[Pause, None, int]:
+        """Drive 10 ms, or up to so many ticks between two run steps, with the callbacks around.
+
+        Returns:
+            Number of ticks driven.
+        """
         if self._behaviour.run_step == "before":
             yield from self._run_step()
             if self.game.in_race:
-                yield from self._checkpoints(self.game.tick())
-            return
-        if self._is_fresh:
-            self._is_fresh = False
-            yield from self._run_step()
-        passed = self.game.tick()
+                yield from self._checkpoints(self.game.drive(1)[1])
+            return 1
+        ticks = 1
+        if self._speed > 0.0 and not self.game.is_finished:
+            to_step_ms = self._period_ms - self.game.race_time_ms % self._period_ms
+            ticks = min(most, to_step_ms // TICK_MS)
+        driven, passed = self.game.drive(max(ticks, 1))
         self._moved = False
         if self._behaviour.checkpoint_first:
             yield from self._checkpoints(passed)
@@ -189,6 +194,7 @@ class PluginModel:
             yield from self._run_step()
         if not self._behaviour.checkpoint_first and not self._moved:
             yield from self._checkpoints(passed)
+        return driven
 
     def _run_step(self) -> Iterator[Pause]:
         time_ms = self.game.race_time_ms
@@ -197,6 +203,8 @@ class PluginModel:
 
     def _checkpoints(self, passed: int) -> Iterator[Pause]:
         """Report the checkpoints that a tick has passed."""
+        if not passed:
+            return
         target = self.game.target
         current = sum(time_ms >= 0 for time_ms in self.game.passed_ms)
         for count in range(current - passed + 1, current + 1):

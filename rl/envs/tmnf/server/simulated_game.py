@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.actions import TICK_MS, keys_to_actions
+from datasets.contract.actions import (
+    ACTION_FORWARD,
+    TICK_MS,
+    TICKS_PER_ACTION,
+    keys_to_actions,
+)
 from datasets.contract.line import START_ZONE
 from datasets.wheels import GAME_WHEELS
 from rl.envs.sim.batch import RaceBatch
+from rl.envs.sim.camera import render_all
 from rl.envs.sim.car import (
     AIRBORNE,
     FIRST_DAMPER,
@@ -38,6 +45,7 @@ from rl.envs.sim.car import (
 from rl.envs.sim.road import Track
 from rl.envs.tmnf.state_blob import (
     NOT_PASSED,
+    SPARE,
     UNUSED,
     GameState,
     StateWriter,
@@ -54,8 +62,10 @@ NOTHING: Final = 28
 RUBBISH: Final = 0x3E3A0000
 """What the game has in the upper half of a material."""
 _EXACT: Final = struct.Struct(f"<{STATE_SIZE}d")
-# The game keeps a second copy of the motion here, which nobody reads.
-_PLACE: Final = (852, struct.Struct("<3i"))
+_PLACE: Final = struct.Struct("<3i")
+_GRAY: Final = np.uint32(0x010101)
+_OPAQUE: Final = np.uint32(0xFF000000)
+"""What makes BGRA of gray."""
 
 
 class SimulatedGame:
@@ -85,6 +95,7 @@ class SimulatedGame:
         self.after_finish_ms = 0
         self._countdown_ms = COUNTDOWN_MS
         self._keys = np.zeros(4, dtype=np.uint8)
+        self._action = np.full(1, ACTION_FORWARD, dtype=np.uint8)
         self._batches: dict[str, RaceBatch] = {}
         self._gates: Sequence[int] = ()
         self._saved: bytes | None = None  # of this moment
@@ -118,6 +129,7 @@ class SimulatedGame:
                 [track],
                 [0],
                 start_noise=0.0,
+                render=False,
                 no_progress_ms=NEVER_MS,
                 max_race_ms=NEVER_MS,
             )
@@ -139,30 +151,53 @@ class SimulatedGame:
         self._countdown_ms = COUNTDOWN_MS
         self.passed_ms = [NOT_PASSED] * self.target
         self.is_finished, self.after_finish_ms = False, 0
-        self._keys[:] = 0
+        self.press(0, 0, 0, 0)
 
     def press(self, left: int, right: int, accelerate: int, brake: int) -> None:
         """Hold these keys from the next tick on."""
         self._keys[:] = accelerate, brake, left, right
+        self._action[:] = keys_to_actions(self._keys)
 
-    def tick(self) -> int:
-        """Drive 10 ms; returns the number of checkpoints that were passed in them."""
+    def drive(self, ticks: int) -> tuple[int, int]:
+        """Drive up to so many times 10 ms, but never beyond a tick that passes a checkpoint.
+
+        Returns:
+            Number of ticks driven, at least 1, and of checkpoints passed in the last of them.
+        """
         self._saved = None
         if self._countdown_ms:
-            self._countdown_ms -= TICK_MS
-            return 0
+            driven = min(ticks, self._countdown_ms // TICK_MS)
+            self._countdown_ms -= driven * TICK_MS
+            return driven, 0
         if self.is_finished:
             self.after_finish_ms += TICK_MS
-            return 0
+            return 1, 0
         batch = self._batch
-        batch.tick(keys_to_actions(self._keys[None]))
-        before = sum(time_ms != NOT_PASSED for time_ms in self.passed_ms)
-        zone = int(batch.furthest_zone[0])
-        count = sum(zone >= gate for gate in self._gates)
-        now = int(batch.race_time_ms[0])
-        if batch.finished[0]:
+        if ticks >= TICKS_PER_ACTION:  # one call for the most part, and back if that was too far
+            before = batch.get_state()
+            batch.step(self._action)
+            if not batch.finished[0] and self._count() == self._passed:
+                return TICKS_PER_ACTION, 0
+            batch.set_state(before)
+        batch.tick(self._action)
+        return 1, self._pass_checkpoints()
+
+    @property
+    def _passed(self) -> int:
+        """Number of checkpoints passed so far."""
+        return len(self.passed_ms) - self.passed_ms.count(NOT_PASSED)
+
+    def _count(self) -> int:
+        """Return the number of gates, the finish aside, that the car has come to."""
+        return bisect_right(self._gates, int(self._batch.furthest_zone[0]))
+
+    def _pass_checkpoints(self) -> int:
+        """Note the checkpoints that the last tick has passed; returns their number."""
+        before, count = self._passed, self._count()
+        if self._batch.finished[0]:
             count = self.target
             self.is_finished = True
+        now = int(self._batch.race_time_ms[0])
         for place in range(before, count):
             self.passed_ms[place] = now
         return max(count - before, 0)
@@ -181,10 +216,9 @@ class SimulatedGame:
         batch = self._batch
         if batch.frames.shape[1:] != (height, width):
             batch.frames = np.zeros((1, height, width), dtype=np.uint8)
-        batch.observe()
-        pixels = np.empty((height, width, 4), dtype=np.uint8)
-        pixels[..., :3] = batch.frames[0][..., None]
-        pixels[..., 3] = 255
+        cars = (batch.track_of_car, batch.road_index, batch.state)
+        render_all(batch.frames, batch.packed, *cars)
+        pixels = batch.frames[0].astype("<u4") * _GRAY | _OPAQUE
         return pixels.tobytes()
 
     def save(self) -> bytes:
@@ -192,10 +226,8 @@ class SimulatedGame:
         if self._saved is not None:
             return self._saved
         batch = self._batch
-        out = bytearray(self._writer.write(self._game_state(), _EXACT.pack(*batch.state[0])))
-        at, place = _PLACE
-        place.pack_into(out, at, batch.road_index[0], batch.zone[0], batch.furthest_zone[0])
-        self._saved = bytes(out)
+        place = _PLACE.pack(batch.road_index[0], batch.zone[0], batch.furthest_zone[0])
+        self._saved = self._writer.write(self._game_state(), batch.state[0].tobytes(), place)
         return self._saved
 
     def restore(self, blob: bytes) -> None:
@@ -204,15 +236,18 @@ class SimulatedGame:
         Raises:
             StateBlobError: a wrong length.
         """
+        if blob is self._saved:  # of this very moment
+            self.after_finish_ms = 0
+            return
         self._saved = None
         batch = self._batch
-        time_ms = race_time_of(blob)
+        times, time_ms = list(checkpoint_times_of(blob)), race_time_of(blob)
         batch.state[0] = _EXACT.unpack_from(blob, UNUSED.start)
-        at, place = _PLACE
-        batch.road_index[0], batch.zone[0], batch.furthest_zone[0] = place.unpack_from(blob, at)
+        place = _PLACE.unpack_from(blob, SPARE.start)
+        batch.road_index[0], batch.zone[0], batch.furthest_zone[0] = place
         batch.race_time_ms[0] = max(time_ms, 0)
         self._countdown_ms = max(-time_ms, 0)
-        self.passed_ms = list(checkpoint_times_of(blob))
+        self.passed_ms = times
         self.is_finished = self.passed_ms[-1] != NOT_PASSED
         batch.finished[0] = self.is_finished
         self.after_finish_ms = 0
@@ -225,21 +260,25 @@ class SimulatedGame:
 
     def _game_state(self) -> GameState:
         """Return the fields that the game has; its wheels are in another order."""
-        state = self._batch.state[0]
+        state = self._batch.state[0].tolist()
         rotation = _rotation(state)
-        left, _, forward = rotation
-        angular = state[ROLL_RATE] * forward - state[PITCH_RATE] * left
-        angular[1] += state[YAW_RATE]
+        (left_x, left_y, left_z), _, (ahead_x, ahead_y, ahead_z) = rotation
+        roll, pitch = state[ROLL_RATE], state[PITCH_RATE]
+        angular = (
+            roll * ahead_x - pitch * left_x,
+            roll * ahead_y - pitch * left_y + state[YAW_RATE],
+            roll * ahead_z - pitch * left_z,
+        )
         grounded = not state[AIRBORNE]
         return GameState(
             race_time_ms=self.race_time_ms,
-            rotation=rotation,
-            position=state[X : Z + 1],
-            velocity=state[VX : VZ + 1],
-            angular_velocity=angular,
+            rotation=np.array(rotation),
+            position=np.array(state[X : Z + 1]),
+            velocity=np.array(state[VX : VZ + 1]),
+            angular_velocity=np.array(angular),
             gearbox=int(state[SHIFT_LEFT_MS] > 0.0),
             gear=int(state[GEAR]),
-            rpm=float(state[RPM]),
+            rpm=state[RPM],
             is_freewheeling=False,
             dampers=tuple(state[FIRST_DAMPER + wheel] for wheel in GAME_WHEELS),
             contact=(grounded,) * N_WHEELS,
@@ -255,12 +294,14 @@ def _material(surface: float) -> int:
     return (MATERIALS[group] if 0 <= group < len(MATERIALS) else NOTHING) | RUBBISH
 
 
-def _rotation(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _rotation(state: Sequence[float]) -> list[list[float]]:
     """Return (3, 3), rows: the car's left, up and forward axes in the world."""
     sy, cy = math.sin(state[YAW]), math.cos(state[YAW])
     sp, cp = math.sin(state[PITCH]), math.cos(state[PITCH])
     sr, cr = math.sin(state[ROLL]), math.cos(state[ROLL])
-    level_left = np.array([cy, 0.0, -sy])
-    leaning_up = np.array([-sy * sp, cp, -cy * sp])
-    forward = np.array([sy * cp, sp, cy * cp])
-    return np.stack([cr * level_left + sr * leaning_up, cr * leaning_up - sr * level_left, forward])
+    lean_x, lean_y, lean_z = -sy * sp, cp, -cy * sp  # up without roll; left is level then
+    return [
+        [cr * cy + sr * lean_x, sr * lean_y, sr * lean_z - cr * sy],
+        [cr * lean_x - sr * cy, cr * lean_y, cr * lean_z + sr * sy],
+        [sy * cp, sp, cy * cp],
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ POLL_S: Final = 0.02
 IDLE_S: Final = 0.002
 LOOK_EVERY_S: Final = 0.02
 """Seconds between two looks for a new client while pictures are drawn."""
-RECEIVE_BYTES: Final = 1 << 17
+SEND_S: Final = 2.0
+RECEIVE_BYTES: Final = 1 << 16
 UNKNOWN_ID: Final = 99
 
 
@@ -99,7 +101,7 @@ class TcpServer:
             return
         self._forget()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.settimeout(POLL_S)
+        client.setblocking(False)
         self._client = client
         self._plugin.connect()
 
@@ -117,18 +119,21 @@ class TcpServer:
         if self._client is None:
             time.sleep(POLL_S)
             return
-        try:
-            data = self._client.recv(RECEIVE_BYTES)
-        except TimeoutError:
+        watched = [self._client]
+        if self._plugin.is_own and self._listener is not None:
+            watched.append(self._listener)
+        ready, _, _ = select.select(watched, (), (), POLL_S)
+        if not ready:
             self._send(b"")  # what was held back
-        except OSError:
-            time.sleep(POLL_S)
-        else:
-            self._plugin.receive(data)
+        if self._client in ready:
+            data = b""
+            with suppress(OSError):
+                data = self._client.recv(RECEIVE_BYTES)
             if data:
-                return
-            time.sleep(POLL_S)
-        if self._plugin.is_own:
+                self._plugin.receive(data)
+            else:
+                time.sleep(POLL_S)
+        if self._plugin.is_own and (self._listener is None or self._listener in ready):
             self._accept(wait_s=0.0)
 
     # -- messages -----------------------------------------------------------------------------
@@ -153,9 +158,7 @@ class TcpServer:
             return
         held, self._held = self._held, b""
         try:
-            self._client.settimeout(2.0)
-            self._client.sendall(held + data)
-            self._client.settimeout(POLL_S)
+            _send_all(self._client, held + data)
         except OSError as error:
             logger.info("the client takes no messages (%s)", error)
             self._lose_client()
@@ -193,6 +196,18 @@ class TcpServer:
             self._listener.close()
             self._listener = None
             self._refuses_until = time.monotonic() + plan.refuse_s
+
+
+def _send_all(client: socket.socket, data: bytes) -> None:
+    """Send all of `data` through a socket that does not block."""
+    while True:
+        try:
+            data = data[client.send(data) :]
+        except BlockingIOError:
+            if not select.select((), [client], (), SEND_S)[1]:
+                raise
+        if not data:
+            return
 
 
 def _listening(port: int) -> socket.socket:

@@ -1,0 +1,133 @@
+"""Before the first race: setting the game up for a client, and loading a map."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from datasets.contract.actions import ACTION_MS, TICK_MS
+from rl.config.game import GameConfig
+from rl.envs.tmnf.game_observation import RaceCounters, time_of
+from rl.envs.tmnf.game_session import GameSession
+from rl.envs.tmnf.link import LinkError, SilentGameError
+from rl.envs.tmnf.messages import LinkMessage, MessageId
+
+FOREVER_MS: Final = 1 << 30
+
+
+class MapNotLoadedError(Exception):
+    """The game does not begin a race on a map."""
+
+
+class MapLoader:
+    """Sets one game up and loads its maps."""
+
+    def __init__(self, session: GameSession, settings: GameConfig, counters: RaceCounters) -> None:
+        """Prepare.
+
+        Args:
+            session: of the game.
+            settings: of the game.
+            counters: of what the game does otherwise than expected.
+        """
+        self._session, self._settings, self._counters = session, settings, counters
+        self._was_in_menus = True
+
+    def greet(self, login: str | None, *, is_new_game: bool) -> None:
+        """Wait for the plugin's greeting and send the settings that all maps share.
+
+        Args:
+            login: account that the game logs in to by itself; None leaves that to the game.
+            is_new_game: whether the game was just launched, with its console open.
+
+        Raises:
+            LinkError: the game does not answer as expected.
+        """
+        session, settings = self._session, self._settings
+        greeting = session.next(settings.timeout_s)
+        if greeting.id != MessageId.CONNECTED:
+            raise LinkError(f"the game begins with {greeting.id.name}")
+        self._was_in_menus = bool(session.ask_number(MessageId.IS_IN_MENUS))
+        session.command(MessageId.RESPONSE_TIMEOUT, round(1000 * settings.response_margin_s))
+        session.command(MessageId.SET_SPEED, 1.0)
+        for text in _console_commands(settings, login, is_new_game=is_new_game):
+            session.console(text)
+
+    def load(self, path: str) -> bytes:
+        """Load a map and wait for race time 0 after a countdown of this map.
+
+        The game then waits for the acknowledgement of that run step.
+
+        Args:
+            path: below the game's folder of challenges.
+
+        Returns:
+            The state of the start.
+
+        Raises:
+            MapNotLoadedError: no race began on it.
+            LinkError: the link broke.
+        """
+        session, settings = self._session, self._settings
+        session.set_period(ACTION_MS)
+        session.command(MessageId.CANCEL_FRAME)
+        session.console(f'map "{path}"')
+        session.command(MessageId.SET_SPEED, settings.running_speed)
+        session.acknowledge()
+        # An old race may run on for a while. The new one has begun once time has jumped back.
+        before = FOREVER_MS if self._was_in_menus else None
+        deadline, is_new = time.monotonic() + settings.map_timeout_s, False
+        while True:
+            message = self._next(path, deadline - time.monotonic())
+            if message.id == MessageId.RUN_STEP:
+                time_ms = int(message.values[0])
+                is_new = is_new or (before is not None and time_ms <= min(before, -TICK_MS))
+                if is_new and time_ms == 0:
+                    return self._start()
+                if time_ms >= 0:  # no countdown came: the race of the loaded map begins anew
+                    session.command(MessageId.GIVE_UP)
+                    is_new = False
+                before = time_ms
+            session.acknowledge()
+
+    def _next(self, path: str, left_s: float) -> LinkMessage:
+        if left_s <= 0.0:
+            raise MapNotLoadedError(path)
+        try:
+            return self._session.next(left_s)
+        except SilentGameError as error:
+            raise MapNotLoadedError(path) from error
+
+    def _start(self) -> bytes:
+        """Return the state at race time 0, and set what belongs to each race."""
+        session, settings = self._session, self._settings
+        blob = session.ask_bytes(MessageId.GET_STATE)
+        if time_of(blob) != 0:
+            self._counters.other_times += 1
+        session.console(f"cam {settings.camera}")
+        session.command(MessageId.SHOW_INTERFACE, int(not settings.hide_interface))
+        if settings.focus:
+            session.console("rulka_focus")
+        self._was_in_menus = False
+        return blob
+
+
+def _console_commands(
+    settings: GameConfig, login: str | None, *, is_new_game: bool
+) -> tuple[str, ...]:
+    """Commands of the console for a new connection; none depends on the order of the others."""
+
+    def switch(on: bool) -> str:
+        return "true" if on else "false"
+
+    return (
+        *(("toggle_console",) if is_new_game else ()),
+        f"set countdown_speed {settings.countdown_speed:g}",
+        *((f"set autologin {login}",) if login else ()),
+        f"set unfocused_fps_limit {switch(settings.unfocused_fps_limit)}",
+        "set skip_map_load_screens true",
+        f"set disable_forced_camera {switch(settings.disable_forced_camera)}",
+        "set autorewind false",
+        "set auto_reload_plugins false",
+        "set use_valseed false",
+    )
