@@ -19,9 +19,8 @@ from rl.envs.tmnf.game_race import GameRace
 from rl.envs.tmnf.game_session import GameSession
 from rl.envs.tmnf.link import LinkError, TcpLink
 from rl.envs.tmnf.messages import NUMBER, MessageId, encode
-from rl.envs.tmnf.server.faults import Fault, FaultPlan
 from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import Pause, PluginModel
+from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
 from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from tests.game_samples import game_batch, served, settings
 
@@ -30,9 +29,9 @@ TIMEOUT_S = 1.5
 """Deadline of the client in the tests of faults."""
 
 
-def menus(clock: Callable[[], float] = time.monotonic) -> PluginModel:
+def menus(clock: Callable[[], float] = time.monotonic, *, own_plugin: bool = True) -> PluginModel:
     """A plugin in the menus of a game without maps."""
-    return PluginModel(SimulatedGame({}), clock=clock)
+    return PluginModel(SimulatedGame({}), Behaviour(own_plugin=own_plugin), clock)
 
 
 # -- the plugin's patience ------------------------------------------------------------------------
@@ -66,15 +65,34 @@ def test_a_silent_client_is_dropped_after_the_timeout_of_its_own() -> None:
     assert model.client is None
 
 
-def test_an_unknown_id_shifts_what_follows() -> None:
-    model = menus()
-    game = model.run()
-    model.connect()
-    next(game)
-    model.receive(struct.pack("<i", 99) + encode(MessageId.IS_IN_MENUS))
-    model.outbox.clear()
-    next(game)
-    assert model.outbox == [NUMBER.pack(1)]
+def test_an_unknown_id_shifts_what_follows_or_loses_the_client() -> None:
+    for own_plugin in (False, True):
+        model = menus(own_plugin=own_plugin)
+        game = model.run()
+        model.connect()
+        next(game)
+        model.receive(struct.pack("<i", 99) + encode(MessageId.IS_IN_MENUS))
+        model.outbox.clear()
+        next(game)
+        assert model.outbox == ([] if own_plugin else [NUMBER.pack(1)])
+        assert (model.client is None) == own_plugin
+
+
+def test_a_client_cannot_ask_for_a_wait_without_end() -> None:
+    clock = Clock()
+    for own_plugin in (False, True):
+        model = menus(clock, own_plugin=own_plugin)
+        game = model.run()
+        model.connect()
+        clock.now = 0.0
+        next(game)
+        model.receive(encode(MessageId.RESPONSE_TIMEOUT, 600_000_000))
+        clock.now = 599.0
+        next(game)
+        assert model.client is not None
+        clock.now = 601.0
+        next(game)
+        assert (model.client is None) == own_plugin
 
 
 def test_commands_without_a_race_change_nothing() -> None:
@@ -180,57 +198,7 @@ def test_a_game_that_begins_otherwise_is_refused() -> None:
     peer.close()
 
 
-# -- faults ---------------------------------------------------------------------------------------
-
-
-def drive_with_faults(
-    folder: Path, faults: int, *options: str, fault_rate: float
-) -> tuple[int, float]:
-    """Drive until so many runs were lost; returns the actions, and the longest way back in s."""
-    actions, lost, longest = 0, 0, 0.0
-    rate = ("--fault-rate", str(fault_rate), "--hang-s", str(2 * TIMEOUT_S))
-    with served("--faults", *options, *rate) as game:
-        cars = game_batch(
-            folder, "short", port=game.port, launch=False, timeout_s=TIMEOUT_S, map_timeout_s=15.0
-        )
-        cars.reset([0], [0])
-        start = cars.floats.copy()
-        while lost < faults:
-            try:
-                cars.step(FORWARD)
-            except RunLostError:
-                lost += 1
-                began = time.monotonic()
-                cars.reset([0], [0])
-                longest = max(longest, time.monotonic() - began)
-                np.testing.assert_array_equal(cars.floats, start)  # a whole start, of this map
-                continue
-            actions += 1
-            if cars.finished[0] or cars.truncated[0]:
-                cars.reset([0], [0])
-        cars.close()
-    return actions, longest
-
-
-BROKEN = [f.value for f in Fault if f not in (Fault.SLOW, Fault.COALESCED, Fault.DEATH)]
-"""Faults after which the link is of no use, of a game that stays."""
-
-
-def test_after_each_kind_of_fault_the_car_is_back_at_its_start(tmp_path: Path) -> None:
-    actions, longest = drive_with_faults(tmp_path, 4, *BROKEN, fault_rate=0.004)
-    assert actions > 0
-    assert longest < 60.0  # several faults may hit the way back; the bar is in the slow test
-
-
-def test_slow_and_coalesced_messages_lose_no_run(tmp_path: Path) -> None:
-    rate = ("--fault-rate", "0.2", "--faults", "slow", "coalesced")
-    with served(*rate) as game:
-        cars = game_batch(tmp_path, "short", port=game.port, launch=False)
-        cars.reset([0], [0])
-        for _ in range(10):
-            cars.step(FORWARD)
-        assert cars.race_time_ms[0] == 500
-        cars.close()
+# -- other clients -------------------------------------------------------------------------------
 
 
 def test_a_second_client_takes_the_game_and_the_first_one_notices(tmp_path: Path) -> None:
@@ -251,21 +219,6 @@ def drive_on(cars: GameBatch) -> None:
     """Drive some more actions."""
     for _ in range(3):
         cars.step(FORWARD)
-
-
-def test_faults_are_drawn_from_their_seed() -> None:
-    plans = [FaultPlan(0.5, list(Fault), seed) for seed in (3, 3, 4)]
-    drawn = [[plan.next() for _ in range(40)] for plan in plans]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert set(drawn[0]) > {None}
-
-
-@pytest.mark.slow
-def test_1000_faults_end_in_starts_and_within_the_deadline(tmp_path: Path) -> None:
-    """The deadline of an answer, and 5 s, for each fault that hits the way back."""
-    for kind in BROKEN:
-        _, longest = drive_with_faults(tmp_path, 1000 // len(BROKEN) + 1, kind, fault_rate=0.002)
-        assert longest < 2 * (2 * TIMEOUT_S + 5.0), kind
 
 
 # -- clients that are killed ----------------------------------------------------------------------

@@ -55,7 +55,9 @@ class GameConfig(StrictModel):
         True, description="true | false: give the window the focus after a map was loaded"
     )
     windowed: bool = Field(
-        True, description="true | false: launch through Wine inside a window of its own"
+        True,
+        description="true | false: launch through Wine inside a window of its own; without effect "
+        "on Windows, where the game's own display settings decide, and with a launch script",
     )
     hide_records: bool = Field(
         True, description="true | false: put personal records aside, whose ghosts frames would show"

@@ -1,5 +1,5 @@
 // What RulkaLink.as uses of TMInterface, declared and without effect, so that a compiler of
-// AngelScript can check the plugin. `asrun` has strings, arrays and print of its own.
+// AngelScript can check the plugin (compile_angelscript.cpp, which adds strings and arrays).
 
 class vec2 { vec2(float x, float y) {} }
 
@@ -78,3 +78,4 @@ void RegisterCustomCommand(const string&in name, const string&in text, CommandHa
 void ExecuteCommand(const string&in command) {}
 void ToggleRaceInterface(bool shown) {}
 void log(const string&in text) {}
+void print(const string&in text) {}

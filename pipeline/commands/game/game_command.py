@@ -106,6 +106,13 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     faults.add_argument("--faults", nargs="+", metavar="KIND", help="default: all kinds")
     faults.add_argument("--fault-seed", type=int, default=0, metavar="S", help="default: 0")
+    faults.add_argument(
+        "--fault-gap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="messages after a fault in which no other one follows; default: 0",
+    )
     faults.add_argument("--hang-s", type=float, default=3.0, metavar="S", help="default: 3")
     serve.set_defaults(run=run_serve)
 
@@ -214,7 +221,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     if arguments.fault_rate:
         kinds = [known[kind] for kind in arguments.faults or known]
         rate, seed = arguments.fault_rate, arguments.fault_seed
-        plan = FaultPlan(rate, kinds, seed, hang_s=arguments.hang_s)
+        plan = FaultPlan(rate, kinds, seed, arguments.fault_gap, hang_s=arguments.hang_s)
     behaviour = Behaviour(
         run_step=arguments.run_step,
         late_pause_ticks=arguments.late_pause,

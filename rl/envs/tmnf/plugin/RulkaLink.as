@@ -5,8 +5,9 @@
 // from here, and the game waits until the client sends the same id back. Whatever else the client
 // sends is executed at once while the game waits.
 //
-// A client that does not answer for the response timeout is dropped, and a new client takes the
-// place of the old one at any time: the game is never left standing for a client that is gone.
+// A client that does not answer for the response timeout, ten minutes at most, is dropped, and a new
+// client takes the place of the old one at any time: the game is never left standing for a client
+// that is gone.
 
 const int RUN_STEP = 1;
 const int CHECKPOINT_COUNT = 2;
@@ -35,6 +36,8 @@ const int GET_INPUTS = 23;
 const string HOST = "127.0.0.1";
 const string PORT_VARIABLE = "custom_port";
 const uint DEFAULT_TIMEOUT_MS = 2000;
+// A closed socket is not seen while the game waits, so no client may ask for a wait without end.
+const uint LONGEST_TIMEOUT_MS = 600000;
 const int DEFAULT_PERIOD_MS = 10;
 // After this long a wait the processor is left to others for a millisecond at a time.
 const uint BUSY_WAIT_MS = 50;
@@ -279,7 +282,7 @@ void Execute(int id)
             ExecuteCommand(client.ReadString(client.ReadInt32()));
             break;
         case RESPONSE_TIMEOUT:
-            timeoutMs = client.ReadUint32();
+            SetTimeout(client.ReadUint32());
             break;
         case IS_FINISHED:
             Send(IsFinished(simulation) ? 1 : 0);
@@ -311,6 +314,11 @@ void Execute(int id)
             if (id < RUN_STEP || id > CONNECTED)
                 DropClient("unknown message " + id);
     }
+}
+
+void SetTimeout(uint wantedMs)
+{
+    timeoutMs = wantedMs < LONGEST_TIMEOUT_MS ? wantedMs : LONGEST_TIMEOUT_MS;
 }
 
 void SetPeriod(int wantedMs)

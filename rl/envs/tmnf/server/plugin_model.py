@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 RESPONSE_TIMEOUT_MS: Final = 2000
 PODIUM_MS: Final = 3000
 """Race time after the finish at which the game leaves the race."""
+LONGEST_TIMEOUT_MS: Final = 600_000
+"""This project's plugin lets no client ask for a longer wait."""
 TICKS_PER_PICTURE: Final = 25
 DEFAULT_PERIOD_MS: Final = 10
 
@@ -57,7 +59,8 @@ class Behaviour:
         counts_laps: whether the finish is also told as a lap.
         reversed_commands: whether console commands of one picture run in reverse.
         own_plugin: whether it is this project's plugin: a new client ends the wait for the old one,
-            and a lost one leaves the game running.
+            a lost one leaves the game running, one that sends an unknown id is dropped, none can
+            ask for a wait without end, and a frame may be requested while another one is sent.
         loading_pictures: pictures between the command to load a map and its first run step.
     """
 
@@ -160,7 +163,8 @@ class PluginModel:
             self._loading -= 1
         ticks = 0
         while ticks < TICKS_PER_PICTURE and self._is_running:
-            if self._is_fresh or self._was_rewound:
+            tells_after = self._behaviour.run_step == "after"
+            if self._was_rewound or (self._is_fresh and tells_after):
                 self._is_fresh = self._was_rewound = False
                 yield from self._run_step()
                 ticks += 1
@@ -226,9 +230,12 @@ class PluginModel:
             yield from self._sync(MessageId.CONNECTED)
         client = self.client
         if client is not None and client.wanted is not None:
-            busy = True
-            yield from self._sync(MessageId.FRAME, self.game.picture(*client.wanted))
-            client.wanted = None  # only now, as the plugin does: a request made meanwhile is lost
+            busy, size = True, client.wanted
+            if self._behaviour.own_plugin:
+                client.wanted = None
+            yield from self._sync(MessageId.FRAME, self.game.picture(*size))
+            if not self._behaviour.own_plugin:  # a request made meanwhile is lost
+                client.wanted = None
         return busy
 
     def _command(self, text: str) -> None:
@@ -271,13 +278,16 @@ class PluginModel:
             self._execute(client, message)
 
     def _next(self, client: Client) -> LinkMessage | None:
-        """Return the next command; unknown ids are passed over, so what follows is shifted."""
+        """Return the next command; None if there is none yet, or the client is dropped."""
         while True:
             try:
                 return take_command(client.inbox)
             except MessageError as error:
                 logger.warning("%s", error)
-                del client.inbox[:4]
+                if self._behaviour.own_plugin:
+                    self.drop()
+                    return None
+                del client.inbox[:4]  # passed over, so what follows is shifted
 
     def _execute(self, client: Client, message: LinkMessage) -> None:
         if message.id in ONLY_IN_RACE and not self.game.in_race:
@@ -329,7 +339,8 @@ class PluginModel:
         self._queued.append(command.decode("utf-8", "replace"))
 
     def _set_timeout(self, client: Client, timeout_ms: int) -> None:
-        client.timeout_ms = timeout_ms
+        own = self._behaviour.own_plugin
+        client.timeout_ms = min(timeout_ms, LONGEST_TIMEOUT_MS) if own else timeout_ms
 
     def _request(self, client: Client, width: int, height: int) -> None:
         client.wanted = (width, height) if min(width, height) > 0 else None
