@@ -12,8 +12,11 @@ from datasets.contract.floats import previous_actions
 from datasets.contract.line import ReferenceLine
 from datasets.contract.surfaces import ASPHALT, DIRT, GRASS, N_SURFACES, TURBO
 from datasets.wheels import GAME_WHEELS
+from rl.envs.jit import compiled
 from rl.envs.observation import margin_to_finish, write_motion, write_waypoints
 from rl.envs.tmnf.state_blob import GameState
+
+F64 = npt.NDArray[np.float64]
 
 GROUP_OF_MATERIAL: Final = {
     **dict.fromkeys((0, 1, 16, 18, 19), ASPHALT),
@@ -28,6 +31,7 @@ _FLAGS: Final = {
     for material, group in GROUP_OF_MATERIAL.items()
 }
 """Flags of the surfaces, by material."""
+_MARGIN: Final = layout.MARGIN
 _WHEELS_AND_GEAR: Final = slice(layout.WHEEL_SLIDING.start, layout.CONTACT_GROUPS.stop)
 
 
@@ -61,8 +65,25 @@ def write_game_floats(
         *(state.gearbox, state.gear, state.rpm, gearbox_counter),
         *(flag for wheel in GAME_WHEELS for flag in _FLAGS.get(state.materials[wheel], _NO_FLAG)),
     )
-    write_motion(out, state.rotation, state.velocity, state.angular_velocity)
-    write_waypoints(out, state.position, state.rotation, zone, line.zone_centers, 0)
+    motion = (state.position, state.rotation, state.velocity, state.angular_velocity)
+    _write_place(out, *motion, line.zone_centers, line.cumulative, zone, meters)
     out[layout.CLOCK] = 0.0
-    out[layout.MARGIN] = margin_to_finish(meters, line.cumulative, 0, line.n_zones)
     out[layout.FREEWHEELING] = state.is_freewheeling
+
+
+@compiled
+def _write_place(
+    out: npt.NDArray[np.float32],
+    position: F64,
+    rotation: F64,
+    velocity: F64,
+    angular_velocity: F64,
+    centers: F64,
+    cumulative: F64,
+    zone: int,
+    meters: float,
+) -> None:
+    """Write motion, waypoints and margin in one call."""
+    write_motion(out, rotation, velocity, angular_velocity)
+    write_waypoints(out, position, rotation, zone, centers, 0)
+    out[_MARGIN] = margin_to_finish(meters, cumulative, 0, len(centers))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rl.envs.jit import compiled
 from rl.envs.tmnf.link import LinkError
 from rl.envs.tmnf.state_blob import (
     GameState,
@@ -90,7 +91,15 @@ def gray(pixels: bytes, image_hw: tuple[int, int]) -> U8:
     Returns:
         (H, W) uint8.
     """
-    bgra = np.frombuffer(pixels, dtype="<u4")
-    blue, green, red = bgra & 0xFF, (bgra >> 8) & 0xFF, (bgra >> 16) & 0xFF
-    weighted = (29 * blue + 150 * green + 77 * red + 128) >> 8
-    return weighted.astype(np.uint8).reshape(image_hw)
+    bgra = np.frombuffer(pixels, dtype=np.uint8).reshape(*image_hw, 4)
+    frame = np.empty(image_hw, dtype=np.uint8)
+    _write_gray(frame, bgra)
+    return frame
+
+
+@compiled
+def _write_gray(out: U8, bgra: U8) -> None:
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            blue, green, red = int(bgra[y, x, 0]), int(bgra[y, x, 1]), int(bgra[y, x, 2])
+            out[y, x] = (29 * blue + 150 * green + 77 * red + 128) >> 8

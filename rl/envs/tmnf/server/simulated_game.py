@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from datasets.contract.actions import (
     ACTION_FORWARD,
+    KEYS_TO_ACTION,
     TICK_MS,
     TICKS_PER_ACTION,
-    keys_to_actions,
 )
 from datasets.contract.line import START_ZONE
 from datasets.wheels import GAME_WHEELS
@@ -94,7 +93,7 @@ class SimulatedGame:
         self.is_finished = False
         self.after_finish_ms = 0
         self._countdown_ms = COUNTDOWN_MS
-        self._keys = np.zeros(4, dtype=np.uint8)
+        self._keys = (0, 0, 0, 0)
         self._action = np.full(1, ACTION_FORWARD, dtype=np.uint8)
         self._batches: dict[str, RaceBatch] = {}
         self._gates: Sequence[int] = ()
@@ -109,11 +108,6 @@ class SimulatedGame:
     def target(self) -> int:
         """Number of checkpoints, the finish included."""
         return len(self.passed_ms)
-
-    @property
-    def keys(self) -> npt.NDArray[np.uint8]:
-        """(4,) whether accelerate, brake, left and right are pressed."""
-        return self._keys
 
     @property
     def _batch(self) -> RaceBatch:
@@ -155,8 +149,9 @@ class SimulatedGame:
 
     def press(self, left: int, right: int, accelerate: int, brake: int) -> None:
         """Hold these keys from the next tick on."""
-        self._keys[:] = accelerate, brake, left, right
-        self._action[:] = keys_to_actions(self._keys)
+        accelerate, brake, left, right = (int(key > 0) for key in (accelerate, brake, left, right))
+        self._keys = (accelerate, brake, left, right)
+        self._action[0] = KEYS_TO_ACTION[8 * accelerate + 4 * brake + 2 * left + right]
 
     def drive(self, ticks: int) -> tuple[int, int]:
         """Drive up to so many times 10 ms, but never beyond a tick that passes a checkpoint.
@@ -218,7 +213,9 @@ class SimulatedGame:
             batch.frames = np.zeros((1, height, width), dtype=np.uint8)
         cars = (batch.track_of_car, batch.road_index, batch.state)
         render_all(batch.frames, batch.packed, *cars)
-        pixels = batch.frames[0].astype("<u4") * _GRAY | _OPAQUE
+        pixels = batch.frames[0].astype("<u4")
+        pixels *= _GRAY
+        pixels |= _OPAQUE
         return pixels.tobytes()
 
     def save(self) -> bytes:
