@@ -112,6 +112,7 @@ def cars_in_memory(cfg: RLConfig) -> CarBatch:
         1,
         image_size=cfg.network.image_hw,
         render=True,
+        start_noise=0.0,
         no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
         max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
         alive=do_nothing,
