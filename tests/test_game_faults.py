@@ -61,8 +61,14 @@ def test_after_each_kind_of_fault_the_car_is_back_at_its_start(tmp_path: Path) -
     """Faults may hit the way back, too."""
     options = ("--fault-rate", "0.004", "--hang-s", str(HANG_S))
     with served("--faults", *BROKEN, *options) as game:
-        deadlines = {"timeout_s": TIMEOUT_S, "map_timeout_s": 15.0}
-        cars = game_batch(tmp_path, "short", port=game.port, launch=False, **deadlines)
+        cars = game_batch(
+            tmp_path,
+            "short",
+            port=game.port,
+            launch=False,
+            timeout_s=TIMEOUT_S,
+            map_timeout_s=15.0,
+        )
         assert drive_with_faults(cars, 4) > 0
 
 

@@ -216,7 +216,7 @@ class SimulatedGame:
         pixels = batch.frames[0].astype("<u4")
         pixels *= _GRAY
         pixels |= _OPAQUE
-        return pixels.tobytes()
+        return bytes(pixels)
 
     def save(self) -> bytes:
         """Return the state as the game would, with the simulator's own state inside."""
