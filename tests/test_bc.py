@@ -232,6 +232,7 @@ def test_frames_between_decisions_teach_only_what_is_still_to_decide(
     )
     frames = {}
     for folder in (decided, everywhere):
+        assert b"\r" not in (folder / "held_out.csv").read_bytes()
         with (folder / "held_out.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         for offset in ("0", "20", "50"):

@@ -13,14 +13,16 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.labels import frame_labels
 from datasets.reader import ReplayFile
+from pretrain.bc import driven
 from pretrain.bc.config import BCConfig
-from pretrain.bc.driven import driven_metrics
+from pretrain.bc.driven import DrivenValidation, driven_metrics
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.losses import class_weights, offset_losses
 from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import fit_temperature, reliability
 from pretrain.bc.train import _build_data, run
 from pretrain.run_folder import load_state
+from rl.envs.registry import find_track
 from rl.evaluation.greedy import EvaluationResult
 from rl.transfer.artifacts import load_artifact, save_artifacts
 from rl.transfer.load_policy import load_policy
@@ -63,6 +65,40 @@ def test_who_finishes_more_often_drives_better_and_then_who_is_faster() -> None:
     assert two["driven_finish_rate_A01"] == 1.0
     assert two["driven_mean_s_A01"] == 40.0
     assert "driven_mean_s" not in driven_metrics(order[-1])
+
+
+def test_driven_starts_follow_from_the_seed_and_are_not_those_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def noted(network: Any, track: Any, **options: Any) -> EvaluationResult:
+        asked.append((network, options))
+        return result(10_000, track=track.name)
+
+    monkeypatch.setattr(driven, "evaluate", noted)
+    config = bc_config(tmp_path / "x.h5", tmp_path, seed=7, **DRIVEN)
+    tracks = [find_track("short"), find_track("A01")]
+    module = BCModule(config).train()
+    found = DrivenValidation(config, tracks)._drive(module)
+    assert [options for _, options in asked] == 2 * [{"starts": 3, "seed": 20_007}]
+    assert all(network is module.policy.network for network, _ in asked)
+    assert found["driven_mean_s_A01"] == 10.0
+    assert module.training
+
+
+def test_value_head_is_zero_unless_it_learns(tmp_path: Path) -> None:
+    for use_full_iqn, weight, learns in ((True, 0.0, False), (True, 1.0, True)):
+        options = {"use_full_iqn": use_full_iqn, "value_loss_weight": weight}
+        config = bc_config(tmp_path / "x.h5", tmp_path, **options)
+        assert bool(OffsetPolicy(config).network.V_head.last.weight.any()) == learns
+        assert ("returns" in _build_data(config).fields) == learns
+
+
+def test_a_full_policy_needs_heads(tmp_path: Path) -> None:
+    headless = {"use_actions_head": False, "use_full_iqn": False}
+    with pytest.raises(ValueError, match="full_policy needs use_actions_head: true or"):
+        bc_config(tmp_path / "x.h5", tmp_path, bc_mode="full_policy", **headless)
 
 
 def _always_accelerates(config: BCConfig, folder: Path) -> Path:

@@ -10,6 +10,7 @@ import torch
 from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import reliability
 from pretrain.callbacks import Budget
+from pretrain.hardware import resolve_precision
 from pretrain.memory_need import stage_needs
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
@@ -124,6 +125,23 @@ def test_a_pass_needs_room_for_what_the_network_computes(tmp_path: Path) -> None
     for config, least in ((vis, painted), (bc, activations)):
         (batch,) = (need for need in stage_needs(config) if need.what == "one pass")
         assert batch.bytes > 2 * least * config.frames_per_pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU decides where there is one")
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_pretraining_multiplies_in_bfloat16_where_the_processor_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_units: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_units)
+    assert resolve_precision(vis_config(tmp_path / "x.h5", tmp_path, precision="auto")) == expected
+    fixed = vis_config(tmp_path / "x.h5", tmp_path, precision="bf16-mixed")
+    assert resolve_precision(fixed) == "bf16-mixed"
+
+
+def test_a_picture_that_the_network_cannot_take_is_refused_at_once(tmp_path: Path) -> None:
+    for make in (vis_config, bc_config):
+        with pytest.raises(ValueError, match="image_size"):
+            make(tmp_path / "x.h5", tmp_path, image_size=8)
 
 
 def test_a_view_cannot_be_shifted_by_less_than_nothing() -> None:

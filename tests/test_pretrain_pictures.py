@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from datasets.modules import FramesModule
 from pretrain.bc.pictures import save_confusion, save_reliability
@@ -62,6 +63,8 @@ def test_a_reliability_diagram_is_higher_than_its_counts(
     labels = torch.randint(0, A, (200,), generator=draw)
     curve = reliability(torch.randn(200, A, generator=draw), labels)
     save_reliability(tmp_path / "reliability.png", {"held out": curve}, "some policy")
+    with Image.open(tmp_path / "reliability.png") as picture:
+        assert max(picture.size) <= 1000
     upper, lower = figures[0].axes
     heights = [axes.get_position().height for axes in (upper, lower)]
     assert 2.5 < heights[0] / heights[1] < 3.5
@@ -82,6 +85,7 @@ def test_frames_of_a_grid_keep_their_proportions(
     assert image is not None
     assert width / height == pytest.approx(image.shape[1] / image.shape[0])
     assert width / columns == pytest.approx(1.25, rel=0.15)
+    assert figures[0].axes[0].images[0].get_clim() == (0, 255)  # black and white of all frames
     title = figures[0].axes[0].title
     assert title.get_fontsize() == 10
     label = figures[0].axes[0].get_xticklabels()[0]

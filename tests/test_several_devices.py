@@ -41,6 +41,10 @@ def test_batch_size_is_that_of_all_processes_together(tmp_path: Path) -> None:
     assert (config.world_size, config.frames_per_pass, config.passes_per_step) == (6, 40, 1)
     with pytest.raises(ValidationError, match="not a multiple of micro_batch_size 20 times 5 proc"):
         vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=20, devices=5)
+    with pytest.raises(ValidationError, match="not a multiple of micro_batch_size 16 times 2 proc"):
+        vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=16, devices=2)
+    with pytest.raises(ValidationError, match="not a multiple of micro_batch_size 7 "):
+        vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=7)
 
 
 def test_trainer_gets_devices_nodes_and_strategy(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         1_500_000, ge=0, description="frames before best runs are kept with their weights"
     )
     threshold_to_save_all_runs_ms: int = Field(
-        -1, description="ms: faster runs are all kept as inputs; -1: none"
+        -1, ge=-1, description="ms: faster runs are all kept as inputs; -1: none"
     )
 
     @model_validator(mode="after")
