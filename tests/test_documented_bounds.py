@@ -36,8 +36,8 @@ def fields(pattern: re.Pattern[str]) -> list[Any]:
     for model in models(VisConfig, BCConfig, RLConfig):
         for name, field in model.model_fields.items():
             if field.annotation in numbers and pattern.match(field.description or ""):
-                alone: Any = create_model(name, value=(field.annotation, field))
-                found[f"{model.__name__}.{name}"] = alone
+                kind: Any = field.annotation
+                found[f"{model.__name__}.{name}"] = create_model(name, value=(kind, field))
     return [pytest.param(alone, id=name) for name, alone in sorted(found.items())]
 
 
