@@ -10,6 +10,7 @@ from pipeline.commands.stage_commands import Commands, add_legacy_input
 from pipeline.saved_policies import cut_offs, policy_folder
 
 if TYPE_CHECKING:
+    from rl.evaluation.best_known import BestKnown
     from rl.evaluation.greedy import EvaluationResult
 
 COMPARED_DRIVERS = ("novice", "amateur", "good", "expert")
@@ -35,6 +36,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rl.config.network import NetworkConfig
     from rl.config.network_size import observation_bytes
     from rl.envs.registry import find_track
+    from rl.evaluation.best_known import best_known
     from rl.evaluation.greedy import evaluate, evaluate_drivers
     from rl.reporting.progress import ProgressBar
     from rl.transfer.load_policy import load_policy
@@ -61,32 +63,48 @@ def run_eval(arguments: argparse.Namespace) -> int:
         name: evaluate_drivers(track, name, starts=starts, seed=arguments.seed)
         for name in COMPARED_DRIVERS
     }
+    limit = best_known(track)
     if arguments.json:
-        report = _report(policy, drivers, folder)
+        report = _report(policy, drivers, folder, limit)
         print(json.dumps(report, allow_nan=False))
     else:
-        _print_table(arguments.track, policy, drivers, folder)
+        _print_table(arguments.track, policy, drivers, folder, limit)
     return 0
 
 
 def _report(
-    policy: "EvaluationResult", drivers: "dict[str, EvaluationResult]", path: Path
+    policy: "EvaluationResult",
+    drivers: "dict[str, EvaluationResult]",
+    path: Path,
+    limit: "BestKnown",
 ) -> dict[str, Any]:
+    def of(result: "EvaluationResult") -> dict[str, Any]:
+        above = limit.above_percent(result.exact_ms)
+        return {**result.to_json(), "above_best_known_percent": above}
+
     return {
         "policy_file": path.as_posix(),
-        "policy": policy.to_json(),
-        "drivers": {name: result.to_json() for name, result in drivers.items()},
+        "policy": of(policy),
+        "drivers": {name: of(result) for name, result in drivers.items()},
+        "best_known": limit.to_json(),
     }
 
 
 def _print_table(
-    track: str, policy: "EvaluationResult", drivers: "dict[str, EvaluationResult]", path: Path
+    track: str,
+    policy: "EvaluationResult",
+    drivers: "dict[str, EvaluationResult]",
+    path: Path,
+    limit: "BestKnown",
 ) -> None:
     from rich.table import Table
 
     from pipeline.printing import PlainConsole
 
-    table = Table(title=f"{track}, {policy.starts} varied starts", caption=path.as_posix())
+    caption = "\n".join(
+        line for line in (above_line(limit, policy.exact_ms), path.as_posix()) if line
+    )
+    table = Table(title=f"{track}, {policy.starts} varied starts", caption=caption)
     table.add_column("driver")
     fastest = f"fastest of {policy.starts}"
     for title in ("finished", "mean", "median", "spread (std)", fastest, "exact start"):
@@ -94,7 +112,24 @@ def _print_table(
     for name, result in {"policy": policy, **drivers}.items():
         times = (result.mean_ms, result.median_ms, result.std_ms, result.best_ms, result.exact_ms)
         table.add_row(name, f"{result.finish_rate:.0%}", *(seconds(time) for time in times))
+    if limit.race_time_ms is not None:
+        table.add_row("best known lap", *[""] * 5, seconds(limit.race_time_ms))
     PlainConsole().print(table)
+
+
+def above_line(limit: "BestKnown", exact_ms: int | None) -> str:
+    """Say how far a policy is above the best known lap, or why that is not known.
+
+    Args:
+        limit: of the track.
+        exact_ms: race time of the policy from the exact start; None if it did not finish.
+    """
+    if limit.race_time_ms is None:
+        return limit.reason
+    above = limit.above_percent(exact_ms)
+    if above is None:
+        return "no finish from the exact start to compare with the best known lap"
+    return f"from the exact start {above:.1f} % above the best known lap"
 
 
 def seconds(milliseconds: float | None) -> str:

@@ -23,6 +23,7 @@ from pipeline.recording.request import DriveRequest
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.envs.sim.road import Track
+from rl.evaluation.best_known import BestKnown, best_known
 from rl.evaluation.greedy import DrivenRun, EvaluationResult, evaluate, evaluate_drivers
 from rl.training.train import TrainingResult, train
 from rl.transfer.load_policy import load_policy
@@ -49,6 +50,7 @@ class DemoResult:
 
     Attributes:
         replay_ms: (R,) times of the replays that were learnt from.
+        limit: best known lap of the track.
         seconds: duration of each stage by name.
     """
 
@@ -56,6 +58,7 @@ class DemoResult:
     expert: EvaluationResult
     bc: EvaluationResult
     rl: EvaluationResult
+    limit: BestKnown
     first_finish_s: float | None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -69,8 +72,13 @@ class DemoResult:
                 "replays": len(self.replay_ms),
             },
             "expert": self.expert.to_json(),
+            "best_known": self.limit.to_json(),
             "bc": self.bc.to_json(),
-            "rl": {**self.rl.to_json(), "first_finish_s": self.first_finish_s},
+            "rl": {
+                **self.rl.to_json(),
+                "first_finish_s": self.first_finish_s,
+                "above_best_known_percent": self.limit.above_percent(self.rl.exact_ms),
+            },
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }
 
@@ -105,7 +113,8 @@ def demo(out: Path, *, seed: int = 0) -> DemoResult:
     best = evaluate(load_policy(trained.folder.best), track, starts=STARTS, seed=fresh)
     expert = evaluate_drivers(track, "expert", starts=STARTS, seed=fresh)
     seconds["total"] = time.monotonic() - started
-    result = DemoResult(replay_ms, expert, bc, best, trained.first_finish_s, seconds)
+    limit = best_known(track)
+    result = DemoResult(replay_ms, expert, bc, best, limit, trained.first_finish_s, seconds)
     _report(out, result, track, trained)
     return result
 
@@ -186,5 +195,5 @@ def _report(out: Path, result: DemoResult, track: Track, trained: TrainingResult
     clips = [draw_run(track, run, title) for title, run in runs if run is not None]
     save_side_by_side(clips, out / "best_run.gif")
     console = PlainConsole()
-    console.print(summary_table(result.to_json()))
+    console.print(summary_table(result.to_json(), result.limit))
     console.print(f"curves: {out / 'curves.png'}   best run: {out / 'best_run.gif'}")

@@ -12,17 +12,19 @@ from rich.table import Table
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.files import atomic_path
-from pipeline.commands.evaluate_command import seconds
+from pipeline.commands.evaluate_command import above_line, seconds
+from rl.evaluation.best_known import BestKnown
 from rl.run.folder import RunFolder
 
 mpl.use("Agg")
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
+def summary_table(summary: Mapping[str, Any], limit: BestKnown) -> Table:
     """Return a table of what each stage achieved.
 
     Args:
         summary: as written to `summary.json`.
+        limit: best known lap of the track.
     """
     starts = summary["rl"]["starts"]
     table = Table(title=f"result of each stage (means over {starts} fresh starts)")
@@ -42,10 +44,13 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     for title, key in (("behavioural cloning", "bc"), ("reinforcement learning", "rl")):
         table.add_row(title, *_times(summary[key]), f"{took[key]:.0f} s")
     table.add_row("expert driver (not learnt from)", *_times(summary["expert"]), "")
-    table.caption = f"in all {took['total']:.0f} s; first finish in RL after " + (
-        "-"
-        if summary["rl"]["first_finish_s"] is None
-        else f"{summary['rl']['first_finish_s']:.0f} s"
+    if limit.race_time_ms is not None:
+        table.add_row("best known lap", "", "", "", seconds(limit.race_time_ms), "")
+    first_finish_s = summary["rl"]["first_finish_s"]
+    first_finish = "-" if first_finish_s is None else f"{first_finish_s:.0f} s"
+    table.caption = (
+        f"reinforcement learning: {above_line(limit, summary['rl']['exact_ms'])}\n"
+        f"in all {took['total']:.0f} s; first finish in RL after {first_finish}"
     )
     return table
 
