@@ -29,7 +29,14 @@ from benchmarks.near_optimal.search import (
     run_search,
     save_lap,
 )
-from benchmarks.near_optimal.starts import Start, expert_starts, fastest, read_start
+from benchmarks.near_optimal.starts import (
+    Start,
+    expert_starts,
+    fastest,
+    inputs_path,
+    read_start,
+    track_of_run,
+)
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from pipeline.commands.options import path_argument, positive_int, positive_number, seed
@@ -72,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         type=path_argument,
         default=[],
         metavar="RUN",
-        help="kept runs (.inputs, or their folders) from the exact start; for one track",
+        help="kept runs (.inputs, or their folders) from the exact start",
     )
     parser.add_argument("--out", type=path_argument, default=OUT, metavar="FOLDER")
     parser.add_argument("--seed", type=seed, default=0)
@@ -91,15 +98,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> list[tuple[Laps, list[Start]]]:
-    """Check all tracks and laps before the first search begins."""
-    if options.begin_from and len(options.track) > 1:
-        raise UserError("--from: its runs belong to one track; give one --track")
+    """Check all tracks and laps before the first search begins.
+
+    Raises:
+        UserError: an unknown track, a run that is on none of the tracks, or an unusable folder.
+    """
     if (options.out / STATE_FILE).exists():
         raise UserError(f"{options.out}: the folder of a search on one track; choose another --out")
+    tracks = [find_track(spec) for spec in dict.fromkeys(options.track)]
+    names = [track.name for track in tracks]
+    runs: dict[str, list[Path]] = {name: [] for name in names}
+    for given in options.begin_from:
+        path = inputs_path(given)
+        name = track_of_run(path)
+        if name is None and len(names) > 1:
+            raise UserError(f"{path}: no run.json beside it names its track; give one --track")
+        if name is not None and name not in runs:
+            raise UserError(f"{path}: a run on {name}, not on {', '.join(names)}")
+        runs[name or names[0]].append(path)
     prepared = []
-    for spec in dict.fromkeys(options.track):
-        laps = Laps(find_track(spec))
-        prepared.append((laps, [read_start(laps, path) for path in options.begin_from]))
+    for track in tracks:
+        laps = Laps(track)
+        prepared.append((laps, [read_start(laps, path) for path in runs[track.name]]))
     return prepared
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_KEYS, N_ACTIONS, TICKS_PER_ACTION
 from rl.envs.jit import compiled
-from rl.envs.sim.car import ROAD_D, ROAD_S, STEER, VX, VZ, YAW, X, Z
+from rl.envs.sim.car import ROAD_D, ROAD_S, SLIDING, STEER, VX, VZ, YAW, X, Z
 from rl.envs.sim.physics import drive_tick
 from rl.envs.sim.pilot import hash_unit
 from rl.envs.sim.race import FINISH_REACH_M
@@ -150,9 +150,10 @@ def drive_lap(
     Returns:
         Ticks until the finish, `NEVER` if the lap does not reach it.
     """
-    state, seen = start.copy(), np.zeros(PROFILE_SIZE)
+    state, seen, before = start.copy(), np.zeros(PROFILE_SIZE), np.zeros(PROFILE_SIZE)
     row, filled = start_row, start_row
     last_s = state[ROAD_S]
+    _look(state, row, circuit.road, before)
     for slot in range(len(actions)):
         states[slot], rows[slot] = state, row
         row, ticks = drive_slot(state, row, int(actions[slot]), circuit)
@@ -164,18 +165,22 @@ def drive_lap(
             filled += 1
             passed = max((filled - last_s) / (s - last_s), 0.0)
             profile[filled, AT_TICK] = (slot + passed) * TICKS_PER_ACTION
-            profile[filled, SPEED:] = seen[SPEED:]
+            for column in range(SPEED, PROFILE_SIZE):
+                change = seen[column] - before[column]
+                profile[filled, column] = before[column] + passed * change
         last_s = max(s, last_s)
+        before[:] = seen
     states[len(actions)], rows[len(actions)] = state, row
     return NEVER
 
 
 @compiled
-def _cell_key(seen: F64, profile: F64, s: float, steer: float, grid: Grid) -> int:
+def _cell_key(state: F64, seen: F64, profile: F64, s: float, grid: Grid) -> int:
     """Return the cell of a car, `_EMPTY` outside the grid."""
     a = int(s)
     u = s - a
-    key = int((steer + 1.0) * 0.5 * (_STEER_LEVELS - 1) + 0.5)
+    key = int((state[STEER] + 1.0) * 0.5 * (_STEER_LEVELS - 1) + 0.5)
+    key = 2 * key + int(state[SLIDING])
     columns = (OFFSET, ANGLE, SPEED)
     for i in range(3):
         column = columns[i]
@@ -257,7 +262,7 @@ def expand_layer(
             value = _value_s(seen, profile, s, (slot + 1.0) * TICKS_PER_ACTION, grid)
             if value < top - grid.window_s:
                 continue
-            key = _cell_key(seen, profile, s, state[STEER], grid)
+            key = _cell_key(state, seen, profile, s, grid)
             if key == _EMPTY:
                 continue
             entry = _slot_of_key(table, following.keys, key)

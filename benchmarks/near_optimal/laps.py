@@ -1,5 +1,6 @@
 """Laps from the exact start: driven with the search's routines, and again in a `RaceBatch`."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +21,7 @@ I64 = npt.NDArray[np.int64]
 
 def ms_of_ticks(ticks: float) -> int:
     """Return the race time of an interpolated time: the end of the tick that it falls into."""
-    return (int(ticks) + 1) * TICK_MS
+    return math.ceil(ticks) * TICK_MS
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Laps:
         ticks = drive_lap(self.start, self.start_row, actions, self.circuit, states, rows, profile)
         if ticks >= NEVER:
             return None
-        used = int(ticks) // TICKS_PER_ACTION + 1
+        used = math.ceil(ticks / TICKS_PER_ACTION)
         lap = Lap(actions[:used].copy(), ticks)
         _extend(profile)
         return DrivenLap(lap, states[: used + 1], rows[: used + 1], profile)

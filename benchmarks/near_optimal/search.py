@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchmarks.near_optimal.beam import BeamSettings, drive_beam
 from benchmarks.near_optimal.laps import U8, DrivenLap, Laps
 from benchmarks.near_optimal.starts import Start
-from datasets.contract.actions import N_ACTIONS, TICKS_PER_ACTION
+from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
 from rl.evaluation.best_known import LapNotes, save_best_known, simulator_version
@@ -213,7 +213,7 @@ def save_lap(folder: Path, laps: Laps, state: SearchState) -> Path:
     """Write the best lap of a search as inputs with notes; return the path of the inputs."""
     driven = laps.drive(np.array(state.actions, np.uint8))
     assert driven is not None
-    ticks = driven.lap.actions.repeat(TICKS_PER_ACTION)[: int(driven.lap.ticks) + 1]
+    ticks = driven.lap.actions.repeat(TICKS_PER_ACTION)[: driven.lap.race_time_ms // TICK_MS]
     notes: dict[str, Any] = {
         key: getattr(state, key)
         for key in ("track", "simulator", "seed", "interpolated_ms", "laps_without_gain", "laps")

@@ -11,6 +11,7 @@ from benchmarks.near_optimal.laps import U8, Laps
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
+from datasets.contract.race import DNF_MS
 from datasets.inputs import read_inputs
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
@@ -19,7 +20,8 @@ EXPERTS: Final = 16
 """Expert drivers from the exact start; each has its own path."""
 KEPT_STARTS: Final = 3
 """Fastest laps around which the search begins."""
-_LONGEST_MS: Final = 300_000
+_REST_MS: Final = 2_000
+"""Race time for which the last keys of an input file are held on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,28 +60,47 @@ def expert_starts(laps: Laps, seed: int) -> list[Start]:
     return starts
 
 
+def inputs_path(path: Path) -> Path:
+    """Return the `.inputs` file of a kept run.
+
+    Args:
+        path: of the file, or of the run's folder.
+
+    Raises:
+        UserError: the folder is not that of one kept run.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.inputs"))
+    if len(found) != 1:
+        raise UserError(f"{path}: expected an .inputs file or the folder of one kept run")
+    return found[0]
+
+
+def track_of_run(path: Path) -> str | None:
+    """Return the track that the notes beside an `.inputs` file name; None without notes."""
+    notes = path.parent / "run.json"
+    values = read_json(notes) if notes.is_file() else None
+    track = values.get("track") if isinstance(values, dict) else None
+    return track if isinstance(track, str) else None
+
+
 def read_start(laps: Laps, path: Path) -> Start:
     """Read a run that was driven from the exact start.
 
     Args:
         laps: of the track.
-        path: of an `.inputs` file, or of the folder of a kept run.
+        path: of an `.inputs` file.
 
     Raises:
-        UserError: no such run, a run on another track, or one that does not finish from the exact
-            start with actions of 50 ms.
+        UserError: no such file, or a run that does not finish from the exact start with actions
+            of 50 ms.
     """
-    if path.is_dir():
-        found = sorted(path.glob("*.inputs"))
-        if len(found) != 1:
-            raise UserError(f"{path}: expected an .inputs file or the folder of one kept run")
-        path = found[0]
-    _check_track(laps, path)
     inputs = read_inputs(path)
-    ticks = inputs.at_ticks(min(len(inputs.actions) + 1, _LONGEST_MS // TICK_MS))
+    ticks = inputs.at_ticks(min(len(inputs.actions) + 1, DNF_MS // TICK_MS))
     slots = ticks[::TICKS_PER_ACTION]
     # Whether the last keys are held on to the finish is not in the file.
-    rest = np.full(2_000 // ACTION_MS, inputs.rest, np.uint8)
+    rest = np.full(_REST_MS // ACTION_MS, inputs.rest, np.uint8)
     driven = laps.drive(np.ascontiguousarray(np.concatenate([slots, rest])))
     if driven is None:
         raise UserError(
@@ -87,17 +108,6 @@ def read_start(laps: Laps, path: Path) -> Start:
             f"{ACTION_MS} ms: a run of another track, or one from a varied start"
         )
     return Start(path.name, driven.lap.actions, driven.lap.race_time_ms)
-
-
-def _check_track(laps: Laps, path: Path) -> None:
-    """Refuse a kept run of another track, which its notes name."""
-    notes = path.parent / "run.json"
-    if not notes.is_file():
-        return
-    values = read_json(notes)
-    track = values.get("track") if isinstance(values, dict) else None
-    if isinstance(track, str) and track != laps.track.name:
-        raise UserError(f"{path}: a run on {track}, not on {laps.track.name}")
 
 
 def fastest(starts: Sequence[Start]) -> list[Start]:
