@@ -40,13 +40,12 @@ from benchmarks.near_optimal.starts import (
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from pipeline.commands.options import path_argument, positive_int, positive_number, seed
+from pipeline.failures import EXIT_INTERRUPTED, EXIT_USER_ERROR, one_line
 from rl.envs.registry import find_track
 from rl.evaluation.best_known import FOLDER, read_best_known, simulator_version
 
 PATIENCE_LAPS: Final = 1_000_000
 OUT: Final = Path("output/near_optimal")
-_EXIT_USER_ERROR: Final = 2
-_EXIT_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepared = _prepare(options)
         found = {laps.track.name: _search(options, laps, starts) for laps, starts in prepared}
     except UserError as error:
-        sys.stderr.write(f"near_optimal: {error}\n")
-        return _EXIT_USER_ERROR
+        sys.stderr.write(f"near_optimal: {one_line(str(error))}\n")
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("near_optimal: interrupted; the same command continues\n")
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     print(json.dumps(found, allow_nan=False))
     return 0
 

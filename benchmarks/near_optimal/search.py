@@ -121,7 +121,7 @@ def _with_starts(
             best = driven
     if best is None:
         raise UserError(f"{laps.track.name}: no lap to begin with finishes; give one with --from")
-    found = {
+    found: dict[str, Any] = {
         "starts": (*known, *fresh),
         "actions": _plain(best.lap.actions),
         "interpolated_ms": best.lap.exact_ms,

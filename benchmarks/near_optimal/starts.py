@@ -20,6 +20,8 @@ EXPERTS: Final = 16
 """Expert drivers from the exact start; each has its own path."""
 KEPT_STARTS: Final = 3
 """Fastest laps around which the search begins."""
+SLOWEST: Final = 1.01
+"""Laps that take longer, as a multiple of the fastest, are not begun with."""
 _REST_MS: Final = 2_000
 """Race time for which the last keys of an input file are held on."""
 
@@ -111,9 +113,10 @@ def read_start(laps: Laps, path: Path) -> Start:
 
 
 def fastest(starts: Sequence[Start]) -> list[Start]:
-    """Return the fastest laps, no two with the same actions."""
+    """Return the fastest laps, no two with the same actions, none much slower than the first."""
     chosen: list[Start] = []
     for start in sorted(starts, key=lambda start: start.race_time_ms):
         if not any(np.array_equal(start.actions, other.actions) for other in chosen):
             chosen.append(start)
-    return chosen[:KEPT_STARTS]
+    slowest_ms = SLOWEST * chosen[0].race_time_ms if chosen else 0.0
+    return [start for start in chosen[:KEPT_STARTS] if start.race_time_ms <= slowest_ms]
