@@ -201,7 +201,7 @@ def _value_s(seen: F64, profile: F64, s: float, tick: float, grid: Grid) -> floa
     at = profile[a, AT_TICK] + u * (profile[a + 1, AT_TICK] - profile[a, AT_TICK])
     speed = profile[a, SPEED] + u * (profile[a + 1, SPEED] - profile[a, SPEED])
     faster = min(max(seen[SPEED] - speed, -1.5), 1.5)
-    return (at - tick) * 0.01 + grid.speed_worth_s * faster
+    return float((at - tick) * 0.01 + grid.speed_worth_s * faster)
 
 
 @compiled
