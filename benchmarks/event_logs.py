@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from rich.progress import track
 
-from pipeline.analysis.event_scan import CRC_TABLES, masked_crc
+from pipeline.analysis.events.crc import CRC_TABLES, masked_crc
 
 TAGS: Final = 40
 """Tags that share a run's scalars evenly."""

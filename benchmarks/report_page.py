@@ -7,16 +7,23 @@ synthetic, and opens it in the system's Chromium at 1440 x 900 pixels. The last 
 object:
 
     size_mb             of the file
-    write_s             to write it, races driven again included
-    ready_ms            from the start of loading until all frames can be drawn
-    pictures_per_s      while it plays at normal speed, whole road shown
-    follow_per_s        the same while the view follows a run
+    write_s             to write it, races driven again included; write_cpu_s: CPU time of that
+    ready_ms            from the start of loading until all frames can be drawn; ready_cpu_ms: CPU
+                        time of the page's thread until then
+    whole_road, follow  playing at normal speed with the whole road shown, and following a run:
+      pictures_per_s    as the browser paces them, at most 60
+      page_ms           CPU time of the page's thread for a picture: script, style, layout, paint
+      browser_ms        CPU time of all of the browser's processes for a picture
     finish_ms           the time that each run's card shows at the end, in ms
     recorded_ms         the recorded times
+
+Pictures per second fall with the load of the machine, the CPU times hardly do. Without a graphics
+card, as here, the browser composes the page on the CPU, which is most of `browser_ms`.
 """
 
 import argparse
 import json
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -59,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     recorded = [write_run(folder, skill) for skill in SKILLS]
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     names = [str(folder / "rl" / skill) for skill in SKILLS]
     runs = find_runs(names, LOGDIR)
     out = folder / "report.html"
@@ -69,6 +76,7 @@ def main() -> None:
         "runs": len(runs),
         "size_mb": round(out.stat().st_size / 1e6, 2),
         "write_s": round(time.perf_counter() - started, 1),
+        "write_cpu_s": round(time.process_time() - cpu, 1),
         **measure(out, arguments.chromium, arguments.seconds),
         "recorded_ms": recorded,
     }
@@ -117,15 +125,17 @@ def measure(page_file: Path, chromium: Path, seconds: float) -> dict[str, Any]:
     with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
         page = browser.new_page(viewport={"width": 1440, "height": 900})
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(page_file.resolve().as_uri())
         while not page.evaluate("document.documentElement.dataset.readyMs"):
             page.wait_for_timeout(50)
-        found: dict[str, Any] = {
-            "ready_ms": int(page.evaluate("document.documentElement.dataset.readyMs")),
-            "pictures_per_s": _play(page, seconds),
-        }
+        ready_ms = int(page.evaluate("document.documentElement.dataset.readyMs"))
+        ready_cpu_ms = round(1000 * _page_s(session))
+        found: dict[str, Any] = {"ready_ms": ready_ms, "ready_cpu_ms": ready_cpu_ms}
+        found["whole_road"] = _play(page, session, seconds)
         page.keyboard.press("1")
-        found["follow_per_s"] = _play(page, seconds)
+        found["follow"] = _play(page, session, seconds)
         page.keyboard.press("End")
         page.wait_for_timeout(200)
         found["finish_ms"] = finish_ms(page.locator(".card .time").all_text_contents())
@@ -133,17 +143,53 @@ def measure(page_file: Path, chromium: Path, seconds: float) -> dict[str, Any]:
     return found
 
 
-def _play(page: Any, seconds: float) -> float:
-    """Play for some seconds and return the pictures drawn per second."""
+def _play(page: Any, session: Any, seconds: float) -> dict[str, float]:
+    """Play for some seconds and return the rate and the cost of a picture."""
     page.keyboard.press("Home")
     page.keyboard.press(" ")
-    page.wait_for_timeout(300)
-    count = "[window.viewer.pictures, performance.now()]"
-    first, started = page.evaluate(count)
+    page.wait_for_timeout(500)
+    before = _counters(page, session)
     page.wait_for_timeout(1000 * seconds)
-    last, ended = page.evaluate(count)
+    after = _counters(page, session)
     page.keyboard.press(" ")
-    return float(round(1000 * (last - first) / (ended - started), 1))
+    pictures, passed_ms, page_s, browser_s = (b - a for a, b in zip(before, after, strict=True))
+    return {
+        "pictures_per_s": round(1000 * pictures / passed_ms, 1),
+        "page_ms": round(1000 * page_s / pictures, 2),
+        "browser_ms": round(1000 * browser_s / pictures, 2),
+    }
+
+
+def _counters(page: Any, session: Any) -> tuple[float, float, float, float]:
+    """Return pictures drawn, the page's clock in ms, CPU seconds of its thread and the browser."""
+    pictures, now = page.evaluate("[window.viewer.pictures, performance.now()]")
+    return float(pictures), float(now), _page_s(session), browser_cpu_s()
+
+
+def _page_s(session: Any) -> float:
+    """Return the CPU seconds of the page's thread."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+
+def browser_cpu_s() -> float:
+    """Return the CPU seconds of this process's descendants, those that still run (Linux)."""
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has just ended
+            continue
+        process = int(stat.parent.name)
+        parents[process] = int(fields[1])
+        seconds[process] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def is_ours(process: int) -> bool:
+        parent = parents.get(process, 0)
+        return parent == os.getpid() or (parent > 1 and is_ours(parent))
+
+    return sum(seconds[process] for process in seconds if is_ours(process))
 
 
 def finish_ms(texts: Sequence[str]) -> list[int]:

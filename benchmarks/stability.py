@@ -29,7 +29,8 @@ from rich.console import Console
 
 from datasets.contract.csv_log import read_csv
 from pipeline.analysis.curves import Picture, RunCurve
-from pipeline.analysis.drawing import draw_picture, save, style_of
+from pipeline.analysis.drawing import draw_picture, save
+from pipeline.analysis.styles import style_of
 from pipeline.commands.options import positive_int
 from rl.run.folder import RunFolder
 

@@ -24,10 +24,22 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import (  # type: igno
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.contract.errors import UserError
-from pipeline.analysis import event_file
-from pipeline.analysis.event_file import EVENT_FILES, EventFile, read_event_file
-from pipeline.analysis.event_scan import CRC_TABLES, masked_crc
+from pipeline.analysis.events import jit, reader
+from pipeline.analysis.events.crc import CRC_TABLES, masked_crc
+from pipeline.analysis.events.event_file import EVENT_FILES, EventFile
+from pipeline.analysis.events.reader import read_event_file
+from pipeline.analysis.events.scan import scan
 from tests.event_samples import ZERO_S, Entry, write_events, write_messages
+
+
+def test_a_change_of_any_source_compiles_the_reader_anew(tmp_path: Path) -> None:
+    """Numba alone would keep running the old code of a routine from another file."""
+    for name in ("scan.py", "wire.py"):
+        (tmp_path / name).write_text("a = 1\n")
+    before = jit.folder_name(tmp_path)
+    (tmp_path / "wire.py").write_text("a = 2\n")
+    assert jit.folder_name(tmp_path) != before
+    assert jit.folder_name(Path(jit.__file__).parent) in str(scan.stats.cache_path)  # type: ignore[attr-defined]
 
 
 def values_of(found: EventFile, tag: str) -> list[float]:
@@ -133,8 +145,8 @@ def test_more_than_ten_thousand_entries_of_a_tag_are_all_read(tmp_path: Path) ->
 
 
 def test_arrays_grow_with_tags_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_file, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(event_file, "_ENTRIES", 64)
+    monkeypatch.setattr(reader, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(reader, "_ENTRIES", 64)
     many = [Summary.Value(tag=f"tag {i} " + "x" * 60, simple_value=i) for i in range(9000)]
     events = [Event(wall_time=5.0, step=1, summary=Summary(value=many))]
     events += [Event(wall_time=6.0, step=2, summary=Summary(value=many[i : i + 1])) for i in (8, 3)]
@@ -240,7 +252,7 @@ def test_the_cache_answers_until_the_file_changes(
     if again:
         assert len(read_event_file(path, cache).values) == 21
         return
-    monkeypatch.setattr(event_file, "_Reader", forbidden)
+    monkeypatch.setattr(reader, "_Reader", forbidden)
     second = read_event_file(path, cache)
     for tag in first.tags:
         assert entries_of(second, tag) == entries_of(first, tag)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from pipeline.analysis import drawing
 from pipeline.analysis.curves import Picture, RunCurve, pictures_of
-from pipeline.analysis.drawing import draw_pictures, settled_range
+from pipeline.analysis.drawing import draw_pictures
 from pipeline.analysis.groups import load_groups
 from pipeline.analysis.run_log import read_runs
+from pipeline.analysis.styles import settled_range
 from pipeline.cli import main
 from tests.event_samples import Entry, race, write_events
 

@@ -174,6 +174,47 @@ def test_playing_stepping_and_scrubbing(wide: Opened) -> None:
     assert wide.value("viewer.timeline.speed") == 0.1
 
 
+PIXELS = """(canvas, ...box) => {
+    const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+    context.drawImage(canvas, 0, 0);
+    return Array.from(context.getImageData(...box).data);
+}"""
+COUNT = """(() => {
+    window.scenes = window.texts = 0;
+    const draw = viewer.map.drawScene.bind(viewer.map);
+    viewer.map.drawScene = () => { window.scenes += 1; draw(); };
+    new MutationObserver((found) => (window.texts += found.length)).observe(
+        viewer.part("clock"), { childList: true });
+    window.before = viewer.pictures;
+})()"""
+PLACE = """(() => {
+    const { map, timeline } = viewer;
+    const place = map.runs[1].at(timeline.ms);
+    const [car, root] = [map.cars[1].body, map.root].map((part) => part.getBoundingClientRect());
+    const x = map.width / 2 + (place.x - map.view.x) * map.view.scale;
+    const y = map.height / 2 + (place.y - map.view.y) * map.view.scale;
+    return [car.x + car.width / 2 - root.x - x, car.y + car.height / 2 - root.y - y];
+})()"""
+
+
+@pytest.mark.parametrize("follow", ["0", "2"])
+def test_a_picture_moves_the_cars_and_draws_nothing_anew(wide: Opened, follow: str) -> None:
+    """The road is drawn once, and the numbers change at most 20 times a second."""
+    wide.page.keyboard.press(follow)
+    wide.settle()
+    wide.value(COUNT)
+    wide.page.keyboard.press(" ")
+    wide.wait("viewer.timeline.ms > 700")
+    wide.page.keyboard.press(" ")
+    wide.settle()
+    pictures, scenes, texts = wide.value("[viewer.pictures - before, scenes, texts]")
+    assert pictures > 5
+    assert scenes == 0
+    assert 3 <= texts <= 0.02 * wide.value("viewer.timeline.ms") + 4
+    assert wide.value(PLACE) == pytest.approx([0.0, 0.0], abs=0.1)
+    assert wide.ms() == pytest.approx(wide.value("viewer.timeline.ms"), abs=0.51)
+
+
 def test_speeds_are_those_of_the_clock(wide: Opened) -> None:
     """0.25 of real time, by the browser's own clock."""
     page = wide.page
@@ -246,9 +287,7 @@ def test_frames_and_keys_keep_step_with_the_clock(wide: Opened) -> None:
     keys = wide.page.locator(".card").first.locator(".key")
     shown = ["held" in (keys.nth(i).get_attribute("class") or "") for i in range(4)]
     assert shown == [key == 1 for key in held]
-    drawn = """Array.from(viewer.cards[0].context.getImageData(0, 0, 64, 64).data)
-        .filter((_, i) => i % 4 === 0)"""
-    pixels = wide.value(drawn)
+    pixels = wide.value(f"({PIXELS})(viewer.cards[0].canvas, 0, 0, 64, 64)")[::4]
     assert len(set(pixels)) > 10  # a picture, not an empty canvas
 
 
@@ -294,9 +333,7 @@ def test_both_widths_and_themes(browser: "Browser", report: Path, width: int, th
         back = opened.value("getComputedStyle(document.body).backgroundColor")
         bright = sum(int(part) for part in re.findall(r"\d+", back)[:3]) > 3 * 128
         assert bright == (theme == "light")
-        corner = opened.value(
-            "Array.from(viewer.map.context.getImageData(2, 200, 1, 1).data).slice(0, 3)"
-        )
+        corner = opened.value(f"({PIXELS})(viewer.map.canvas, 2, 200, 1, 1)")[:3]
         assert (sum(corner) > 3 * 128) == (theme == "light")
         page.locator("#theme").click()
         opened.settle()

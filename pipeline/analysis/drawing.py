@@ -2,42 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path
-from pipeline.analysis.checkpoint_values import Floats
 from pipeline.analysis.curves import Picture
+from pipeline.analysis.styles import settled_range, style_of
 
-COLOURS: Final = tuple(
-    f"tab:{name}"
-    for name in (
-        "blue",
-        "orange",
-        "green",
-        "red",
-        "purple",
-        "brown",
-        "pink",
-        "olive",
-        "cyan",
-        "gray",
-    )
-)
-STYLES: Final = ("-", "--", "-.", ":")
 DPI: Final = 110
-_SETTLED_SHARE: Final = 0.1
-"""First share of each curve, in time, that may leave the picture at the top or bottom."""
-
-
-def style_of(index: int) -> dict[str, Any]:
-    """Return colour and line style of the run with this number: no two of 40 look the same."""
-    style = STYLES[index // len(COLOURS) % len(STYLES)]
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": style}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -114,30 +89,6 @@ def draw_picture(axes: Axes, picture: Picture) -> None:
         axes.set_ylim(*limits)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-
-
-def settled_range(curves: Sequence[tuple[Floats, Floats]]) -> tuple[float, float] | None:
-    """Return limits for the y axis that what happens after the start fills.
-
-    A first value of 15,000 or 300 s would otherwise make a line of everything after it.
-
-    Args:
-        curves: (x, y) of each.
-
-    Returns:
-        None if there is nothing to choose.
-    """
-    parts = []
-    for x, y in curves:
-        if not len(x):
-            continue
-        late = x >= x[0] + _SETTLED_SHARE * (x[-1] - x[0])
-        parts.append(y[late & np.isfinite(y)])
-    values = np.concatenate(parts) if parts else np.zeros(0)
-    if len(values) < 2 or values.max() == values.min():
-        return None
-    room = 0.06 * (values.max() - values.min())
-    return float(values.min() - room), float(values.max() + room)
 
 
 def _legend(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from datasets.contract.errors import UserError
 from datasets.contract.ownership import Owner, read_owner
-from pipeline.analysis.event_file import EVENT_FILES, EventFile
+from pipeline.analysis.events.event_file import EVENT_FILES, EventFile
 
 LOGDIR: Final = Path("tensorboard")
 OUTPUT: Final = Path("output")

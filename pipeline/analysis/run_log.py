@@ -12,15 +12,10 @@ import numpy.typing as npt
 from datasets.contract.errors import UserError
 from datasets.contract.ownership import SNAPSHOT
 from datasets.contract.yaml_files import read_yaml
-from pipeline.analysis.event_file import (
-    CACHE_FOLDER,
-    EVENT_FILES,
-    EventFile,
-    Floats,
-    Int64s,
-    read_event_file,
-)
-from pipeline.analysis.event_scan import CLOCK_TOLERANCE_S
+from pipeline.analysis.events.cache import CACHE_FOLDER
+from pipeline.analysis.events.event_file import EVENT_FILES, EventFile, Floats, Int64s
+from pipeline.analysis.events.reader import read_event_file
+from pipeline.analysis.events.scan import CLOCK_TOLERANCE_S
 from pipeline.analysis.log_folders import LOGDIR, RunFiles, files_of_run, find_logdirs, log_folders
 
 TRAINING_HOURS: Final = "cumul_training_hours"

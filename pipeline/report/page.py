@@ -42,6 +42,7 @@ SCRIPTS: Final = (
     "replay.js",
     "timeline.js",
     "colours.js",
+    "road.js",
     "map_view.js",
     "delta_view.js",
     "cards.js",
@@ -228,7 +229,7 @@ def render(parts: PageParts) -> str:
     )
     scripts = [_own_script()]
     if parts.curves:
-        scripts.insert(0, bokeh_script())
+        scripts.append(bokeh_script())  # last: the viewer does not wait for it
     template = environment.get_template("report.html.j2")
     return template.render(
         **vars(parts),

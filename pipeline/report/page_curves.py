@@ -22,7 +22,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 from pipeline.analysis.curves import Picture
-from pipeline.analysis.drawing import settled_range, style_of
+from pipeline.analysis.styles import settled_range, style_of
 from pipeline.analysis.tables import Table
 
 HEIGHT_PX: Final = 300
@@ -36,10 +36,8 @@ def bokeh_script() -> str:
 
 
 def css_colour(index: int) -> str:
-    """Return the colour of the run with this number, as pictures have it, as #rrggbb."""
-    from matplotlib.colors import to_hex
-
-    return to_hex(style_of(index)["color"])
+    """Return the colour #rrggbb of the run with this number, as pictures have it."""
+    return str(style_of(index)["color"])
 
 
 def figure_item(picture: Picture, target: str, runs: Sequence[str]) -> dict[str, Any]:

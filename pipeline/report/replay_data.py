@@ -267,7 +267,7 @@ def _sheet(frames: npt.NDArray[np.uint8]) -> dict[str, Any]:
     canvas = canvas.reshape(rows, SHEET_COLUMNS, height, width).transpose(0, 2, 1, 3)
     picture = io.BytesIO()
     sheet = Image.fromarray(canvas.reshape(rows * height, SHEET_COLUMNS * width))
-    sheet.save(picture, format="PNG", compress_level=9)
+    sheet.save(picture, format="PNG")
     return {
         "count": count,
         "columns": SHEET_COLUMNS,

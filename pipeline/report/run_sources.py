@@ -8,7 +8,7 @@ from typing import Final
 
 from datasets.contract.errors import UserError
 from datasets.contract.ownership import SNAPSHOT, read_owner
-from pipeline.analysis.event_file import EVENT_FILES
+from pipeline.analysis.events.event_file import EVENT_FILES
 from pipeline.analysis.metrics import is_wanted
 from pipeline.analysis.run_log import RunLog, read_runs
 from rl.run.folder import RunFolder

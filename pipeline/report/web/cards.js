@@ -34,9 +34,12 @@ class RunCard {
   body() {
     const body = make("div", "card-body");
     this.canvas = make("canvas", "frame");
-    this.canvas.width = this.run.sheet.width;
-    this.canvas.height = this.run.sheet.height;
-    this.context = this.canvas.getContext("2d", { alpha: false });
+    const { width, height } = this.run.sheet;
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.sheet = new OffscreenCanvas(width, height);
+    this.context = this.sheet.getContext("2d");
+    this.shown = this.canvas.getContext("bitmaprenderer");
     const numbers = make("div", "numbers");
     this.time = make("output", "time");
     this.delta = make("output", "delta");
@@ -59,11 +62,13 @@ class RunCard {
     element.textContent = text;
   }
 
-  draw(ms, reference) {
+  /** Show frame, keys and, where they are due, the numbers of a time. */
+  draw(ms, reference, hasNumbers) {
     const { run } = this;
     const frame = run.frameAt(ms);
-    if (frame !== this.frame && run.picture.complete) {
+    if (frame !== this.frame && run.picture !== null) {
       run.drawFrame(this.context, frame);
+      this.shown.transferFromImageBitmap(this.sheet.transferToImageBitmap());
       this.frame = frame;
     }
     const place = run.at(ms);
@@ -72,10 +77,15 @@ class RunCard {
       const held = this.actions[place.action].keys;
       this.keys.forEach((key, i) => key.classList.toggle("held", held[i] === 1));
     }
+    if (hasNumbers) this.drawNumbers(ms, place.speed, reference);
+  }
+
+  drawNumbers(ms, speed, reference) {
+    const { run } = this;
     const done = ms >= run.finishMs;
     const time = secondsText(Math.min(ms, run.finishMs));
     this.setText(this.time, done ? `${time} s \u2691` : `${time} s`);
-    this.setText(this.speed, `${Math.round(place.speed * 3.6)} km/h`);
+    this.setText(this.speed, `${Math.round(speed * 3.6)} km/h`);
     const isReference = run === reference;
     const delta = isReference ? NaN : run.behind(reference, ms);
     this.setText(this.delta, isReference ? "reference" : deltaText(delta));

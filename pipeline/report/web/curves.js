@@ -14,7 +14,9 @@ class Curves {
       },
       { rootMargin: "300px" },
     );
-    for (const place of places) observer.observe(place);
+    const observe = () => places.forEach((place) => observer.observe(place));
+    if (document.readyState !== "loading") observe();
+    else document.addEventListener("DOMContentLoaded", observe); // bokeh's script comes last
   }
 
   async draw(place) {

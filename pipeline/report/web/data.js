@@ -39,3 +39,35 @@ function deltaText(seconds) {
 function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }
+
+/** Device pixels of a CSS pixel, two at most: more cannot be told apart and cost time. */
+function pixelRatio() {
+  return Math.min(window.devicePixelRatio || 1, 2);
+}
+
+/**
+ * Draw a canvas anew, of a size in CSS pixels.
+ *
+ * It shows a bitmap instead of a 2D context: browsers without a graphics card copy every 2D canvas
+ * for every picture of the page, whether it has changed or not.
+ */
+function paintCanvas(canvas, width, height, ratio, paint) {
+  const columns = Math.max(Math.round(width * ratio), 1);
+  const rows = Math.max(Math.round(height * ratio), 1);
+  const sheet = new OffscreenCanvas(columns, rows);
+  const context = sheet.getContext("2d");
+  context.scale(ratio, ratio);
+  paint(context);
+  if (canvas.width !== columns) canvas.width = columns;
+  if (canvas.height !== rows) canvas.height = rows;
+  canvas.style.width = `${columns / ratio}px`;
+  canvas.style.height = `${rows / ratio}px`;
+  canvas.getContext("bitmaprenderer").transferFromImageBitmap(sheet.transferToImageBitmap());
+}
+
+/** Move an element by a CSS transform, unless it is there already. */
+function moveElement(element, transform) {
+  if (element.moved === transform) return;
+  element.moved = transform;
+  element.style.transform = transform;
+}

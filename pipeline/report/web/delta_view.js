@@ -1,28 +1,35 @@
 // Seconds won and lost along the track, against a chosen run.
+//
+// The curves are drawn once; a picture moves a line and a dot for each run.
 
 class DeltaView {
-  constructor(canvas, runs, track) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: false });
+  constructor(root, runs, track) {
+    this.root = root;
     this.runs = runs;
     this.lengthM = track.length;
     this.sectors = track.sectors;
     this.reference = runs[0];
-    this.layer = null;
+    this.canvas = make("canvas", "delta-canvas");
+    this.line = make("div", "delta-line");
+    this.dots = runs.map((run) => {
+      const dot = make("span", "delta-dot");
+      dot.style.setProperty("--run", run.colour);
+      return dot;
+    });
+    root.append(this.canvas, this.line, ...this.dots);
+    this.axes = null;
     this.resize();
   }
 
   resize() {
-    const box = this.canvas.getBoundingClientRect();
-    this.ratio = Math.min(window.devicePixelRatio || 1, 2);
-    this.canvas.width = Math.max(Math.round(box.width * this.ratio), 1);
-    this.canvas.height = Math.max(Math.round(box.height * this.ratio), 1);
+    this.width = Math.max(this.root.clientWidth, 1);
+    this.height = Math.max(this.root.clientHeight, 1);
     this.refresh();
   }
 
+  /** Draw the curves anew with the next picture. */
   refresh() {
-    this.layer = null;
-    this.theme = null;
+    this.axes = null;
   }
 
   setReference(run) {
@@ -57,33 +64,24 @@ class DeltaView {
     ];
   }
 
-  drawLayer() {
-    const { ratio } = this;
-    const layer = document.createElement("canvas");
-    layer.width = this.canvas.width;
-    layer.height = this.canvas.height;
-    const context = layer.getContext("2d", { alpha: false });
+  drawCurves() {
+    const { canvas, width, height } = this;
     const [low, high] = this.range();
-    this.axes = {
-      left: 46 * ratio,
-      right: layer.width - 10 * ratio,
-      top: 10 * ratio,
-      bottom: layer.height - 24 * ratio,
-      low,
-      high,
-    };
-    context.fillStyle = themeColour("panel");
-    context.fillRect(0, 0, layer.width, layer.height);
-    this.drawGrid(context);
-    for (const run of this.others()) this.drawCurve(context, run);
-    this.layer = layer;
+    this.axes = { left: 46, right: width - 10, top: 10, bottom: height - 24, low, high };
+    paintCanvas(canvas, width, height, pixelRatio(), (context) => {
+      context.fillStyle = themeColour("panel");
+      context.fillRect(0, 0, width, height);
+      this.drawGrid(context);
+      for (const run of this.others()) this.drawCurve(context, run);
+    });
+    this.line.style.top = `${this.axes.top}px`;
+    this.line.style.height = `${this.axes.bottom - this.axes.top}px`;
   }
 
   drawGrid(context) {
-    const { ratio } = this;
     const { left, right, top, bottom, low, high } = this.axes;
-    context.lineWidth = ratio;
-    context.font = `${11 * ratio}px sans-serif`;
+    context.lineWidth = 1;
+    context.font = "11px sans-serif";
     context.fillStyle = themeColour("muted");
     context.textAlign = "right";
     context.textBaseline = "middle";
@@ -97,7 +95,7 @@ class DeltaView {
       context.stroke();
       const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
       const sign = i > 0 ? "+" : i < 0 ? "\u2212" : "";
-      context.fillText(sign + Math.abs(i * step).toFixed(digits), left - 6 * ratio, y);
+      context.fillText(sign + Math.abs(i * step).toFixed(digits), left - 6, y);
     }
     context.textAlign = "center";
     context.textBaseline = "alphabetic";
@@ -110,14 +108,14 @@ class DeltaView {
       context.stroke();
       if (i + 1 < this.sectors.length) {
         const next = this.place(this.sectors[i + 1], 0)[0];
-        context.fillText(String(i + 1), (x + next) / 2, bottom + 16 * ratio);
+        context.fillText(String(i + 1), (x + next) / 2, bottom + 16);
       }
     });
   }
 
   drawCurve(context, run) {
     context.strokeStyle = run.colour;
-    context.lineWidth = 2 * this.ratio;
+    context.lineWidth = 2;
     context.lineJoin = "round";
     context.beginPath();
     let open = false;
@@ -134,33 +132,26 @@ class DeltaView {
   }
 
   draw(ms) {
-    if (this.layer === null) this.drawLayer();
-    const { context, ratio } = this;
-    const { top, bottom } = this.axes;
-    context.drawImage(this.layer, 0, 0);
+    if (this.axes === null) this.drawCurves();
     const x = this.place(this.reference.at(ms).progress, 0)[0];
-    context.strokeStyle = themeColourCached(this, "text");
-    context.lineWidth = ratio;
-    context.beginPath();
-    context.moveTo(x, top);
-    context.lineTo(x, bottom);
-    context.stroke();
-    for (const run of this.others()) {
-      const delta = run.behind(this.reference, ms);
-      if (!Number.isFinite(delta)) continue;
+    moveElement(this.line, `translate(${x.toFixed(2)}px, 0)`);
+    for (const [i, run] of this.runs.entries()) {
+      const isOther = run.shown && run !== this.reference;
+      const delta = isOther ? run.behind(this.reference, ms) : NaN;
+      const dot = this.dots[i];
+      const isHidden = !Number.isFinite(delta);
+      if (dot.hidden !== isHidden) dot.hidden = isHidden;
+      if (isHidden) continue;
       const [px, py] = this.place(run.at(ms).progress, delta);
-      context.fillStyle = run.colour;
-      context.beginPath();
-      context.arc(px, py, 4 * ratio, 0, 2 * Math.PI);
-      context.fill();
+      moveElement(dot, `translate(${px.toFixed(2)}px, ${py.toFixed(2)}px)`);
     }
   }
 
-  /** Time of the chosen run at a place of the canvas, in CSS pixels from its left. */
+  /** Time of the chosen run at a place of the curve, in pixels from its left. */
   timeAtPixel(x) {
-    if (this.layer === null) this.drawLayer();
+    if (this.axes === null) this.drawCurves();
     const { left, right } = this.axes;
-    const share = clamp((x * this.ratio - left) / (right - left), 0, 1);
+    const share = clamp((x - left) / (right - left), 0, 1);
     const ms = this.reference.timeAt(share * this.lengthM);
     return Number.isFinite(ms) ? ms : 0;
   }

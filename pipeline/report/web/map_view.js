@@ -1,16 +1,18 @@
 // The road from above with the cars on it.
 //
-// Road and paths are drawn into a scene larger than the view, which is drawn anew only when the
-// zoom changes or the view leaves it: each picture copies it and adds the cars.
+// Road and paths are drawn into a scene larger than the view. A picture moves elements and draws
+// nothing: the scene while a car is followed, and a body and a number for each car. The scene is
+// drawn again when the zoom, the theme or the paths change, or when the view leaves it.
 
 const SCENE_MARGIN = 0.35;
+const AHEAD = 0.8;
 const ZOOM_RANGE = [0.1, 40];
 const FOLLOW_METERS = 110;
+const SCALE_BAR_PX = 90;
 
 class MapView {
-  constructor(canvas, track, runs, actions) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: false });
+  constructor(root, track, runs, actions) {
+    this.root = root;
     this.track = readTrack(track);
     this.runs = runs;
     this.actions = actions;
@@ -18,6 +20,10 @@ class MapView {
     this.mode = "speed";
     this.follow = null;
     this.paths = new Map();
+    this.canvas = make("canvas", "scene");
+    this.cars = runs.map((run) => new CarSprite(run));
+    this.scaleBar = make("div", "scale-bar");
+    root.append(this.canvas, ...this.cars.flatMap((car) => car.parts()), this.scaleBar);
     this.scene = null;
     this.view = { x: 0, y: 0, scale: 1 };
     this.resize();
@@ -25,14 +31,9 @@ class MapView {
   }
 
   resize() {
-    const box = this.canvas.getBoundingClientRect();
-    const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    const width = Math.max(Math.round(box.width * ratio), 1);
-    const height = Math.max(Math.round(box.height * ratio), 1);
-    this.ratio = ratio;
-    if (width === this.canvas.width && height === this.canvas.height) return;
-    this.canvas.width = width;
-    this.canvas.height = height;
+    this.width = Math.max(this.root.clientWidth, 1);
+    this.height = Math.max(this.root.clientHeight, 1);
+    this.ratio = pixelRatio();
     this.scene = null;
   }
 
@@ -40,111 +41,91 @@ class MapView {
   refresh() {
     this.scene = null;
     this.paths.clear();
-    this.theme = null;
   }
 
   fit() {
     const { low, high } = this.track;
     const scale = Math.min(
-      this.canvas.width / (high[0] - low[0] + 30),
-      this.canvas.height / (high[1] - low[1] + 30),
+      this.width / (high[0] - low[0] + 30),
+      this.height / (high[1] - low[1] + 30),
     );
     this.follow = null;
     this.view = { x: (low[0] + high[0]) / 2, y: (low[1] + high[1]) / 2, scale };
-    this.scene = null;
   }
 
   followRun(run) {
     this.follow = run;
-    if (run !== null) {
-      this.view.scale = Math.max(this.view.scale, this.canvas.width / FOLLOW_METERS / 2);
-      this.scene = null;
-    }
+    if (run !== null) this.view.scale = Math.max(this.view.scale, this.width / FOLLOW_METERS / 2);
+    for (const car of this.cars) car.raise(car.run === run);
   }
 
-  /** Zoom by a factor about a place on the canvas, in CSS pixels; null is its middle. */
+  /** Zoom by a factor about a place of the view, in pixels from its corner; null is its middle. */
   zoom(factor, at = null) {
-    const scale = clamp(
-      this.view.scale * factor,
-      ZOOM_RANGE[0] * this.ratio,
-      ZOOM_RANGE[1] * this.ratio,
-    );
+    const scale = clamp(this.view.scale * factor, ...ZOOM_RANGE);
     if (at !== null && this.follow === null) {
-      const [dx, dy] = this.offset(at);
+      const [dx, dy] = [at[0] - this.width / 2, at[1] - this.height / 2];
       this.view.x += dx / this.view.scale - dx / scale;
       this.view.y += dy / this.view.scale - dy / scale;
     }
     this.view.scale = scale;
-    this.scene = null;
   }
 
   pan(dx, dy) {
     this.follow = null;
-    this.view.x -= (dx * this.ratio) / this.view.scale;
-    this.view.y -= (dy * this.ratio) / this.view.scale;
-  }
-
-  offset(at) {
-    return [
-      at[0] * this.ratio - this.canvas.width / 2,
-      at[1] * this.ratio - this.canvas.height / 2,
-    ];
+    this.view.x -= dx / this.view.scale;
+    this.view.y -= dy / this.view.scale;
   }
 
   draw(ms) {
-    if (this.follow !== null) {
-      const place = this.follow.at(ms);
-      this.view.x = place.x;
-      this.view.y = place.y;
+    const { view, follow } = this;
+    if (follow !== null) {
+      const place = follow.at(ms);
+      view.x = place.x;
+      view.y = place.y;
     }
-    const { view, canvas, context } = this;
-    if (!this.covers()) this.drawScene();
-    const scene = this.scene;
-    const left = (view.x - scene.x) * view.scale + (scene.canvas.width - canvas.width) / 2;
-    const top = (view.y - scene.y) * view.scale + (scene.canvas.height - canvas.height) / 2;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(scene.canvas, -Math.round(left), -Math.round(top));
-    const order = this.runs.filter((run) => run.shown && run !== this.follow);
-    if (this.follow !== null) order.push(this.follow);
-    for (const run of order) this.drawCar(run, run.at(ms));
-    this.drawScale();
+    if (!this.covers()) this.drawScene(follow === null ? null : follow.at(ms).heading);
+    const { scene, ratio } = this;
+    const shift = (meters) => Math.round(meters * view.scale * ratio) / ratio; // whole pixels
+    moveElement(this.canvas, `translate(${shift(scene.x - view.x)}px, ${shift(scene.y - view.y)}px)`);
+    for (const car of this.cars) {
+      const place = car.run.at(ms);
+      const x = (place.x - view.x) * view.scale + this.width / 2;
+      const y = (place.y - view.y) * view.scale + this.height / 2;
+      car.move(x, y, place.heading);
+    }
   }
 
   covers() {
-    const { scene, view, canvas } = this;
+    const { scene, view, width, height } = this;
     if (scene === null || scene.scale !== view.scale) return false;
-    const roomX = (scene.canvas.width - canvas.width) / 2;
-    const roomY = (scene.canvas.height - canvas.height) / 2;
     return (
-      Math.abs(view.x - scene.x) * view.scale <= roomX &&
-      Math.abs(view.y - scene.y) * view.scale <= roomY
+      Math.abs(view.x - scene.x) * view.scale <= SCENE_MARGIN * width &&
+      Math.abs(view.y - scene.y) * view.scale <= SCENE_MARGIN * height
     );
   }
 
-  drawScene() {
-    const { view, canvas } = this;
-    const reuse = this.scene !== null;
-    const layer = reuse ? this.scene.canvas : document.createElement("canvas");
-    if (!reuse) {
-      layer.width = Math.round(canvas.width * (1 + 2 * SCENE_MARGIN));
-      layer.height = Math.round(canvas.height * (1 + 2 * SCENE_MARGIN));
-    }
-    const context = layer.getContext("2d", { alpha: false });
-    this.scene = { canvas: layer, x: view.x, y: view.y, scale: view.scale };
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = themeColour("ground");
-    context.fillRect(0, 0, layer.width, layer.height);
+  /** Draw the scene about the view, most of it ahead of a car that heads there (radians). */
+  drawScene(heading) {
+    const { view, canvas, ratio } = this;
     const { scale } = view;
-    context.setTransform(
-      scale,
-      0,
-      0,
-      scale,
-      layer.width / 2 - view.x * scale,
-      layer.height / 2 - view.y * scale,
-    );
-    this.drawRoad(context, this.ratio / scale);
-    for (const run of this.runs) if (run.shown) this.drawPath(context, run);
+    const ahead = heading === null ? 0 : (AHEAD * SCENE_MARGIN) / scale;
+    const x = view.x + ahead * this.width * Math.cos(heading);
+    const y = view.y + ahead * this.height * Math.sin(heading);
+    const [width, height] = [this.width, this.height].map((side) => side * (1 + 2 * SCENE_MARGIN));
+    canvas.style.left = `${-SCENE_MARGIN * this.width}px`;
+    canvas.style.top = `${-SCENE_MARGIN * this.height}px`;
+    this.scene = { x, y, scale };
+    paintCanvas(canvas, width, height, ratio, (context) => {
+      context.fillStyle = themeColour("ground");
+      context.fillRect(0, 0, width, height);
+      context.translate(width / 2, height / 2);
+      context.scale(scale, scale);
+      context.translate(-x, -y);
+      this.drawRoad(context, 1 / scale);
+      for (const run of this.runs) if (run.shown) this.drawPath(context, run);
+    });
+    for (const car of this.cars) car.paint(scale, ratio);
+    this.showScale();
   }
 
   /** Draw the road; `pixel` is a CSS pixel in metres. */
@@ -182,7 +163,7 @@ class MapView {
     if (!this.paths.has(key)) {
       this.paths.set(key, colouredPaths(run, this.mode, this.topSpeed, this.actions));
     }
-    context.lineWidth = clamp((2.2 * this.ratio) / this.view.scale, 0.35, 6);
+    context.lineWidth = clamp(2.2 / this.view.scale, 0.35, 6);
     context.lineCap = "round";
     for (const [colour, path] of this.paths.get(key)) {
       context.strokeStyle = colour;
@@ -190,131 +171,62 @@ class MapView {
     }
   }
 
-  drawCar(run, place) {
-    const { context, view, canvas, ratio } = this;
-    const size = Math.max(1.3 * view.scale, 6 * ratio);
-    context.setTransform(
-      1,
-      0,
-      0,
-      1,
-      (place.x - view.x) * view.scale + canvas.width / 2,
-      (place.y - view.y) * view.scale + canvas.height / 2,
-    );
-    context.rotate(place.heading);
-    context.beginPath();
-    context.moveTo(1.5 * size, 0);
-    context.lineTo(-size, 0.8 * size);
-    context.lineTo(-0.6 * size, 0);
-    context.lineTo(-size, -0.8 * size);
-    context.closePath();
-    context.fillStyle = run.colour;
-    context.strokeStyle = themeColourCached(this, "car-edge");
-    context.lineWidth = 1.5 * ratio;
-    context.fill();
-    context.stroke();
-    context.rotate(-place.heading);
-    context.font = `bold ${11 * ratio}px sans-serif`;
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.fillStyle = themeColourCached(this, "text");
-    context.fillText(String(run.index + 1), 0, -1.6 * size - 6 * ratio);
-  }
-
-  /** Draw a bar of a round number of metres in the corner. */
-  drawScale() {
-    const { context, canvas, ratio, view } = this;
-    const most = (90 * ratio) / view.scale;
+  /** Show a bar of a round number of metres in the corner. */
+  showScale() {
+    const { scale } = this.view;
+    const most = SCALE_BAR_PX / scale;
     const power = 10 ** Math.floor(Math.log10(most));
     const meters = power * (most / power >= 5 ? 5 : most / power >= 2 ? 2 : 1);
-    const width = meters * view.scale;
-    const left = 12 * ratio;
-    const bottom = canvas.height - 12 * ratio;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.strokeStyle = context.fillStyle = themeColourCached(this, "text");
-    context.lineWidth = 1.5 * ratio;
-    context.beginPath();
-    context.moveTo(left, bottom - 5 * ratio);
-    context.lineTo(left, bottom);
-    context.lineTo(left + width, bottom);
-    context.lineTo(left + width, bottom - 5 * ratio);
-    context.stroke();
-    context.font = `${11 * ratio}px sans-serif`;
-    context.textAlign = "left";
-    context.textBaseline = "alphabetic";
-    context.fillText(`${meters} m`, left + 5 * ratio, bottom - 5 * ratio);
+    this.scaleBar.style.width = `${meters * scale}px`;
+    this.scaleBar.textContent = `${meters} m`;
   }
 }
 
-/** Colour of the theme, looked up once for each theme: each picture needs a few. */
-function themeColourCached(view, name) {
-  if (!view.theme) view.theme = new Map();
-  if (!view.theme.has(name)) view.theme.set(name, themeColour(name));
-  return view.theme.get(name);
-}
+/** A car: a body that turns, and the number of its run above it. */
+class CarSprite {
+  constructor(run) {
+    this.run = run;
+    this.body = make("canvas", "car");
+    this.label = make("span", "car-label", String(run.index + 1));
+  }
 
-/** Build the paths of a track from its arrays. */
-function readTrack(data) {
-  const [leftEdge, rightEdge] = data.edges.map(floatsOf);
-  const [leftWall, rightWall] = data.walls.map(floatsOf);
-  const along = floatsOf(data.along);
-  const lines = new Path2D();
-  for (const side of [leftEdge, rightEdge]) addLine(lines, side, false);
-  const all = [leftWall, rightWall];
-  const low = [Infinity, Infinity];
-  const high = [-Infinity, -Infinity];
-  for (const side of all) {
-    side.forEach((value, i) => {
-      low[i % 2] = Math.min(low[i % 2], value);
-      high[i % 2] = Math.max(high[i % 2], value);
+  parts() {
+    return [this.body, this.label];
+  }
+
+  /** Put it above the other cars, or not. */
+  raise(onTop) {
+    for (const part of this.parts()) part.style.zIndex = onTop ? "2" : "1";
+  }
+
+  /** Draw the body for a zoom in pixels per metre. */
+  paint(scale, ratio) {
+    const { run, body } = this;
+    const size = Math.max(1.3 * scale, 6);
+    const half = Math.ceil(1.5 * size + 2);
+    this.lift = 1.6 * size + 6;
+    body.style.left = body.style.top = `${-half}px`;
+    for (const part of this.parts()) part.hidden = !run.shown;
+    paintCanvas(body, 2 * half, 2 * half, ratio, (context) => {
+      context.translate(half, half);
+      context.moveTo(1.5 * size, 0);
+      context.lineTo(-size, 0.8 * size);
+      context.lineTo(-0.6 * size, 0);
+      context.lineTo(-size, -0.8 * size);
+      context.closePath();
+      context.fillStyle = run.colour;
+      context.strokeStyle = themeColour("car-edge");
+      context.lineWidth = 1.5;
+      context.fill();
+      context.stroke();
     });
   }
-  return {
-    verge: band(leftWall, rightWall),
-    road: band(leftEdge, rightEdge),
-    lines,
-    patches: data.patches.map((patch) => {
-      const path = new Path2D();
-      addLine(path, floatsOf(patch.outline), true);
-      return { kind: patch.kind, path };
-    }),
-    marks: data.sectors.map((meters) => crossing(meters, along, leftEdge, rightEdge)),
-    low,
-    high,
-  };
-}
 
-function addLine(path, points, closed) {
-  path.moveTo(points[0], points[1]);
-  for (let i = 2; i < points.length; i += 2) path.lineTo(points[i], points[i + 1]);
-  if (closed) path.closePath();
-}
-
-/** Build the area between two sides, piece by piece: a road may pass over itself. */
-function band(left, right) {
-  const path = new Path2D();
-  const piece = 40;
-  for (let i = 0; i < left.length - 2; i += piece) {
-    const end = Math.min(i + piece + 2, left.length);
-    const outline = [];
-    for (let k = i; k < end; k += 2) outline.push(left[k], left[k + 1]);
-    for (let k = end - 2; k >= i; k -= 2) outline.push(right[k], right[k + 1]);
-    addLine(path, outline, true);
+  /** Move to a place of the view in pixels, turned by an angle in radians. */
+  move(x, y, heading) {
+    if (this.body.hidden) return;
+    const [left, top] = [x.toFixed(2), y.toFixed(2)];
+    moveElement(this.body, `translate(${left}px, ${top}px) rotate(${heading.toFixed(4)}rad)`);
+    moveElement(this.label, `translate(${left}px, ${(y - this.lift).toFixed(2)}px)`);
   }
-  return path;
-}
-
-/** Build a line across the road at some metres along it, and the place of its label. */
-function crossing(meters, along, left, right) {
-  let row = 0;
-  while (row < along.length - 2 && along[row + 1] < meters) row += 1;
-  const share = clamp((meters - along[row]) / (along[row + 1] - along[row]), 0, 1);
-  const point = (side) =>
-    [0, 1].map((i) => side[2 * row + i] + share * (side[2 * row + 2 + i] - side[2 * row + i]));
-  const [a, b] = [point(left), point(right)];
-  const path = new Path2D();
-  path.moveTo(a[0], a[1]);
-  path.lineTo(b[0], b[1]);
-  const label = [0, 1].map((i) => b[i] + 0.45 * (b[i] - a[i]));
-  return { path, label };
 }

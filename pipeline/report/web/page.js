@@ -10,6 +10,7 @@ function connectTheme(parts) {
   const button = document.getElementById("theme");
   const changed = () => {
     button.textContent = currentTheme() === "dark" ? "\u2600 light" : "\u263E dark";
+    forgetThemeColours();
     for (const part of parts) part.refresh();
   };
   button.addEventListener("click", () => {

@@ -22,8 +22,14 @@ class Replay {
     this.sheet = data.sheet;
     this.frameMs = data.frame_ms;
     this.shown = true;
-    this.picture = new Image();
-    this.picture.src = "data:image/png;base64," + data.sheet.png;
+    this.picture = null;
+  }
+
+  /** Decode the frames beside the page. Decoded ones stay: an image's may be dropped and redone. */
+  async load() {
+    const png = new Blob([bytesOf(this.sheet.png)], { type: "image/png" });
+    this.sheet.png = "";
+    this.picture = await createImageBitmap(png);
   }
 
   /** Tick at or before a time, and how far it is to the next one, in [0, 1]. */

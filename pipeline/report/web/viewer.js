@@ -1,9 +1,13 @@
 // The viewer of driven runs: clock, map, cards, curve of seconds, sectors, and their controls.
 
+const NUMBERS_MS = 45;
+/* While it plays, numbers change 20 times a second: their layout costs most of a picture. */
+
 class Viewer {
   constructor(root, data) {
     this.root = root;
     this.data = data;
+    this.parts = new Map();
     this.runs = data.runs.map((run, index) => new Replay(run, data, index));
     this.reference = this.runs[0];
     this.timeline = new Timeline(Math.max(...this.runs.map((run) => run.finishMs)));
@@ -13,7 +17,8 @@ class Viewer {
     this.part("cards").append(...this.cards.map((card) => card.element));
     this.sectors = new SectorTable(this.part("sectors"), this);
     this.pictures = 0;
-    this.needsPicture = true;
+    this.isScheduled = false;
+    this.numbersAt = -Infinity;
     this.scrub = this.part("scrub");
     this.scrub.max = String(this.timeline.endMs);
     this.scrub.step = String(data.tick_ms);
@@ -25,42 +30,57 @@ class Viewer {
     connectPointers(this);
     new ResizeObserver(() => this.resize()).observe(root);
     this.lastFrame = null;
-    requestAnimationFrame((now) => this.tick(now));
+    this.wake();
   }
 
   part(name) {
-    return this.root.querySelector(`[data-part="${name}"]`);
+    if (!this.parts.has(name)) {
+      this.parts.set(name, this.root.querySelector(`[data-part="${name}"]`));
+    }
+    return this.parts.get(name);
   }
 
   /** Wait until the frames of all runs can be drawn. */
   async ready() {
-    await Promise.all(this.runs.map((run) => run.picture.decode().catch(() => undefined)));
+    await Promise.all(this.runs.map((run) => run.load()));
     this.cards.forEach((card) => (card.frame = -1));
-    this.draw();
+    this.draw(performance.now());
   }
 
+  /** Draw a picture soon. */
   wake() {
-    this.needsPicture = true;
+    if (this.isScheduled) return;
+    this.isScheduled = true;
+    requestAnimationFrame((now) => this.tick(now));
   }
 
   tick(now) {
-    if (this.timeline.playing) {
-      if (this.lastFrame !== null) this.timeline.advance(Math.min(now - this.lastFrame, 1000));
-      this.lastFrame = now;
-    } else {
-      this.lastFrame = null;
+    this.isScheduled = false;
+    const { timeline } = this;
+    if (timeline.playing && this.lastFrame !== null) {
+      timeline.advance(Math.min(now - this.lastFrame, 1000));
     }
-    if (this.needsPicture) this.draw();
-    requestAnimationFrame((next) => this.tick(next));
+    this.lastFrame = timeline.playing ? now : null;
+    this.draw(now);
+    if (timeline.playing) this.wake();
   }
 
-  draw() {
-    const { ms, endMs, playing, speed } = this.timeline;
-    this.needsPicture = false;
+  draw(now) {
+    const { ms, playing } = this.timeline;
+    const hasNumbers = !playing || now - this.numbersAt >= NUMBERS_MS;
     this.pictures += 1;
     this.map.draw(ms);
     this.delta.draw(ms);
-    for (const card of this.cards) if (card.run.shown) card.draw(ms, this.reference);
+    for (const card of this.cards) {
+      if (card.run.shown) card.draw(ms, this.reference, hasNumbers);
+    }
+    if (!hasNumbers) return;
+    this.numbersAt = now;
+    this.drawNumbers();
+  }
+
+  drawNumbers() {
+    const { ms, endMs, playing, speed } = this.timeline;
     this.sectors.draw(ms);
     this.scrub.value = String(ms);
     this.setText("clock", `${secondsText(ms)} / ${secondsText(endMs)} s`);

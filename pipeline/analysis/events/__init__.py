@@ -1,0 +1,1 @@
+"""Event files of TensorBoard read back as columns of scalars."""
