@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from rl.envs.factory import SIMULATOR, RaceFactory
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.drivers import SKILLS, DriverPool
 from rl.envs.sim.road import Track
-from rl.network.policy import Policy
-from rl.network.prior import Driver
+
+if TYPE_CHECKING:
+    from rl.network.prior import Driver
 
 RELIABLE_FINISH_RATE: Final = 0.95
 MOST_LOST_RUNS: Final = 5
@@ -150,7 +151,7 @@ def start_seeds(seed: int, starts: int) -> npt.NDArray[np.int64]:
 
 
 def evaluate(
-    network: Driver,
+    network: "Driver",
     track: RaceMap,
     *,
     starts: int = 64,
@@ -180,6 +181,8 @@ def evaluate(
     Returns:
         Times, and as inputs the best run and the one from the exact start.
     """
+    from rl.network.policy import Policy  # needs torch, which takes seconds to import
+
     return evaluate_policy(
         Policy(network, num_taus=num_taus),
         track,

@@ -117,9 +117,8 @@ class _Reader:
         n, k = int(columns.used[N_ENTRIES]), int(columns.used[N_MARKS])
         self._marks += [(self._flushed + int(i), int(step)) for i, step in columns.marks[:k]]
         if n:
-            whole = (columns.tags, columns.steps, columns.walls, columns.values)
-            tags, steps, walls, values = (column[:n].copy() for column in whole)
-            self._parts.append((tags, steps, walls, values))
+            tags, steps = columns.tags[:n].copy(), columns.steps[:n].copy()
+            self._parts.append((tags, steps, columns.walls[:n].copy(), columns.values[:n].copy()))
             self._flushed += n
         columns.used[:] = 0
 
