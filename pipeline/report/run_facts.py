@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 DRIVER_STARTS: Final = 32
 """Varied starts that each scripted driver is measured from, as by `eval`."""
+HASH_DIGITS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,18 @@ def _injection(run: ReportedRun) -> list[Table]:
         return []
     parts = [part for part in _list(report.get("parts")) if isinstance(part, dict)]
     keys = list(dict.fromkeys(str(key) for part in parts for key in part))
-    rows = tuple(tuple(_text(part.get(key)) for key in keys) for part in parts)
+    rows = tuple(tuple(_part_cell(key, part.get(key)) for key in keys) for part in parts)
     columns = tuple(Column(key, key.replace("_", " ")) for key in keys)
     rest = flatten({key: value for key, value in report.items() if key != "parts"})
     notes = tuple(f"{key.replace('_', ' ')}: {value}" for key, value in rest.items())
     return [Table(f"INJECTION of {run.name} (injection_report.json)", columns, rows, notes)]
+
+
+def _part_cell(key: str, value: Any) -> Cell:
+    """Return what a table shows of a part's value: no empty ones, and the start of a hash."""
+    if value is None or value == []:
+        return None
+    return _text(value)[:HASH_DIGITS] if key == "sha256" else _text(value)
 
 
 def _leaves(

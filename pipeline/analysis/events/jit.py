@@ -20,11 +20,13 @@ def folder_name(sources: Path) -> str:
     """Return the name of the folder of machine code that was compiled from some sources.
 
     Numba's cache notices changes of the file of a function alone, not of those that it calls in
-    other files: each state of all sources has a folder of its own.
+    other files: each state of all files with compiled routines has a folder of its own.
     """
     digest = hashlib.sha256()
-    for path in sorted(sources.glob("*.py")):
-        digest.update(path.read_bytes())
+    texts = [path.read_bytes() for path in sorted(sources.glob("*.py"))]
+    for text in texts:
+        if b"events.jit import" in text:
+            digest.update(text)
     return f"events-{digest.hexdigest()[:12]}"
 
 
