@@ -28,6 +28,7 @@ from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
 from rl.training.setup import build_source, evaluator_setup
+from rl.training.threads import learner_threads
 
 WARM_UP_UPDATES = 5
 CONFIG = Path("config_files/rl/config_quick.yaml")
@@ -68,7 +69,7 @@ def measure(args: argparse.Namespace, collectors: int) -> Counter[str]:
     """Seconds, frames, samples and the learner's busy seconds of one run."""
     with tempfile.TemporaryDirectory() as name, ProgressLine() as progress:
         cfg = configuration(args, collectors, Path(name))
-        torch.set_num_threads(cfg.performance.learner_threads)
+        torch.set_num_threads(learner_threads(cfg.performance))
         folder = RunFolder(Path(name) / "rl" / "run")
         folder.root.mkdir(parents=True)
         run, saver = build_run(cfg), RunSaver(folder)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import rich
 from rich.logging import RichHandler
 
+from datasets.contract.threads import let_threads_wait_passively
 from pipeline.commands import (
     compare_command,
     data_commands,
@@ -134,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 a check that failed, 2 a mistake of the user or a refusal of the
         system (no space, no permission), 70 an unforeseen exception, 130 interrupted.
     """
+    let_threads_wait_passively()
     parsed = build_parser().parse_args(arguments)
     _set_up_logging(parsed.debug)
     run: Callable[[argparse.Namespace], int] = parsed.run

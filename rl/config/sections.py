@@ -175,7 +175,9 @@ class PerformanceConfig(StrictModel):
         description="actions of a collector between two checks for newer weights; it loads them in "
         "the middle of a race",
     )
-    learner_threads: int = Field(1, ge=1, le=MOST_THREADS, description="CPU threads of the learner")
+    learner_threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | Literal["auto"] = Field(
+        "auto", description="CPU threads of the learner; auto: 2 where a second core can help"
+    )
     collector_threads: int = Field(
         1, ge=1, le=MOST_THREADS, description="CPU threads of each collector"
     )

@@ -9,7 +9,6 @@ from torch import Tensor
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.config.network import IqnConfig
 from rl.network import losses
-from rl.network.encoders import normalise_frames
 from rl.network.iqn import IQN, stratified_taus
 from rl.network.losses import SelfLossAverages
 from rl.replay.transitions import Batch
@@ -122,12 +121,11 @@ class Objective:
         network does. With a prior a* maximises Q + w l, as it does in driving: the values that are
         learnt are those of the policy that drives.
         """
-        next_frames = normalise_frames(batch.next_frames)
-        features = target.features(next_frames, batch.next_floats)
+        features = target.features(batch.next_frames, batch.next_floats)
         quantiles = target.quantiles(features, taus.target)
         selector = quantiles.mean(dim=1)
         if self._learning.use_ddqn:
-            features = online.features(next_frames, batch.next_floats)
+            features = online.features(batch.next_frames, batch.next_floats)
             selector = online.advantages(features, taus.helper)
         if prior_weight is not None and batch.next_preferences is not None:
             selector = selector.float() + prior_weight * batch.next_preferences.float()
@@ -136,7 +134,7 @@ class Objective:
     @torch.no_grad()
     def _munchausen_target(self, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
         """Return (B, M) soft targets with the scaled log-policy in them, and that (B,) bonus."""
-        features = target.features(normalise_frames(batch.next_frames), batch.next_floats)
+        features = target.features(batch.next_frames, batch.next_floats)
         return losses.munchausen_target(
             batch.rewards,
             batch.discounts,

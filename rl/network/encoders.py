@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from datasets.contract.memory import check_memory, machine_memory
 from rl.config.network import CONV_KERNELS, CONV_STRIDES, POOLED_SIDE, CnnConfig, FloatsConfig
 from rl.config.network_size import encoder_need
+from rl.network.block_convolutions import first_two, to_blocks
 from rl.network.layers import LEAKY_GAIN, init_orthogonal
 
 RELU_GAIN = nn.init.calculate_gain("relu")
@@ -80,7 +81,8 @@ def _default_layers(inputs: int, cnn: CnnConfig) -> list[nn.Module]:
         conv: nn.Module = _conv(inputs, channels, kernel, stride, gain=LEAKY_GAIN)
         if cnn.spectral_norm and index > 0:
             conv = spectral_norm(conv)
-        layers += [conv, nn.LeakyReLU()]
+        # In place: a convolution's gradient needs its input, never its result.
+        layers += [conv, nn.LeakyReLU(inplace=True)]
         inputs = channels
     return layers
 
@@ -120,14 +122,36 @@ class ImageHead(nn.Sequential):
         self.train()
         self.map_shape: tuple[int, int, int] = (probe.shape[1], probe.shape[2], probe.shape[3])
         self.out_features: int = probe.numel()
+        self._has_default_form = cnn.arch == "default"
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, n_stack, H, W) float frames in [-1, 1) to (B, out_features)."""
-        x = frames.contiguous(memory_format=torch.channels_last)
-        for layer in self:
+        """Map frames to their features.
+
+        Args:
+            frames: (B, n_stack, H, W) uint8, or floating point if already (x - 128) / 128.
+
+        Returns: (B, out_features).
+        """
+        layers = list(self)
+        if self._has_default_form and frames.device.type == "cpu":
+            x, layers = self._second_map(frames), layers[3:]
+        else:
+            x = normalise_frames(frames).contiguous(memory_format=torch.channels_last)
+        for layer in layers:
             x = layer(x)
         return x
+
+    def _second_map(self, frames: Tensor) -> Tensor:
+        """Return what layer `2` of the default form makes of frames; faster than layer by layer."""
+        blocks = normalise_frames(to_blocks(frames))
+        first, activation, second = self[0], self[1], self[2]
+        return first_two(
+            blocks,
+            (first.weight, first.bias),
+            (second.weight, second.bias),
+            activation.negative_slope,
+        )
 
 
 class FloatExtractor(nn.Module):

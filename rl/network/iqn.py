@@ -14,7 +14,7 @@ from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
 from datasets.contract.memory import check_memory, machine_memory
 from rl.config.network import NetworkConfig
 from rl.config.network_size import network_need
-from rl.network.encoders import FloatExtractor, ImageHead, normalise_frames
+from rl.network.encoders import FloatExtractor, ImageHead
 from rl.network.layers import Head, init_orthogonal
 
 PARTS = {
@@ -126,7 +126,7 @@ class IQN(nn.Module):
         """
         encoded: list[Tensor] = []
         if self.img_head is not None:
-            encoded.append(self.img_head(normalise_frames(frames)))
+            encoded.append(self.img_head(frames))
         if self.float_feature_extractor is not None:
             encoded.append(self.float_feature_extractor(floats))
         return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)

@@ -126,7 +126,7 @@ class Head(nn.Module):
         x = self.first(features)
         if self.norm is not None:
             x = self.norm(x)
-        x = F.leaky_relu(x)
+        x = F.leaky_relu(x, inplace=True)  # of a fresh tensor that no gradient needs
         return F.dropout(x, self.dropout_inner, self.training and self.dropout_inner > 0)
 
     def forward(self, features: Tensor) -> Tensor:

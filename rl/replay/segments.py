@@ -33,6 +33,23 @@ class Segment:
     sha256: str
 
 
+@dataclass(frozen=True)
+class UnsavedRows:
+    """A copy of the observations that no segment holds yet.
+
+    Attributes:
+        rows: by column; empty if there are none.
+        first: number of the first one.
+        end: number after the last one.
+        oldest: number of the oldest observation that the memory held.
+    """
+
+    rows: Columns
+    first: int
+    end: int
+    oldest: int
+
+
 class SegmentStore:
     """Segments of one run, in `<checkpoints>/memory/`.
 
@@ -48,8 +65,22 @@ class SegmentStore:
         """Where a segment lies."""
         return self._folder / segment.name
 
-    def append(self, memory: ReplayMemory) -> list[Segment]:
+    def unsaved(self, memory: ReplayMemory) -> UnsavedRows:
+        """Copy what `memory` holds beyond the last segment.
+
+        Args:
+            memory: may change as soon as this returns.
+        """
+        done = self.segments[-1].end if self.segments else 0
+        first = min(max(done, memory.oldest), memory.total)
+        rows = memory.rows(first) if memory.total > first else {}
+        return UnsavedRows(rows, first, memory.total, memory.oldest)
+
+    def append(self, memory: ReplayMemory | UnsavedRows) -> list[Segment]:
         """Write what `memory` holds beyond the last segment.
+
+        Args:
+            memory: the memory, or what `unsaved` copied of it since the last call.
 
         Returns:
             The segments that hold all of the memory's rows.
@@ -57,15 +88,14 @@ class SegmentStore:
         Raises:
             UserError: the disk is full.
         """
-        done = self.segments[-1].end if self.segments else 0
-        first = max(done, memory.oldest)
-        if memory.total > first:
-            rows = {name: torch.from_numpy(c) for name, c in memory.rows(first).items()}
-            path = self._folder / f"rows_{first:012d}_{memory.total:012d}.pt"
+        new = memory if isinstance(memory, UnsavedRows) else self.unsaved(memory)
+        if new.end > new.first:
+            rows = {name: torch.from_numpy(c) for name, c in new.rows.items()}
+            path = self._folder / f"rows_{new.first:012d}_{new.end:012d}.pt"
             _save(path, rows)
             size = path.stat().st_size
-            self.segments.append(Segment(path.name, first, memory.total, size, sha256_of(path)))
-        self.segments = [s for s in self.segments if s.end > memory.oldest]
+            self.segments.append(Segment(path.name, new.first, new.end, size, sha256_of(path)))
+        self.segments = [s for s in self.segments if s.end > new.oldest]
         return list(self.segments)
 
     def adopt(self, segments: Sequence[Segment]) -> None:

@@ -15,8 +15,9 @@ from rl.learning.learner import LearnerCounters
 from rl.network.iqn import IQN
 from rl.network.prior import build_driver, describe
 from rl.replay.segments import Segment, SegmentStore
+from rl.run.background_write import BackgroundWrite
 from rl.run.build import build_run, install_prior
-from rl.run.checkpoint import load_checkpoint, save_checkpoint, use_checkpoint
+from rl.run.checkpoint import encode, load_checkpoint, save_checkpoint, use_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run, RunPrior
 from rl.run.state_check import check_like
@@ -42,19 +43,32 @@ class RunSaver:
         """Prepare to save into `folder`; nothing is written yet."""
         self.folder = folder
         self._segments = SegmentStore(folder.checkpoints)
+        self._write = BackgroundWrite()
 
-    def save(self, run: Run, source_state: dict[str, Any] | None) -> Path:
-        """Write a checkpoint.
+    def save(self, run: Run, source_state: dict[str, Any] | None) -> None:
+        """Write a checkpoint, after the one that is under way.
 
         Args:
             run: the state.
             source_state: of the rollout source, None if it has none (collector processes).
 
-        Returns:
-            The checkpoint's folder.
-
         Raises:
             UserError: the disk is full; earlier checkpoints are kept.
+        """
+        self._write.wait()
+        self.begin_save(run, source_state)
+        self._write.wait()
+
+    def begin_save(self, run: Run, source_state: dict[str, Any] | None) -> None:
+        """Copy the state, and write the copy in a thread while the run goes on.
+
+        Args:
+            run: the state.
+            source_state: as for `save`.
+
+        Raises:
+            ValueError: a save is under way.
+            UserError: the one before failed.
         """
         parts: dict[str, Any] = {
             "state": _counters_and_settings(run),
@@ -67,7 +81,24 @@ class RunSaver:
             parts["guide"] = _guide_state(run.guide)
         if run.prior is not None:
             parts["prior"] = _prior_state(run.prior)
-        return save_checkpoint(self.folder.checkpoints, parts, self._segments.append(run.memory))
+        # The learner's tensors are copies; so are all dicts and lists from here on.
+        copied, unsaved = encode(parts), self._segments.unsaved(run.memory)
+        self._write.start(
+            lambda: save_checkpoint(self.folder.checkpoints, copied, self._segments.append(unsaved))
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._write.busy
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints are kept.
+        """
+        self._write.check()
 
     def restore(self, run: Run) -> dict[str, Any] | None:
         """Load the newest usable checkpoint into a fresh run.
@@ -151,6 +182,7 @@ class RunSaver:
         Raises:
             UserError: the run diverged before its first save.
         """
+        self._write.wait()
         path, parts, _ = load_checkpoint(self.folder.checkpoints)
         learner = run.learner
         _check_architecture(path, parts["state"]["architecture"], learner.network)

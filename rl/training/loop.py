@@ -104,8 +104,9 @@ class TrainingLoop:
             else:
                 self._collect()
             self._evaluations.turn()
+            self._saver.check()
             if self._is_save_due():
-                self.save()
+                self.save(beside=not self._run.cfg.performance.serial)
             self._reporter.tick(seconds_left=self._limits.seconds_left)
 
     # -- collecting -----------------------------------------------------------------------------
@@ -229,10 +230,14 @@ class TrainingLoop:
     # -- saving ---------------------------------------------------------------------------------
 
     def _is_save_due(self) -> bool:
-        return time.monotonic() >= self._next_save and self._run.learner.is_sound
+        is_time = time.monotonic() >= self._next_save and not self._saver.busy
+        return is_time and self._run.learner.is_sound
 
-    def save(self) -> None:
+    def save(self, *, beside: bool = False) -> None:
         """Write a checkpoint, always of weights to which a run may go back.
+
+        Args:
+            beside: write it in a thread while the run goes on; none may be under way.
 
         Raises:
             UserError: the disk is full.
@@ -240,7 +245,8 @@ class TrainingLoop:
         self._count_time()
         if not self._run.learner.is_sound:  # stopped while batches were being skipped
             self._saver.restore_weights(self._run)
-        self._saver.save(self._run, self._source.state_dict())
+        save = self._saver.begin_save if beside else self._saver.save
+        save(self._run, self._source.state_dict())
         self._reporter.write_stats()
         self._next_save = time.monotonic() + self._save_every_s
 

@@ -200,7 +200,7 @@ def evaluator_setup(run: Run, tracks: Mapping[str, RaceMap]) -> EvaluatorSetup:
         races=RaceFactory.from_config(cfg),
         seed=cfg.seed,
         device=str(next(online.parameters()).device),
-        threads=cfg.performance.learner_threads,
+        threads=cfg.performance.collector_threads,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from datasets.contract.config import dump_config
+from datasets.contract.heap import keep_freed_memory
 from rl.config.experiment import RLConfig
 from rl.envs.factory import RaceFactory
 from rl.evaluation.best_runs import remove_partial_runs
@@ -38,6 +39,7 @@ from rl.training.setup import (
     finish_calibration,
     start_weights,
 )
+from rl.training.threads import learner_threads
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +109,12 @@ def train(
 
     Raises:
         UserError: the run exists, is being trained, or cannot be resumed; files that do not fit;
-            a full disk.
+            more threads than cores; a full disk.
     """
     started = time.monotonic()
     check_start(cfg, resume=resume, pretrain=pretrain)
     check_run_memory(cfg)
+    threads = learner_threads(cfg.performance)
     folder = RunFolder(resume if resume is not None else Path(cfg.output_dir) / cfg.run_name)
     if resume is not None:
         folder.check_exists()
@@ -124,7 +127,8 @@ def train(
         ),
         early_stop_frames=cfg.limits.early_stop_frames,
     )
-    torch.set_num_threads(cfg.performance.learner_threads)
+    torch.set_num_threads(threads)
+    keep_freed_memory()
     with run_lock(folder, "rl") as owner, log_to_file(folder), _stop_on_signals() as stop:
         if resume is None:
             folder.check_new()
