@@ -24,11 +24,11 @@ from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
+from rl.run.threads import learner_threads
 from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
 from rl.training.setup import build_source, evaluator_setup
-from rl.training.threads import learner_threads
 
 WARM_UP_UPDATES = 5
 CONFIG = Path("config_files/rl/config_quick.yaml")

@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 import rich
 from rich.logging import RichHandler
 
-from datasets.contract.threads import let_threads_wait_passively
 from pipeline.commands import (
     compare_command,
     data_commands,
@@ -31,6 +30,7 @@ from pipeline.commands import (
 )
 from pipeline.commands.game import game_command
 from pipeline.failures import EXIT_INTERRUPTED, EXIT_USER_ERROR, escape, failure_of, one_line
+from rl.run.threads import let_threads_wait_passively
 
 logger = logging.getLogger(__name__)
 

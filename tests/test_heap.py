@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from datasets.contract.heap import keep_freed_memory
+from rl.run.heap import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

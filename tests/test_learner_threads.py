@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from datasets.contract.errors import UserError
-from datasets.contract.threads import (
+from rl.config.sections import PerformanceConfig
+from rl.run import threads
+from rl.run.threads import (
+    learner_threads,
     let_threads_wait_passively,
     threads_wait_passively,
     usable_cores,
 )
-from rl.config.sections import PerformanceConfig
-from rl.training import threads
-from rl.training.threads import learner_threads
 from rl.training.train import train
 from tests.rl_samples import tiny_config
 
@@ -61,7 +61,7 @@ def test_commands_choose_passive_waiting_before_torch_is_loaded(
     code = (
         "import sys; from pipeline import cli; "
         f"cli.main(['data', 'info', {str(tmp_path / 'none.h5')!r}]); "
-        "from datasets.contract.threads import threads_wait_passively; "
+        "from rl.run.threads import threads_wait_passively; "
         "sys.exit(0 if threads_wait_passively() else 1)"
     )
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)

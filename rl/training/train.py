@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from datasets.contract.config import dump_config
-from datasets.contract.heap import keep_freed_memory
 from rl.config.experiment import RLConfig
 from rl.envs.factory import RaceFactory
 from rl.evaluation.best_runs import remove_partial_runs
@@ -23,12 +22,14 @@ from rl.reporting.progress import ProgressLine, duration
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
 from rl.run.folder import RunFolder, check_log_folders, log_to_file, run_lock
+from rl.run.heap import keep_freed_memory
 from rl.run.init_from import check_start
 from rl.run.machine import add_machine
 from rl.run.memory_need import check_run_memory
 from rl.run.outputs import repair_champion
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
+from rl.run.threads import learner_threads
 from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
@@ -39,7 +40,6 @@ from rl.training.setup import (
     finish_calibration,
     start_weights,
 )
-from rl.training.threads import learner_threads
 
 logger = logging.getLogger(__name__)
 
