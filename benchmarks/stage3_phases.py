@@ -79,10 +79,11 @@ def main() -> int:
     from rl.run.save_and_resume import RunSaver
     from rl.training import loop
     from rl.training.evaluations import Evaluations
+    from rl.training.limits import RunLimits
 
     clocks = Clocks()
     due = loop.TrainingLoop._is_update_due
-    reached = loop.RunLimits.reached
+    reached = RunLimits.reached
 
     def is_update_due(self: loop.TrainingLoop) -> bool:
         run = self._run
@@ -91,7 +92,7 @@ def main() -> int:
             clocks.mark("first", run.grad_steps, run.frames)
         return due(self)
 
-    def is_reached(self: loop.RunLimits, run: Any) -> str | None:
+    def is_reached(self: RunLimits, run: Any) -> str | None:
         begun = clocks.marks.get("first")
         if begun is not None:
             clocks.mark("last", run.grad_steps, run.frames)
@@ -101,7 +102,7 @@ def main() -> int:
         return reached(self, run)
 
     loop.TrainingLoop._is_update_due = is_update_due  # type: ignore[method-assign]
-    loop.RunLimits.reached = is_reached  # type: ignore[method-assign]
+    RunLimits.reached = is_reached  # type: ignore[method-assign]
     for owner, method, phase in (
         (ReplayMemory, "sample", "sampling"),
         (Learner, "step", "update"),

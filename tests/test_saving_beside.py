@@ -13,7 +13,7 @@ from datasets.contract.errors import UserError
 from rl.run import save_and_resume
 from rl.run.background_write import BackgroundWrite
 from rl.run.build import build_run
-from rl.run.checkpoint import load_checkpoint
+from rl.run.checkpoint import load_checkpoint, save_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
@@ -40,11 +40,10 @@ def test_a_checkpoint_holds_the_moment_at_which_it_was_begun(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saver, go_on = RunSaver(RunFolder(tmp_path / "run")), threading.Event()
-    write = save_and_resume.save_checkpoint
 
     def write_later(*arguments: Any) -> Path:
         assert go_on.wait(60.0)
-        return write(*arguments)
+        return save_checkpoint(*arguments)
 
     monkeypatch.setattr(save_and_resume, "save_checkpoint", write_later)
     run.champion.summary["results"] = []
@@ -107,14 +106,14 @@ def test_a_failed_write_is_reported_once_and_the_next_one_holds_all(
 def test_a_write_that_fails_stops_the_run_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, failed = save_and_resume.save_checkpoint, []
+    failed: list[int] = []
 
     def full_once(folder: Path, parts: dict[str, Any], *rest: Any) -> Path:
         frames = parts["state"]["statistics"]["frames_played"]
         if frames > 0 and not failed:
             failed.append(frames)
             raise UserError("the disk is full")
-        return write(folder, parts, *rest)
+        return save_checkpoint(folder, parts, *rest)
 
     monkeypatch.setattr(save_and_resume, "save_checkpoint", full_once)
     performance = {"serial": False, "collectors_count": 1, "cars_per_collector": 3, "device": "cpu"}

@@ -146,6 +146,11 @@ class ImageHead(nn.Sequential):
         """Return what layer `2` of the default form makes of frames; faster than layer by layer."""
         blocks = normalise_frames(to_blocks(frames))
         first, activation, second = self[0], self[1], self[2]
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(activation, nn.LeakyReLU)
+        assert isinstance(second, nn.Conv2d)
+        assert first.bias is not None
+        assert second.bias is not None
         return first_two(
             blocks,
             (first.weight, first.bias),
