@@ -69,7 +69,7 @@ class AheadLearner:
         def loss(online: Any, target: Any, *rest: Any) -> Any:
             return objective(online, HeldTarget(self._held), *rest)  # type: ignore[arg-type]
 
-        learner._loss = loss
+        learner._loss = loss  # type: ignore[assignment]
 
     @torch.no_grad()
     def _target(self) -> Tensor:
