@@ -127,6 +127,14 @@ def test_a_pass_needs_room_for_what_the_network_computes(tmp_path: Path) -> None
         assert batch.bytes > 2 * least * config.frames_per_pass
 
 
+def test_a_code_needs_room_for_its_means_and_variances(tmp_path: Path) -> None:
+    needs = []
+    for dimension in (4, 1004):
+        config = vis_config(tmp_path / "x.h5", tmp_path, task="vae", latent_dimension=dimension)
+        needs += [need.bytes for need in stage_needs(config) if need.what == "one pass"]
+    assert needs[1] - needs[0] == config.frames_per_pass * 2 * 2 * 1000  # of two bytes each
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU decides where there is one")
 @pytest.mark.parametrize(("has_units", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_pretraining_multiplies_in_bfloat16_where_the_processor_does(

@@ -11,7 +11,13 @@ import torch
 from datasets.contract.floats import CLOCK, VELOCITY
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from rl.network.iqn import IQN, midpoint_taus
-from rl.transfer.calibration import CalibrationData, CalibrationReport, fit_calibration
+from rl.transfer.calibration import (
+    CalibrationData,
+    CalibrationReport,
+    _only_value_head_trains,
+    _ridge,
+    fit_calibration,
+)
 from tests.network_helpers import observations, small_config
 
 TAUS = midpoint_taus(1, 32)
@@ -93,6 +99,33 @@ def test_the_gain_of_the_returns_is_found() -> None:
     assert report.gain_standard_error < 0.005
     assert math.log2(report.gain).is_integer()
     assert 2**-0.5 <= report.gain / report.gain_estimate <= 2**0.5
+
+
+def test_the_gap_is_that_of_the_greedy_action() -> None:
+    before, _, _, data, report = calibrated()
+    with torch.no_grad():
+        advantage = before.advantages(before.features(data.frames, data.floats), TAUS)
+    expected = report.gain * float(advantage.amax(dim=1).mean())
+    assert report.greedy_gap == pytest.approx(expected, rel=0.05)
+
+
+def test_a_line_is_found_wherever_its_inputs_lie() -> None:
+    draw = torch.Generator().manual_seed(1)
+    inputs = 7.0 + torch.randn(500, 3, generator=draw)
+    slope = torch.tensor([[2.0], [-1.0], [0.5]])
+    weight, offset, used = _ridge(inputs, inputs @ slope + 30.0)
+    torch.testing.assert_close(weight, slope.double(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(offset, torch.tensor([30.0]).double(), rtol=1e-2, atol=0.0)
+    assert used == pytest.approx(3.0, abs=0.01)
+
+
+def test_only_the_value_head_trains_and_nothing_is_drawn_at_random() -> None:
+    network = imitated().train()
+    with _only_value_head_trains(network):
+        assert not any(module.training for module in network.modules())
+        trained = {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad}
+        assert trained == {"V_head"}
+    assert all(module.training for module in network.modules())
 
 
 @pytest.mark.parametrize(("gain", "epsilon"), [(0.0, 0.3), (-0.02, 0.3), (0.02, 0.0)])

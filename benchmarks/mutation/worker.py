@@ -36,6 +36,7 @@ QUICK: Final = frozenset(
             "test_documented_defaults.py",
         ),
         *("test_open_columns.py", "test_plateau.py", "test_pretrain_parts.py", "test_prior.py"),
+        *("test_pretrain_pictures.py", "test_documented_bounds.py", "test_wheel_order.py"),
         *(
             "test_prior_ladder.py",
             "test_replay.py",
