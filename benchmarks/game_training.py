@@ -3,11 +3,11 @@
     python -m benchmarks.game_training --pretrain output/ptretrain/bc/quick --frames 150000
 
 Both arms start from the same cloned policy on `short`, without varied starts. The mean greedy lap
-of a run is that of its champion's last evaluation and of the greedy races of its last tenth.
+of a run is that of the greedy entries of its map cycle in the last tenth of its frames, which both
+arms drive alike; champions are not compared, since each arm chooses its own among other races.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -17,12 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.game_link import served_game
+from pipeline.analysis.run_log import read_runs
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
 from rl.training.train import train
 
 ARMS: Final = ("socket", "direct")
 BAR: Final = 0.04
+LAST_SHARE: Final = 0.1
 T_975: Final = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 8: 2.306, 10: 2.228}
 """Quantile of Student's t by degrees of freedom."""
 
@@ -54,22 +56,25 @@ def overrides(out: Path, arm: str, seed: int, port: int, line: Path) -> list[str
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def mean_greedy_s(folder: Path) -> tuple[float, float]:
-    """Return the last evaluation's mean lap in s (NaN without a finish) and its finish rate."""
-    with (folder / "evaluations.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "final"]
-    mean = rows[-1]["mean_ms"]
-    return float(mean) / 1000.0 if mean else float("nan"), float(rows[-1]["finish_rate"])
+def mean_greedy_s(out: Path, name: str) -> tuple[float, float]:
+    """Return the mean greedy lap in s (NaN without a finish) and the share that finished."""
+    (log,) = read_runs([name], out / "tensorboard", cache=None)
+    finished = log.series("Race/eval_race_finished_trained_short")
+    times = log.series("Race/eval_race_time_finished_trained_short")
+    since = (1.0 - LAST_SHARE) * log.steps[1]
+    late = times.values[times.steps >= since]
+    share = finished.values[finished.steps >= since]
+    mean = float(late.mean()) if len(late) else float("nan")
+    return mean, float(share.mean()) if len(share) else 0.0
 
 
-def run(arguments: argparse.Namespace, arm: str, seed: int, port: int, line: Path) -> float:
-    """Train one run; returns its mean greedy lap in s."""
+def run(arguments: argparse.Namespace, arm: str, seed: int, port: int, line: Path) -> None:
+    """Train one run and print its mean greedy lap in s."""
     keys = overrides(arguments.out, arm, seed, port, line)
     cfg = load_rl_config(arguments.config, keys)
-    result = train(cfg, pretrain=arguments.pretrain, max_frames=arguments.frames)
-    mean, rate = mean_greedy_s(result.folder.root)
+    train(cfg, pretrain=arguments.pretrain, max_frames=arguments.frames)
+    mean, rate = mean_greedy_s(arguments.out, f"{arm}_{seed}")
     print(f"{arm} seed {seed}: {mean:.2f} s, {rate:.0%} finish", flush=True)
-    return mean
 
 
 def main() -> int:
@@ -78,7 +83,7 @@ def main() -> int:
     parser.add_argument("--pretrain", type=Path, required=True, help="folder of a bc run")
     parser.add_argument("--config", type=Path, default=Path("config_files/rl/config_default.yaml"))
     parser.add_argument("--frames", type=int, default=150_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="2 or more")
     parser.add_argument("--out", type=Path, default=Path("output/benchmarks/game_training"))
     parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="train this run alone")
     arguments = parser.parse_args()
@@ -93,9 +98,10 @@ def main() -> int:
             for arm in ARMS:  # each in a process of its own, as a user would
                 command = [sys.executable, "-m", "benchmarks.game_training", *sys.argv[1:]]
                 subprocess.run([*command, "--one", arm, str(seed)], check=True)
-    runs = arguments.out / "rl"
     laps = {
-        arm: np.array([mean_greedy_s(runs / f"{arm}_{s}")[0] for s in range(arguments.seeds)])
+        arm: np.array(
+            [mean_greedy_s(arguments.out, f"{arm}_{seed}")[0] for seed in range(arguments.seeds)]
+        )
         for arm in ARMS
     }
     relative = (laps["socket"] - laps["direct"]) / laps["direct"].mean()
