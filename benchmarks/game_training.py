@@ -81,7 +81,7 @@ def main() -> int:
     """Train all runs, print the interval of the difference, and whether the bar is met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pretrain", type=Path, required=True, help="folder of a bc run")
-    parser.add_argument("--config", type=Path, default=Path("config_files/rl/config_default.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("config_files/rl/config_quick.yaml"))
     parser.add_argument("--frames", type=int, default=150_000)
     parser.add_argument("--seeds", type=int, default=3, help="2 or more")
     parser.add_argument("--out", type=Path, default=Path("output/benchmarks/game_training"))

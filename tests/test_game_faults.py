@@ -218,4 +218,6 @@ def test_a_game_that_dies_is_launched_again(tmp_path: Path) -> None:
         assert drive_with_faults(cars, 3) > 0
     finally:
         end_games()
-    assert launches.read_text(encoding="ascii").split() == [str(port)] * 4
+    ports = launches.read_text(encoding="ascii").split()
+    assert len(ports) >= 4  # a new game may die on the way back, too
+    assert set(ports) == {str(port)}
