@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from rl.envs.cars import RunLostError
+from rl.envs.registry import find_track
+from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch
 from rl.envs.tmnf.game_race import GameRace
 from rl.envs.tmnf.game_session import GameSession
@@ -22,7 +24,7 @@ from rl.envs.tmnf.messages import NUMBER, MessageId, encode
 from rl.envs.tmnf.server.memory_link import MemoryLink
 from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
 from rl.envs.tmnf.server.simulated_game import SimulatedGame
-from tests.game_samples import game_batch, served, settings
+from tests.game_samples import game_batch, machine, served, settings
 
 FORWARD = np.zeros(1, dtype=np.uint8)
 TIMEOUT_S = 1.5
@@ -196,6 +198,35 @@ def test_a_game_that_begins_otherwise_is_refused() -> None:
         GameRace(session, settings(), None)
     session.close()
     peer.close()
+
+
+def test_settings_and_login_reach_the_game(tmp_path: Path) -> None:
+    plugin = PluginModel(SimulatedGame({"short": find_track("short")}))
+    connection = GameConnection(
+        settings(camera=3, unfocused_fps_limit=True, focus=True, countdown_speed=40.0),
+        0,
+        None,
+        open_link=lambda: MemoryLink(plugin),
+        machine=machine(tmp_path, TMNF_LOGIN="driver_1"),
+    )
+    race = connection.race_on("short")
+    race.start()
+    for _ in range(10):  # commands run with the next picture
+        race.act(0)
+    assert set(plugin.commands) == {
+        "set countdown_speed 40",
+        "set autologin driver_1",
+        "set unfocused_fps_limit true",
+        "set skip_map_load_screens true",
+        "set disable_forced_camera true",
+        "set autorewind false",
+        "set auto_reload_plugins false",
+        "set use_valseed false",
+        'map "short"',
+        "cam 3",
+        "rulka_focus",
+    }
+    connection.close()
 
 
 # -- other clients -------------------------------------------------------------------------------
