@@ -205,7 +205,8 @@ class _Painter:
         if not np.isfinite(theirs):
             return
         delta = (tick.time_ms - theirs) / 1000
-        colour = _LOST if delta > 0 else _WON
+        is_even = abs(delta) < 0.0005  # shown as 0.000
+        colour = _TEXT if is_even else _LOST if delta > 0 else _WON
         self._text(draw, left, 112, f"{delta:+.3f} s", 24, colour)
         self._text(draw, left, 144, f"against {self._ghost.contender.name}", 14, _MUTED)
 
