@@ -184,7 +184,7 @@ def test_after_1000_faults_the_car_is_back_within_the_deadline_and_five_seconds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     runs, longest = collect_with_faults(tmp_path, 1000, caplog)
-    assert runs > 100
+    assert runs > 50
     assert longest <= TIMEOUT_S + 5.0
     assert "Traceback" not in capfd.readouterr().err
 
