@@ -23,12 +23,13 @@ from tests.rl_samples import tiny_config
 @pytest.mark.parametrize(
     ("cores", "policy", "options", "expected"),
     [
-        (2, "passive", {}, 2),
+        (3, "passive", {}, 2),
         (16, "PASSIVE", {}, 2),
+        (2, "passive", {}, 1),  # its second core drives and evaluates
         (1, "passive", {}, 1),
-        (2, "active", {}, 1),
-        (2, None, {}, 1),
-        (2, "passive", {"serial": True}, 1),
+        (4, "active", {}, 1),
+        (4, None, {}, 1),
+        (4, "passive", {"serial": True}, 1),
         (4, None, {"learner_threads": 3}, 3),
         (4, "passive", {"serial": True, "learner_threads": 4}, 4),
     ],

@@ -176,7 +176,7 @@ class PerformanceConfig(StrictModel):
         "the middle of a race",
     )
     learner_threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | Literal["auto"] = Field(
-        "auto", description="CPU threads of the learner; auto: 2 where a second core can help"
+        "auto", description="CPU threads of the learner; auto: 2 from three cores on, else 1"
     )
     collector_threads: int = Field(
         1, ge=1, le=MOST_THREADS, description="CPU threads of each collector"

@@ -16,8 +16,7 @@ from datasets.contract.errors import UserError
 if TYPE_CHECKING:  # the command line asks for nothing else here, and starts at once
     from rl.config.sections import PerformanceConfig
 
-AUTO_THREADS: Final = 2
-"""Measured beside one collector and an evaluation: docs/results.md."""
+MOST_AUTO_THREADS: Final = 2
 _WAIT_POLICY: Final = "OMP_WAIT_POLICY"
 """Environment variable of OpenMP; a user's own value is left as it is."""
 
@@ -43,9 +42,10 @@ def usable_cores() -> int:
 def learner_threads(performance: "PerformanceConfig") -> int:
     """Return the number of CPU threads of the learner.
 
-    `auto` is 2 with a second core and passive waiting, without which another busy process slows
-    two threads down to a fraction of one. It is 1 in serial mode, whose results must not depend on
-    the machine.
+    `auto` is 2 where a third core is left for collectors and evaluation, and threads wait
+    passively, without which another busy process slows two threads down to a fraction of one. On
+    two cores a second thread costs more than it gains (docs/configuration.md). It is 1 in serial
+    mode, whose results must not depend on the machine.
 
     Raises:
         UserError: more threads are asked for than there are cores.
@@ -53,7 +53,7 @@ def learner_threads(performance: "PerformanceConfig") -> int:
     asked, cores = performance.learner_threads, usable_cores()
     if asked == "auto":
         alone = performance.serial or not threads_wait_passively()
-        return 1 if alone else min(AUTO_THREADS, cores)
+        return 1 if alone else max(1, min(MOST_AUTO_THREADS, cores - 1))
     if asked > cores:
         raise UserError(
             f"performance.learner_threads is {asked}, and this machine has {cores} usable cores: "
