@@ -77,7 +77,7 @@ def test_frames_of_a_grid_keep_their_proportions(
     tmp_path: Path, figures: list[Figure], rows: int, columns: int
 ) -> None:
     """The borders take a fixed size; the rest of the figure is as the picture."""
-    frames = np.zeros((rows, columns, 30, 40), np.uint8)
+    frames = np.full((rows, columns, 30, 40), 100, np.uint8)
     names = [str(column) for column in range(columns)]
     save_traversals(tmp_path / "grid.png", frames, ["row"] * rows, names, "some code")
     width, height = figures[0].get_size_inches() - (1.2, 0.8)
