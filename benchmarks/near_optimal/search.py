@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.near_optimal.beam import BeamSettings, drive_beam
 from benchmarks.near_optimal.laps import U8, DrivenLap, Laps
@@ -15,6 +15,7 @@ from benchmarks.near_optimal.starts import Start
 from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
+from datasets.validation import validating
 from rl.evaluation.best_known import LapNotes, save_best_known, simulator_version
 
 STATE_FILE: Final = "state.json"
@@ -86,12 +87,8 @@ def open_search(folder: Path, laps: Laps, starts: list[Start], seed: int) -> Sea
     version = simulator_version(laps.track)
     if not path.exists():
         return _with_starts(None, laps, starts, version, seed)
-    try:
+    with validating(path):
         state = SearchState.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: `{place}`: {first['msg']}") from error
     if state.track != laps.track.name:
         raise UserError(f"{path}: a search on {state.track}, not on {laps.track.name}")
     if state.simulator != version:

@@ -12,13 +12,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json, write_text
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs, read_inputs
+from datasets.validation import validating
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.car import CAR, GEAR_TOP_SPEED
 from rl.envs.sim.road import Track, ground_table, pack_tracks
@@ -111,12 +112,8 @@ def read_best_known(name: str, version: str, folder: Path = FOLDER) -> BestKnown
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
-    try:
+    with validating(path):
         notes = LapNotes.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: `{place}`: {first['msg']}") from error
     if notes.track != name:
         raise UserError(f"{path}: a lap of {notes.track}, expected one of {name}")
     if notes.simulator != version:

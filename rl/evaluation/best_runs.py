@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.config import LARGEST_INTEGER
@@ -14,6 +14,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, read_json, write_json, write_text
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs
+from datasets.validation import validating
 from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
 
@@ -91,12 +92,8 @@ def load_run(folder: Path) -> DrivenRun:
         UserError: the folder holds no run, or not all of it.
     """
     values = read_json(folder / RUN_FILE)
-    try:
+    with validating(folder / RUN_FILE):
         notes = _RunNotes.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{folder / RUN_FILE}: `{place}`: {first['msg']}") from error
     return DrivenRun(
         track=notes.track,
         start_seed=notes.start_seed,

@@ -17,11 +17,12 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import fsync_folder, read_json, set_aside, sha256_of, write_json
 from datasets.contract.memory import is_out_of_memory
+from datasets.validation import validating
 from rl.replay.segments import Segment, SegmentStore
 
 logger = logging.getLogger(__name__)
@@ -260,12 +261,8 @@ def _manifest(path: Path) -> Manifest:
     values = read_json(file)
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{file}: its format is not version {FORMAT_VERSION}")
-    try:
+    with validating(file):
         found = _MANIFEST.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{file}: `{place}`: {first['msg']}") from error
     for name in (*found.files, *(segment.name for segment in found.segments)):
         if Path(name).name != name or "\0" in name:
             raise UserError(f"{file}: names {name}, which is not a file beside it")

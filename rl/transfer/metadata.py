@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from datasets.contract.actions import ACTION_MS, ACTION_NAMES
 from datasets.contract.config import StrictModel
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
+from datasets.validation import validating
 from rl.config.network import NetworkConfig
 
 FORMAT_VERSION: Final = 1
@@ -98,12 +99,8 @@ def parse_meta(path: Path, values: Any) -> ArtifactMeta:
             f"{path}: format_version {version!r}, expected {FORMAT_VERSION}; write the artifacts "
             "again with this version of rulka"
         )
-    try:
+    with validating(path):
         meta = ArtifactMeta.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: `{key}`: {first['msg']}") from error
     normalisation, actions = input_contract()
     for name, got, expected in (
         ("normalisation", meta.normalisation, normalisation),
