@@ -22,6 +22,7 @@ from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
 from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
+from rl.collecting.saved_races import check_measured, check_races
 from rl.collecting.shared_weights import flat_size, to_flat
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
@@ -353,7 +354,16 @@ class Collector:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a collector with the same plan."""
+        """Continue from `state_dict()` of a collector with the same plan.
+
+        Raises:
+            ValueError: no such collector can have had the state; compiled code has not seen it.
+            RuntimeError: weights of another network.
+        """
+        track_of_entry = [self._track_index[entry.short_name] for entry in self.plan.cycle]
+        check_races(state, self.state_dict(), self._batch, track_of_entry)
+        measured = state.get("measured", {})
+        check_measured(measured, self.plan.cars, self._flat_network(0))
         self.online.load_state_dict(state["online"])
         if self.averaged is not None and state["averaged"] is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -367,7 +377,7 @@ class Collector:
         if self._prior is not None:
             self._prior.load_state_dict(state["prior"])
         self._next_entry = state["next_entry"]
-        self._measured = dict(state.get("measured", {}))
+        self._measured = dict(measured)
         self._start_noise[:] = self.plan.environment.start_noise  # of all runs in older states
         for name, values in state["per_car"].items():
             getattr(self, name)[:] = values

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datasets.contract.config import LARGEST_INTEGER
+from datasets.limits import check_within
 from rl.collecting.shared_weights import flat_size, from_flat, to_flat
 from rl.config.sections import GuideConfig
 from rl.network.policy import Policy
@@ -116,5 +118,11 @@ class Guide:
         return {"until_ms": self.until_ms.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.until_ms[:] = state["until_ms"]
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: of another number of cars, or no times.
+        """
+        until_ms = state["until_ms"]
+        check_within("guide.until_ms", until_ms, self.until_ms, 0, LARGEST_INTEGER)
+        self.until_ms[:] = until_ms

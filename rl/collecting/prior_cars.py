@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from datasets.contract.config import LARGEST_INTEGER
+from datasets.limits import check_keys, check_whole, check_within
 from rl.collecting.shared_weights import flat_size, from_flat, to_flat
 from rl.config.network import NetworkConfig
-from rl.config.prior_options import COHORT_OF_START, PRESENT, PriorConfig
+from rl.config.prior_options import COHORT_OF_START, HIGHER, LOWER, PRESENT, PriorConfig
 from rl.network.iqn import IQN
 from rl.network.prior import ActionPrior
 from rl.replay.rollout import PriorRun
@@ -25,6 +27,8 @@ _PER_CAR: Final = (
     "_released",
     "_exploring",
 )
+_LIMITS: Final = {"_cohort": (HIGHER, LOWER), "_weight": (0.0, float(np.finfo(np.float32).max))}
+"""Least and largest number of each; of the others whole numbers from 0, or flags."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,8 +215,25 @@ class PriorCars:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a collector of as many cars."""
+        """Continue from `state_dict()` of a collector of as many cars.
+
+        Raises:
+            ValueError: of another number of cars, or what no car can have.
+        """
+        starts, per_car = state["starts"], state["per_car"]
+        check_whole("prior.collector", state["collector"], 0, LARGEST_INTEGER)
+        if len(starts) != 3:
+            raise ValueError(f"prior.starts: expected 3 numbers, got {len(starts)}")
+        for number in starts:
+            check_whole("prior.starts", number, 0, LARGEST_INTEGER)
+        check_keys("prior.per_car", per_car, _PER_CAR)
+        for name, values in per_car.items():
+            own = getattr(self, name)
+            lowest, highest = _LIMITS.get(
+                name, (0, 1 if own.dtype == np.bool_ else LARGEST_INTEGER)
+            )
+            check_within(f"prior.per_car.{name}", values, own, lowest, highest)
         self._collector = state["collector"]
-        self._starts, self._exploring_starts, self._judged_starts = state["starts"]
-        for name, values in state["per_car"].items():
+        self._starts, self._exploring_starts, self._judged_starts = starts
+        for name, values in per_car.items():
             getattr(self, name)[:] = values

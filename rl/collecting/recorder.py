@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from datasets.limits import check_keys, check_within
 from rl.envs.cars import CarBatch
 
 FIRST_CAPACITY: Final = 256
@@ -122,17 +123,30 @@ class Recorder:
         """Continue from `state_dict()` of a recorder of the same dimensions.
 
         Raises:
-            ValueError: lengths beyond what was recorded.
+            ValueError: lengths beyond what was recorded, or what no car can have recorded.
         """
-        length = np.asarray(state["length"])
-        recorded = min(array.shape[1] for array in state["arrays"].values())
-        if length.min() < 0 or length.max() > recorded:
-            raise ValueError(f"runs of {length.min()} to {length.max()} actions, of {recorded}")
-        self.length[:] = length
-        while self._capacity < self.length.max():
+        arrays = state["arrays"]
+        check_keys("recorder.arrays", arrays, self._arrays)
+        recorded = len(arrays["actions"][0])
+        check_within("recorder.length", state["length"], self.length, 0, recorded)
+        for name, own in self._arrays.items():
+            like = np.broadcast_to(own[:, :1], (len(own), recorded, *own.shape[2:]))
+            lowest, highest = self._limits(name, own.dtype)
+            check_within(f"recorder.arrays.{name}", arrays[name], like, lowest, highest)
+        while self._capacity < recorded:
             self._grow()
-        for name, array in state["arrays"].items():
-            self._arrays[name][:, : array.shape[1]] = array
+        self.length[:] = state["length"]
+        for name, own in self._arrays.items():
+            own[:, :recorded] = arrays[name]
+
+    def _limits(self, name: str, dtype: np.dtype[Any]) -> tuple[float, float]:
+        """Return the least and the largest number of an array; floats must be finite."""
+        if name == "actions":
+            return 0.0, self._arrays["q_values"].shape[2] - 1.0
+        if dtype.kind == "f":
+            largest = float(np.finfo(dtype).max)
+            return -largest, largest
+        return 0.0, 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
 
     def _grow(self) -> None:
         for name, array in self._arrays.items():

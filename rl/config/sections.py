@@ -68,6 +68,10 @@ class MapCycleConfig(StrictModel):
         return any(entry.fill_buffer for entry in self.entries if entry.short_name == short_name)
 
 
+LARGEST_START_NOISE: Final = 1e3
+"""Scale at which a start lies up to 2 km away; far beyond, its numbers overflow."""
+
+
 class EnvironmentConfig(StrictModel):
     """Where runs end and how they start."""
 
@@ -77,7 +81,12 @@ class EnvironmentConfig(StrictModel):
     cutoff_rollout_if_no_vcp_passed_within_duration_ms: int = Field(
         2_000, ge=50, description="ms without reaching a new zone of the line"
     )
-    start_noise: float = Field(1.0, ge=0.0, description="scale of the variation of the starts")
+    start_noise: float = Field(
+        1.0,
+        ge=0.0,
+        le=LARGEST_START_NOISE,
+        description="0 to 1000: scale of the variation of the starts",
+    )
 
 
 class TransferConfig(StrictModel):

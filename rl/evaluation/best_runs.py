@@ -15,6 +15,7 @@ from datasets.contract.files import atomic_path, read_json, write_json, write_te
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs
 from datasets.validation import validating
+from rl.config.sections import LARGEST_START_NOISE
 from rl.evaluation.greedy import DrivenRun
 from rl.replay.rollout import Rollout
 
@@ -111,7 +112,9 @@ class _RunNotes(BaseModel):
     track: str = Field(min_length=1, description="name of the map")
     race_time_ms: int = Field(ge=1, le=LONGEST_RECORD_MS, description="ms")
     start_seed: int = Field(ge=0, le=LARGEST_INTEGER, description="of the start's variation")
-    start_noise: float = Field(ge=0.0, le=1e3, description="scale of the start's variation")
+    start_noise: float = Field(
+        ge=0.0, le=LARGEST_START_NOISE, description="scale of the start's variation"
+    )
 
 
 def _load_actions(path: Path) -> npt.NDArray[np.uint8]:

@@ -391,9 +391,11 @@ class ReplayMemory:
         kinds = self._ring.columns["kinds"][slots]
         if (self._ring.columns["actions"][slots] >= N_ACTIONS).any():
             raise ValueError(f"replay memory: actions that are not below {N_ACTIONS}")
-        for name in ("floats", "rewards", "potentials"):
-            if not np.isfinite(self._ring.columns[name][slots]).all():
+        for name, column in self._ring.columns.items():
+            if column.dtype.kind == "f" and not np.isfinite(column[slots]).all():
                 raise ValueError(f"replay memory: {name} that are not finite")
+        if (left < 0).any() or (kinds > TEST).any():
+            raise ValueError("replay memory: transitions of no kind, or after a run's end")
         if not np.array_equal(left == 0, kinds == LAST):
             raise ValueError("replay memory: transitions that start after the last action")
         inside = left[:-1] > 0

@@ -66,5 +66,9 @@ class SumTree:
         """
         inner = np.arange(1, self._leaves)
         sums = self._nodes[2 * inner] + self._nodes[2 * inner + 1]
-        if (self._nodes < 0.0).any() or not np.array_equal(self._nodes[inner], sums):
+        if (
+            not np.isfinite(self.total)
+            or (self._nodes < 0.0).any()
+            or not np.array_equal(self._nodes[inner], sums)
+        ):
             raise ValueError("sum tree: negative weights or wrong sums")

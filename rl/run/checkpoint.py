@@ -24,6 +24,7 @@ from datasets.contract.files import fsync_folder, read_json, set_aside, sha256_o
 from datasets.contract.memory import is_out_of_memory
 from datasets.validation import validating
 from rl.replay.segments import Segment, SegmentStore
+from rl.transfer.tensor_files import is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +154,9 @@ def use_checkpoint(folder: Path, use: Callable[[Path, Parts, list[Segment]], Res
                     set_aside(damaged)
                 return result
         except Exception as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
-            problem = damage = _short(error)
+            problem = damage = one_line_of(error)
             refused.append(path)
         else:
             set_aside(path)
@@ -173,13 +174,13 @@ def use_checkpoint(folder: Path, use: Callable[[Path, Parts, list[Segment]], Res
     )
 
 
-def _short(error: Exception) -> str:
+def one_line_of(error: Exception) -> str:
     """Return what went wrong in one short line; libraries write several long ones."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether an exception while a checkpoint is read lies in its content."""
     if isinstance(error, UserError) or is_out_of_memory(error):
         return False
@@ -214,7 +215,7 @@ def peek_checkpoint(
             except Exception as error:  # of files that another process may remove just now
                 if is_out_of_memory(error):
                     raise
-                problem = _short(error)
+                problem = one_line_of(error)
             logger.warning("%s cannot be used (%s)", path, problem)
         before = found
     raise UserError(
@@ -339,9 +340,15 @@ def encode(state: Any) -> Any:
 
 
 def decode(state: Any) -> Any:
-    """Inverse of `encode`, with lists for tuples."""
+    """Inverse of `encode`, with lists for tuples.
+
+    Raises:
+        ValueError: an array claims more numbers than the file holds.
+    """
     if isinstance(state, dict):
         if _ARRAY in state:
+            if not is_plain(state[_ARRAY]):
+                raise ValueError("an array that the file does not hold whole")
             return state[_ARRAY].numpy().reshape(state["shape"])
         return {key: decode(value) for key, value in state.items()}
     if isinstance(state, list):

@@ -7,7 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from datasets.contract.errors import UserError
+from datasets.contract.race import LONGEST_RECORD_MS
+from datasets.limits import check_whole
 from rl.collecting.guide import GuideDriver
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
@@ -290,9 +294,11 @@ def _guide_state(guide: GuideDriver) -> dict[str, Any]:
 
 
 def _guide(saved: dict[str, Any]) -> GuideDriver:
+    typical_race_ms = saved["typical_race_ms"]
+    check_whole("guide.typical_race_ms", typical_race_ms, 1, LONGEST_RECORD_MS)
     network = build_driver(saved)
     network.load_state_dict(saved["weights"])
-    return GuideDriver(network.eval().requires_grad_(False), saved["typical_race_ms"])
+    return GuideDriver(network.eval().requires_grad_(False), typical_race_ms)
 
 
 def _prior_state(prior: RunPrior) -> dict[str, Any]:
@@ -305,7 +311,13 @@ def _prior_state(prior: RunPrior) -> dict[str, Any]:
 
 
 def load_prior(run: Run, saved: dict[str, Any]) -> None:
-    """Give a fresh run the prior of a checkpoint's part `prior`; its ladder starts at the top."""
+    """Give a fresh run the prior of a checkpoint's part `prior`; its ladder starts at the top.
+
+    Raises:
+        ValueError: its lowest log preference is not a number below 0.
+    """
+    if not -np.inf < saved["floor"] < 0.0:
+        raise ValueError(f"prior.floor: expected a number below 0, got {saved['floor']}")
     network = IQN(NetworkConfig.model_validate(saved["network"]))
     network.load_state_dict(saved["weights"])
     install_prior(run, network, floor=saved["floor"])

@@ -30,6 +30,7 @@ from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of, describe
 from rl.replay.rollout import Rollout
+from rl.run.checkpoint import is_damage, one_line_of
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
@@ -293,8 +294,13 @@ def _serial_source(
     try:
         check_like(saved, source.state_dict(), "collector", any_length=True)
         source.load_state_dict(saved)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        logger.warning("half-driven races are lost, their state is damaged (%s)", error)
+    except Exception as error:
+        source.close()
+        if not is_damage(error):
+            raise
+        logger.warning(
+            "half-driven races are lost, their state is damaged (%s)", one_line_of(error)
+        )
         return _serial_source(run, averaged, guide_driver, None)
     return source
 

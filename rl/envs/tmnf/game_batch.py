@@ -19,7 +19,8 @@ from datasets.contract.actions import (
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS
 from datasets.contract.line import ReferenceLine
-from datasets.contract.race import MAX_RACE_MS
+from datasets.contract.race import LONGEST_RECORD_MS, MAX_RACE_MS
+from datasets.limits import check_within
 from rl.envs.cars import RunLostError
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_floats import write_game_floats
@@ -150,13 +151,18 @@ class GameBatch:
         }
 
     def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Rewind the game to where a race was left; see `CarBatch`."""
+        """Rewind the game to where a race was left; see `CarBatch`.
+
+        Raises:
+            ValueError: no race can have been left so; the game is not asked.
+            UserError: the game does not start a race.
+        """
+        self._check_saved(state)
         self.track_of_car[:] = state["track"]
         counter, passed, zone, furthest, since_ms = (int(count) for count in state["counts"])
-        ticks = np.asarray(state["ticks"], dtype=np.uint8).tobytes()
-        self._begin(np.asarray(state["blob"], dtype=np.uint8).tobytes(), passed, ticks)
+        self._begin(state["blob"].tobytes(), passed, state["ticks"].tobytes())
         self._gearbox_counter = counter
-        if self._progress is not None:
+        if self._progress is not None and furthest > 0:  # 0: left before the first start
             velocity = self._seen.state.velocity
             self._progress.go_on_from(zone, furthest, since_ms, velocity)
             self._show(self._seen)
@@ -164,6 +170,23 @@ class GameBatch:
     def close(self) -> None:
         """Let go of the game, which goes on without a client."""
         self._connection.close()
+
+    def _check_saved(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that no race can have been left in: zones index the line unchecked.
+
+        Raises:
+            ValueError: it names the first array that is wrong.
+        """
+        check_within("track", state["track"], self.track_of_car, 0, len(self.tracks) - 1)
+        for name, highest in (("blob", 255), ("ticks", N_ACTIONS - 1)):
+            size = min(np.size(state[name]), LONGEST_RECORD_MS)
+            check_within(name, state[name], np.zeros(size, np.uint8), 0, highest)
+        counts, last = state["counts"], self.tracks[int(state["track"][0])].line.finish_zone
+        largest = [LONGEST_RECORD_MS, LONGEST_RECORD_MS, last, last, LONGEST_RECORD_MS]
+        check_within("counts", counts, np.zeros(5, np.int64), 0, largest)
+        _, _, zone, furthest, _ = counts
+        if zone > furthest or (zone < 1 and furthest > 0):
+            raise ValueError(f"counts: zone {zone}, furthest zone {furthest}")
 
     # -- driving --------------------------------------------------------------------------------
 
