@@ -197,6 +197,31 @@ def test_a_race_goes_on_from_a_saved_state(
         np.testing.assert_array_equal(driven[name], in_process[0][name][half:], err_msg=name)
 
 
+def test_a_state_in_which_no_race_was_left_is_refused(folder: Path) -> None:
+    """The line is indexed with the zones without a check."""
+    cars = game_batch(folder, "short")
+    drive(cars, straight_on(4))
+    saved = cars.get_state()
+    last = cars.tracks[0].line.finish_zone
+    wrong: list[tuple[str, Any]] = [
+        ("track", np.array([1])),
+        ("track", np.array([0, 0])),
+        ("ticks", np.array([3, 12], np.uint8)),
+        ("blob", np.zeros((2, 2), np.uint8)),
+        ("blob", None),
+        *(("counts", np.array(counts)) for counts in ([0, 0, 0, 5, 0], [0, 0, 6, 5, 0])),
+        *(("counts", np.array([0, 0, 5, zone, 0])) for zone in (last + 1, 10**12)),
+        ("counts", np.array([-1, 0, 5, 5, 0])),
+        ("counts", np.zeros(5)),
+    ]
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=name):
+            cars.set_state({**saved, name: value})
+    cars.set_state(saved)
+    np.testing.assert_array_equal(cars.get_state()["counts"], saved["counts"])
+    cars.close()
+
+
 def test_ticks_drive_what_an_action_drives(
     folder: Path, runs: list[npt.NDArray[np.uint8]], in_process: list[Driven]
 ) -> None:

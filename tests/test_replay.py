@@ -267,6 +267,30 @@ def test_rows_of_another_image_size_are_refused() -> None:
         other.load_state_dict(memory.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps_left", -3, "of no kind, or after a run's end"),
+        ("kinds", 7, "of no kind"),
+        ("potentials", np.inf, "potentials that are not finite"),
+        ("preferences", np.nan, "preferences that are not finite"),
+        ("actions", 12, "not below 12"),
+    ],
+)
+def test_rows_that_no_run_can_have_left_are_invalid(name: str, value: float, message: str) -> None:
+    memory = ReplayMemory(50, (H, W), F, MemoryConfig(), preferences=A)
+    prior = PriorRun(np.zeros((2, A), np.float16), 0.1, 0, 0, True, 0, 0, 0)
+    rollout = replace(make_rollout(1, 1), prior=prior)
+    memory.add(rollout, np.zeros(1, np.float32), np.random.default_rng(1))
+    state = memory.state_dict()
+    memory.load_state_dict(state)
+    memory.check_valid()
+    state["rows"][name][0] = value
+    memory.load_state_dict(state)
+    with pytest.raises(ValueError, match=message):
+        memory.check_valid()
+
+
 def test_misfitting_parts_are_refused() -> None:
     memory = ReplayMemory(50, (H, W), F, MemoryConfig())
     rollout = make_rollout(20, 1)

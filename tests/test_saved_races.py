@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
 from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.guide import Guide
+from rl.collecting.prior_cars import PriorCars
 from rl.collecting.saved_races import LARGEST, check_cars
-from rl.config.sections import LARGEST_START_NOISE
+from rl.config.prior_options import PriorConfig
+from rl.config.sections import LARGEST_START_NOISE, GuideConfig
 from rl.envs.sim import car as columns
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.tracks import built_in_track
 from rl.network.iqn import IQN
+from rl.network.policy import Policy
+from rl.network.prior import ActionPrior
 from rl.run.build import build_run
 from rl.run.checkpoint import decode, encode, load_checkpoint
 from rl.run.folder import RunFolder
@@ -212,6 +217,44 @@ def test_cars_on_other_maps_than_the_cycle_says_are_refused(tmp_path: Path) -> N
     saved["batch"]["track"] = 1 - saved["batch"]["track"]
     with pytest.raises(ValueError, match="not the maps of the cycle"):
         collector.load_state_dict(saved)
+
+
+def test_times_of_a_guide_are_checked() -> None:
+    guide = Guide(Policy(IQN(tiny_network())), GuideConfig(), 3, typical_race_ms=9_999)
+    good = np.array([0, 70, 2**40])
+    guide.load_state_dict({"until_ms": good})
+    np.testing.assert_array_equal(guide.state_dict()["until_ms"], good)
+    for until_ms in (np.array([0, -1, 0]), np.array([7]), np.zeros(3), [1, 2, 3]):
+        with pytest.raises(ValueError, match="until_ms"):
+            guide.load_state_dict({"until_ms": until_ms})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        (("per_car", "_cohort"), 2, "_cohort"),
+        (("per_car", "_number"), -1, "_number"),
+        (("per_car", "_weight"), np.nan, "_weight"),
+        (("per_car", "_released"), np.zeros(1, np.bool_), "_released"),
+        (("starts",), [1, 2], "starts"),
+        (("starts",), [1, 2, -1], "starts"),
+        (("collector",), None, "collector"),
+    ],
+)
+def test_what_a_prior_knows_of_each_car_is_checked(
+    place: tuple[str, ...], value: Any, named: str
+) -> None:
+    prior = ActionPrior(IQN(tiny_network()), -5.0)
+    cars = PriorCars(prior, PriorConfig(), 3, 17)
+    for car in range(3):
+        cars.start(car, is_exploration=True, frames=9, level=1)
+    saved = cars.state_dict()
+    other = PriorCars(prior, PriorConfig(), 3, 5)
+    other.load_state_dict(copy.deepcopy(saved))
+    np.testing.assert_equal(other.state_dict(), saved)
+    _leaf(*place)(saved, value)
+    with pytest.raises(ValueError, match=named):
+        other.load_state_dict(saved)
 
 
 def test_an_array_that_claims_more_than_the_file_holds_is_refused() -> None:
