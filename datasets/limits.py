@@ -32,7 +32,7 @@ def check_within(
             f"{place}: expected {like.dtype} {like.shape}, got {values.dtype} {values.shape}"
         )
     numbers = values.view(np.uint8) if values.dtype == np.bool_ else values
-    inside = (numbers >= lowest) & (numbers <= highest)
+    inside = (numbers >= np.asarray(lowest)) & (numbers <= np.asarray(highest))
     if not inside.all():
         raise ValueError(f"{place}: {numbers[~inside][0]} is beyond its limits")
 

@@ -6,13 +6,15 @@ absent: it is made beside its place and renamed into it.
 
 import copy
 import dataclasses
+import json
 import logging
+import math
 import os
 import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +24,12 @@ import numpy as np
 from datasets.content import check_content
 from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_output, read_json
+from datasets.contract.files import check_depth, check_output, read_json
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord, check_text
 from datasets.hdf5_output import new_hdf5
 from datasets.hdf5_trust import check_self_contained
+from datasets.limits import check_whole
 from datasets.part import MAX_INTERVAL_MS
 from datasets.reader import ReplayFile
 from datasets.wheels import wheel_order_of
@@ -47,6 +50,14 @@ METADATA_FILE: Final = "metadata.json"
 OWN_KEY: Final = "rulka"
 """Key of a dataset's metadata under which the specification and the rewards are kept."""
 FOREIGN_SOURCE: Final = "minari"
+MOST_EPISODES: Final = 10_000_000
+MOST_NUMBERS: Final = 2**24
+"""Of an observation, each of which Minari gives two limits."""
+_BOX_TYPES: Final = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64"),
+)
 
 
 @dataclass
@@ -298,6 +309,12 @@ def _read_own(path: Path) -> Callable[[tuple[int, int]], DatasetSpec]:
     spaces = ("observation_space", "action_space")
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(s), str) for s in spaces):
         raise UserError(f"{file}: expected an object with {' and '.join(spaces)}")
+    for name in spaces:
+        _check_space(metadata[name], f"{file}: {name}")
+    try:
+        check_whole("total_episodes", metadata.get("total_episodes"), 0, MOST_EPISODES)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
     own = metadata.get(OWN_KEY, {})
     known = own.get("spec", {}) if isinstance(own, dict) else None
     if not isinstance(known, dict):
@@ -314,11 +331,41 @@ def _read_own(path: Path) -> Callable[[tuple[int, int]], DatasetSpec]:
     )
 
 
+def _check_space(text: str, place: str) -> None:
+    """Refuse a space that Minari cannot build, or whose limits would fill the memory.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    try:
+        space = json.loads(text)
+        check_depth(space)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not a description of a space") from error
+    left = [space]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict) and value.get("type") == "Box" and not _is_box(value):
+            raise UserError(f"{place}: a Box of another type, or of over {MOST_NUMBERS:,} numbers")
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+
+
+def _is_box(values: Mapping[str, Any]) -> bool:
+    """Whether shape and type of a Box can be meant."""
+    shape = values.get("shape")
+    if not isinstance(shape, list) or values.get("dtype") not in _BOX_TYPES:
+        return False
+    whole = all(type(side) is int and side >= 0 for side in shape)
+    return whole and math.prod(shape) <= MOST_NUMBERS
+
+
 def _image_size(path: Path, dataset: Any) -> tuple[int, int]:
     """(height, width) of the frames, if all spaces fit."""
     spaces, actions = dataset.observation_space, dataset.action_space
     parts = getattr(spaces, "spaces", {})
-    shapes = {name: space.shape for name, space in parts.items()} if parts else {}
+    found = parts.items() if isinstance(parts, Mapping) else ()
+    shapes = {name: space.shape or () for name, space in found}
     frame = shapes.get("frame", ())
     if len(frame) != 3 or frame[0] != 1 or shapes.get("floats") != (N_FLOATS,):
         raise UserError(
