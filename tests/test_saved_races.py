@@ -305,7 +305,7 @@ def saved_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, State]:
     return config, parts["collector"]
 
 
-@fuzz(quick=25, slow=3_000)
+@fuzz(quick=12, slow=3_000)
 def test_numbers_in_saved_races_never_reach_compiled_code_beyond_its_tables(
     cases: int, saved_run: tuple[Any, State], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -365,7 +365,7 @@ def _image_size(path: Path, dataset: Any) -> tuple[int, int]:
     spaces, actions = dataset.observation_space, dataset.action_space
     parts = getattr(spaces, "spaces", {})
     found = parts.items() if isinstance(parts, Mapping) else ()
-    shapes = {name: space.shape or () for name, space in found}
+    shapes: dict[str, tuple[int, ...]] = {name: space.shape or () for name, space in found}
     frame = shapes.get("frame", ())
     if len(frame) != 3 or frame[0] != 1 or shapes.get("floats") != (N_FLOATS,):
         raise UserError(
