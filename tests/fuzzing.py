@@ -15,6 +15,7 @@ import contextlib
 import faulthandler
 import hashlib
 import io
+import json
 import os
 import random
 import re
@@ -37,10 +38,15 @@ from pipeline.failures import EXIT_USER_ERROR
 
 SEED_VARIABLE: Final = "RULKA_FUZZ_SEED"
 CASES_VARIABLE: Final = "RULKA_FUZZ_CASES"
-GIVEN: Final = {
-    name: os.environ.pop(name) for name in (SEED_VARIABLE, CASES_VARIABLE) if name in os.environ
-}
+SHARE_VARIABLE: Final = "RULKA_FUZZ_SHARE"
+LOG_VARIABLE: Final = "RULKA_FUZZ_LOG"
+_VARIABLES: Final = (SEED_VARIABLE, CASES_VARIABLE, SHARE_VARIABLE, LOG_VARIABLE)
+GIVEN: Final = {name: os.environ.pop(name) for name in _VARIABLES if name in os.environ}
 """Taken out of the environment, where the commands would read them as keys of a configuration."""
+SLOW_CASES: Final = 200
+"""Least number of cases of a test that is marked slow; smaller ones have a fixed seed."""
+BLOCK_CASES: Final = 500
+"""Cases with one seed: what a run that is killed repeats."""
 QUICK_SEED: Final = 1
 """The usual tests repeat the same cases, so that they fail only where the code has changed."""
 CASE_SECONDS: Final = 60.0
@@ -178,28 +184,48 @@ def fuzz(*, quick: int, slow: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("cases", sizes)
 
 
-def run_cases(
-    check: Callable[[Any], None], strategy: SearchStrategy[Any], cases: int, *, quick: int = 1_000
-) -> None:
+def run_cases(check: Callable[[Any], None], strategy: SearchStrategy[Any], cases: int) -> None:
     """Call `check` with cases drawn from a strategy; a failing one is made smaller.
 
     The seed is printed, and pytest shows it when the test fails. `RULKA_FUZZ_SEED` repeats a run,
-    `RULKA_FUZZ_CASES` asks for another number of cases.
+    `RULKA_FUZZ_CASES` asks for another number of cases, `RULKA_FUZZ_SHARE` for a share of those of
+    the slow tests. `RULKA_FUZZ_LOG` names a file that gets a line for each block of cases: a test
+    that is started again with it goes on after the blocks that it lists.
 
     Args:
         check: raises where the property does not hold.
         strategy: of its argument.
-        cases: how many.
-        quick: from how many cases on the seed is a new one in each run.
+        cases: how many; from `SLOW_CASES` on the seed is a new one in each run.
     """
     cases = int(GIVEN.get(CASES_VARIABLE, cases))
-    fresh = random.SystemRandom().randrange(2**32) if cases >= quick else QUICK_SEED
-    number = int(GIVEN.get(SEED_VARIABLE, fresh))
+    is_slow = cases >= SLOW_CASES
+    if is_slow:
+        cases = max(round(cases * float(GIVEN.get(SHARE_VARIABLE, 1.0))), 1)
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-    again = f"{SEED_VARIABLE}={number} {CASES_VARIABLE}={cases} uv run pytest '{test}'"
-    sys.stdout.write(f"{cases} cases; repeat with {again}\n")  # pytest shows it on a failure
+    log = CaseLog(GIVEN.get(LOG_VARIABLE), test)
+    fresh = random.SystemRandom().randrange(2**32) if is_slow else QUICK_SEED
+    seed = log.seed if log.seed is not None else int(GIVEN.get(SEED_VARIABLE, fresh))
+    start, count = time.monotonic(), 0
+    for block, first in enumerate(range(0, cases, BLOCK_CASES)):
+        if block in log.done:
+            continue
+        size = min(BLOCK_CASES, cases - first)
+        again = f"{SEED_VARIABLE}={seed + block} {CASES_VARIABLE}={size} uv run pytest '{test}'"
+        sys.stdout.write(f"{size} cases; repeat with {again}\n")  # pytest shows it on a failure
+        found = _run_block(check, strategy, size, seed + block)
+        log.note(block, found, seed)
+        count += found
+    seconds = time.monotonic() - start
+    sys.stdout.write(f"{count} cases in {seconds:.0f} s, 0 failed{log.summary()}\n")
 
-    @hypothesis_seed(number)
+
+def _run_block(
+    check: Callable[[Any], None], strategy: SearchStrategy[Any], cases: int, seed: int
+) -> int:
+    """Run cases with one seed; return how many there were: a small strategy holds fewer."""
+    count = 0
+
+    @hypothesis_seed(seed)
     @settings(
         max_examples=cases,
         database=None,
@@ -209,7 +235,52 @@ def run_cases(
     )
     @given(strategy)
     def each(case: Any) -> None:
+        nonlocal count
+        count += 1
         with no_hang():
             check(case)
 
     each()
+    return count
+
+
+class CaseLog:
+    """The cases that were run, one JSON object per block of a test; without a path, none.
+
+    Attributes:
+        done: numbers of the blocks of this test that the file lists.
+        seed: of their test, None if the file lists none.
+    """
+
+    def __init__(self, path: str | None, test: str) -> None:
+        """Read what earlier runs wrote."""
+        self._path = None if path is None else Path(path)
+        self._test = test
+        own = [line for line in self._lines() if line["test"] == test]
+        self.done = {int(line["block"]) for line in own}
+        self.seed: int | None = own[0]["seed"] if own else None
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if self._path is None or not self._path.exists():
+            return []
+        lines = []
+        for text in self._path.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a kill may have cut a line
+                lines.append(json.loads(text))
+        return lines
+
+    def note(self, block: int, cases: int, seed: int) -> None:
+        """Append a block whose cases all passed."""
+        if self._path is None:
+            return
+        line = {"test": self._test, "block": block, "cases": cases, "seed": seed}
+        with self._path.open("a") as file:
+            file.write(f"\n{json.dumps(line)}\n")  # not behind a line that was cut
+
+    def summary(self) -> str:
+        """Return how many cases the file lists in all."""
+        if self._path is None:
+            return ""
+        lines = self._lines()
+        tests = len({line["test"] for line in lines})
+        return f"; {sum(line['cases'] for line in lines):,} of {tests} tests in {self._path}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies
 
+from tests import fuzzing
 from tests.fuzzing import (
     HangError,
     Outcome,
@@ -79,5 +80,31 @@ def test_a_failing_case_is_found_and_its_seed_printed(capsys: pytest.CaptureFixt
         assert number < 900
 
     with pytest.raises(AssertionError):
-        run_cases(check, strategies.integers(0, 1000), 200)
+        run_cases(check, strategies.integers(0, 1000), 150)
     assert "RULKA_FUZZ_SEED=1" in capsys.readouterr().out
+
+
+def test_a_run_that_is_started_again_goes_on_after_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "cases.jsonl"
+    monkeypatch.setitem(fuzzing.GIVEN, "RULKA_FUZZ_LOG", str(log))
+    monkeypatch.setitem(fuzzing.GIVEN, "RULKA_FUZZ_SHARE", "0.5")
+    monkeypatch.setattr(fuzzing, "BLOCK_CASES", 50)
+    seen: list[int] = []
+
+    def stop_in_the_second_block(case: int) -> None:
+        seen.append(case)
+        if len(seen) > 70:
+            raise KeyboardInterrupt
+
+    numbers = strategies.integers(0, 2**60)
+    with pytest.raises(KeyboardInterrupt):
+        run_cases(stop_in_the_second_block, numbers, 240)
+    with log.open("a") as file:
+        file.write('{"test": "cut')  # by a kill
+    again: list[int] = []
+    run_cases(again.append, numbers, 240)
+    assert len(again) == 120 - 50
+    assert again[0] == seen[50]  # the second block, with its seed
+    assert "120 of 1 tests" in capsys.readouterr().out
