@@ -1,6 +1,12 @@
-"""A disk that is full after n pages, for each n: what was saved stays, and one line says why."""
+"""A disk that is full after n pages, for each n: what was saved stays, and one line says why.
+
+`TEST_DISK_FOLDER` names a folder for the results of the slow test, one line per size of the disk:
+a test that is started again with it goes on after them. `TEST_DISK_PAGES` is the step from one size
+to the next.
+"""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +27,9 @@ EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 MOUNT = 'mount -t tmpfs -o size=256m tmpfs "$0" && exec "$@"'
 MOST_PAGES = 4_000
-SECONDS = 5400.0
+STEP = int(os.environ.get("TEST_DISK_PAGES", "1"))
+FOLDER = os.environ.get("TEST_DISK_FOLDER")
+SECONDS = 4 * 3600.0
 
 
 def may_mount() -> bool:
@@ -46,9 +54,16 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_on_small_disk(
-    folder: Path, baseline: Path, dataset: Path, command: str, pages: Sequence[int]
+    folder: Path, baseline: Path, dataset: Path, command: str, pages: Sequence[int], log: Path
 ) -> list[dict[str, Any]]:
-    """Run a command once for each number of free pages, until it ends well."""
+    """Run a command once for each number of free pages that `log` lacks, until it ends well.
+
+    Returns:
+        All that the log lists then.
+    """
+    done = results_in(log)
+    if done and done[-1]["code"] == 0:
+        return done
     _, parts, _ = load_checkpoint(baseline / "rl" / "tiny" / "checkpoints")
     spec = {
         "command": command,
@@ -56,17 +71,26 @@ def run_on_small_disk(
         "dataset": str(dataset),
         "config": str(baseline / "vis.yaml"),
         "frames": parts["state"]["statistics"]["frames_played"],
-        "pages": list(pages),
+        "pages": [each for each in pages if not done or each > done[-1]["pages"]],
     }
     disk = folder / "disk"
     disk.mkdir()
     child = [sys.executable, "-m", "tests.disk_child", str(disk), json.dumps(spec)]
-    done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", MOUNT, str(disk), *child],
-        capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    with log.open("a") as output:
+        ended = subprocess.run(
+            [*NAMESPACE, "sh", "-c", MOUNT, str(disk), *child],
+            stdout=output, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return results_in(log)
+
+
+def results_in(log: Path) -> list[dict[str, Any]]:
+    """Return the results that a log lists, but for one that a kill has cut."""
+    if not log.exists():
+        return []
+    lines = log.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
 
 def assert_nothing_lost(results: list[dict[str, Any]]) -> None:
@@ -84,7 +108,7 @@ def test_a_full_disk_loses_nothing(
     baseline: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     dataset = recorded(tmp_path_factory)
-    results = run_on_small_disk(tmp_path, baseline, dataset, "rl", (0, 12))
+    results = run_on_small_disk(tmp_path, baseline, dataset, "rl", (0, 12), tmp_path / "log")
     assert_nothing_lost(results)
     assert results[0]["code"] == EXIT_USER_ERROR
 
@@ -96,8 +120,11 @@ def test_a_disk_that_fills_at_each_write_loses_nothing(
 ) -> None:
     """One page more in each case, until the command ends well: every write fails once."""
     dataset = recorded(tmp_path_factory)
-    results = run_on_small_disk(tmp_path, baseline, dataset, command, range(MOST_PAGES))
+    folder = tmp_path if FOLDER is None else Path(FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages, log = range(0, MOST_PAGES, STEP), folder / f"{command}.jsonl"
+    results = run_on_small_disk(tmp_path, baseline, dataset, command, pages, log)
     assert_nothing_lost(results)
     assert results[-1]["code"] == 0
-    assert len(results) > 10
+    assert len(results) > 10 / STEP
     sys.stdout.write(f"{command}: {len(results)} sizes, {len(results) - 1} refused, 0 lost\n")

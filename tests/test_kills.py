@@ -1,7 +1,8 @@
 """Every long command is killed at random moments, again and again: no file may be lost.
 
-`TEST_KILLS` says how many kills there are, `TEST_KILLS_FOLDER` where the work lies. A test that
-is started again with the same folder goes on after the kills in its `kills.jsonl`.
+`TEST_KILLS` says how many kills there are, `TEST_KILLS_HOURS` after how long no further one begins,
+`TEST_KILLS_FOLDER` where the work lies. A test that is started again with the same folder goes on
+after the kills in its `kills.jsonl`. The number of a call is the seed of its delay.
 """
 
 import json
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,10 @@ pytestmark = [
 
 KILLS = int(os.environ.get("TEST_KILLS", "1000"))
 FOLDER = os.environ.get("TEST_KILLS_FOLDER")
+RL_FACTOR = 1.5
+"""A run of `rl` has no end: its delay is drawn from this multiple of `RL_SECONDS`."""
+RL_SECONDS = 20.0
+"""From the start of a run of `rl` until it has saved some checkpoints."""
 MOST_S = float(os.environ.get("TEST_KILLS_HOURS", "2")) * 3600.0
 NOTES = "notes of a user, which no command may touch"
 REPLAYS = 6
@@ -207,12 +213,12 @@ def test_commands_killed_at_random_moments_lose_no_file(workplace: Workplace) ->
             (line["progress"] for line in kills if line["command"] == command.name), default=0.0
         )
         command.seconds = measured.get(command.name) or _measure(workplace, command)
-    for number in range(len(kills), KILLS):
-        if time.monotonic() > deadline:
-            break
+    killed = sum(line["code"] is None for line in kills)
+    number = len(kills)
+    while killed < KILLS and time.monotonic() < deadline:
         command = workplace.commands[number % len(workplace.commands)]
         rng = random.Random(number)
-        ends = command.seconds if command.name != "rl" else 3.0 * command.seconds
+        ends = command.seconds if command.name != "rl" else RL_FACTOR * command.seconds
         delay = rng.uniform(0.0, 1.05 * ends)
         code = workplace.call(command, delay)
         assert code in (None, 0), f"{command.name} ended with {code}: {workplace.output}"
@@ -224,9 +230,15 @@ def test_commands_killed_at_random_moments_lose_no_file(workplace: Workplace) ->
             kind="kill", number=number, command=command.name, delay=delay, code=code,
             progress=progress,
         )  # fmt: skip
-    counts = [line for line in workplace.done() if line["kind"] == "kill"]
-    killed = sum(line["code"] is None for line in counts)
-    sys.stdout.write(f"{len(counts)} calls, {killed} killed, 0 files lost\n")
+        number += 1
+        killed += code is None
+    counts = Counter(
+        line["command"] for line in workplace.done() if line["kind"] == "kill" and not line["code"]
+    )
+    sys.stdout.write(
+        f"{number} calls ({dict(counts)}), {killed} of {KILLS} killed, 0 files lost; "
+        f"seeds 0 to {number - 1}, log {workplace.log}\n"
+    )
     for command in workplace.commands[:2] + workplace.commands[3:]:
         assert workplace.call(command, 600.0) == 0
         command.check()
@@ -238,7 +250,7 @@ def _measure(workplace: Workplace, command: Command) -> float:
     start = time.monotonic()
     if command.name == "rl":
         assert workplace.call(command, 60.0) is None
-        seconds = 20.0
+        seconds = RL_SECONDS
     else:
         assert workplace.call(command, 900.0) == 0
         seconds = time.monotonic() - start

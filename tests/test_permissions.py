@@ -50,3 +50,4 @@ def test_what_a_user_may_not_use_is_refused_in_one_line(tmp_path: Path) -> None:
         assert result["code"] == EXIT_USER_ERROR, shown
         assert result["output"].splitlines()[-1].startswith("rulka-pipeline: "), shown
         assert result["lost"] == [], shown
+    sys.stdout.write(f"{len(results)} cases, 0 files lost\n")
