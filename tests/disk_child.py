@@ -30,7 +30,8 @@ LARGE = 256 << 20
 
 
 def resize(disk: Path, size: int) -> None:
-    """Give the disk this many bytes."""
+    """Give the disk this many bytes, at least a page: 0 would mean without a limit."""
+    size = max(size, PAGE)
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
