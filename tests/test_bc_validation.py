@@ -129,11 +129,12 @@ def test_the_better_driver_of_the_checkpoints_is_exported(dataset: Path, tmp_pat
             epochs=4,
             early_stopping=False,
             driven_validation_tracks=((tmp_path / "straight.npy").as_posix(),),
-            **DRIVEN,
+            **{**DRIVEN, "driven_validation_every_epochs": 4},
         )
     )
+    # Two updates leave a policy that drives, and eight do not, for rates from .01 to .04.
     rows = read_csv(folder / "metrics.csv")
-    assert [row["driven_finish_rate"] for row in rows] == ["1", "0", "", "0"]
+    assert [row["driven_finish_rate"] for row in rows] == ["1", "", "", "0"]
     assert load_state(folder / "checkpoints" / "best.ckpt")["epoch"] == 0
     kept = load_artifact(folder / "iqn_bc.pt").tensors["A_head.2.weight"]
     last = load_state(folder / "checkpoints" / "last.ckpt")["state_dict"]

@@ -10,7 +10,6 @@ import pytest
 
 from datasets.contract.actions import ACTION_MS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.errors import UserError
-from pipeline.commands.evaluate_command import above_line
 from pipeline.demo.report import summary_table
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
@@ -20,11 +19,15 @@ from rl.evaluation.best_known import (
     BestKnown,
     LapNotes,
     best_known,
+    best_known_laps,
     drive_from_exact_start,
     read_best_known,
     save_best_known,
     simulator_version,
 )
+from rl.evaluation.greedy import DrivenRun, EvaluationResult
+from rl.run.folder import RunFolder
+from rl.training.train import TrainingResult
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 each_lap = pytest.mark.parametrize("name", NAMES)
@@ -131,9 +134,29 @@ def test_a_track_without_a_lap_has_a_reason() -> None:
 def test_times_are_compared_in_per_cent() -> None:
     known = BestKnown(10_000)
     assert known.above_percent(10_250) == pytest.approx(2.5)
-    assert above_line(known, 10_250) == "from the exact start 2.5 % above the best known lap"
-    assert "no finish" in above_line(known, None)
-    assert above_line(BestKnown(None, "none here"), 10_250) == "none here"
+    assert known.describe(10_250) == "from the exact start 2.5 % above the best known lap"
+    assert "no finish" in known.describe(None)
+    assert BestKnown(None, "none here").describe(10_250) == "none here"
+
+
+def test_the_end_of_a_training_says_the_distance_where_a_lap_is_known(tmp_path: Path) -> None:
+    exact = DrivenRun("short", 0, 0.0, 10_250, np.zeros(1_025, np.uint8))
+    champion = EvaluationResult("short", np.array([10_000]), np.array([True]), exact, exact)
+    for limit, line in ((BestKnown(10_000), "2.5 % above"), (BestKnown(None, "no lap"), None)):
+        ended = TrainingResult(
+            *(RunFolder(tmp_path), "time is up", False, 1, 1, 1.0, None, {}, (champion,)),
+            limits={"short": limit},
+        )
+        said = [text for text in ended.summary() if "best known" in text or "no lap" in text]
+        assert len(said) == (line is not None)
+        assert line is None or line in said[0]
+
+
+def test_a_training_measures_the_best_known_laps_of_its_tracks() -> None:
+    found = best_known_laps({"short": find_track("short"), "r": find_track("random:3")})
+    assert found["short"] == best_known(find_track("short"))
+    assert found["short"].race_time_ms is not None
+    assert found["r"].race_time_ms is None
 
 
 def test_the_demo_s_table_shows_the_best_known_lap(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,9 +101,7 @@ def _print_table(
 
     from pipeline.printing import PlainConsole
 
-    caption = "\n".join(
-        line for line in (above_line(limit, policy.exact_ms), path.as_posix()) if line
-    )
+    caption = "\n".join(line for line in (limit.describe(policy.exact_ms), path.as_posix()) if line)
     table = Table(title=f"{track}, {policy.starts} varied starts", caption=caption)
     table.add_column("driver")
     fastest = f"fastest of {policy.starts}"
@@ -115,21 +113,6 @@ def _print_table(
     if limit.race_time_ms is not None:
         table.add_row("best known lap", *[""] * 5, seconds(limit.race_time_ms))
     PlainConsole().print(table)
-
-
-def above_line(limit: "BestKnown", exact_ms: int | None) -> str:
-    """Say how far a policy is above the best known lap, or why that is not known.
-
-    Args:
-        limit: of the track.
-        exact_ms: race time of the policy from the exact start; None if it did not finish.
-    """
-    if limit.race_time_ms is None:
-        return limit.reason
-    above = limit.above_percent(exact_ms)
-    if above is None:
-        return "no finish from the exact start to compare with the best known lap"
-    return f"from the exact start {above:.1f} % above the best known lap"
 
 
 def seconds(milliseconds: float | None) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from datasets.contract.csv_log import read_csv
 from datasets.contract.files import atomic_path
-from pipeline.commands.evaluate_command import above_line, seconds
+from pipeline.commands.evaluate_command import seconds
 from rl.evaluation.best_known import BestKnown
 from rl.run.folder import RunFolder
 
@@ -49,7 +49,7 @@ def summary_table(summary: Mapping[str, Any], limit: BestKnown) -> Table:
     first_finish_s = summary["rl"]["first_finish_s"]
     first_finish = "-" if first_finish_s is None else f"{first_finish_s:.0f} s"
     table.caption = (
-        f"reinforcement learning: {above_line(limit, summary['rl']['exact_ms'])}\n"
+        f"reinforcement learning: {limit.describe(summary['rl']['exact_ms'])}\n"
         f"in all {took['total']:.0f} s; first finish in RL after {first_finish}"
     )
     return table

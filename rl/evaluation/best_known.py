@@ -6,6 +6,7 @@ takes the same time to the ms when it is driven again.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from datasets.contract.files import read_json, write_json, write_text
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs, read_inputs
 from datasets.validation import validating
+from rl.envs.cars import RaceMap
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.car import CAR, GEAR_TOP_SPEED
 from rl.envs.sim.road import Track, ground_table, pack_tracks
@@ -76,6 +78,19 @@ class BestKnown:
         if race_time_ms is None or self.race_time_ms is None:
             return None
         return 100.0 * (race_time_ms / self.race_time_ms - 1.0)
+
+    def describe(self, race_time_ms: float | None) -> str:
+        """Say how far a time from the exact start is above the best known one, or why not.
+
+        Args:
+            race_time_ms: None for a race without a finish.
+        """
+        if self.race_time_ms is None:
+            return self.reason
+        above = self.above_percent(race_time_ms)
+        if above is None:
+            return "no finish from the exact start to compare with the best known lap"
+        return f"from the exact start {above:.1f} % above the best known lap"
 
     def to_json(self) -> dict[str, int | str | None]:
         """Return the time in ms, and why there is none."""
@@ -140,6 +155,18 @@ def best_known(track: Track, folder: Path = FOLDER) -> BestKnown:
         expected = f"in this simulator instead of {lap.notes.race_time_ms} ms"
         return BestKnown(None, f"the best known lap of {track.name} {now} {expected}")
     return BestKnown(lap.notes.race_time_ms)
+
+
+def best_known_laps(maps: Mapping[str, RaceMap]) -> dict[str, BestKnown]:
+    """Return the best known lap of each of the simulator's tracks; a damaged file is none."""
+    found = {}
+    for name, road in maps.items():
+        if isinstance(road, Track):
+            try:
+                found[name] = best_known(road)
+            except UserError as error:
+                found[name] = BestKnown(None, str(error))
+    return found
 
 
 def save_best_known(actions: npt.NDArray[np.uint8], notes: LapNotes, folder: Path) -> Path:

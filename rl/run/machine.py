@@ -11,6 +11,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
+from rl.run.threads import usable_cores
 
 PACKAGES: Final = ("torch", "numpy", "numba", "lightning", "gymnasium", "h5py", "pydantic", "ray")
 _CPU_INFO: Final = Path("/proc/cpuinfo")
@@ -25,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "cores_usable": _usable_cores(),
+        "cores_usable": usable_cores(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(count)],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -60,10 +61,6 @@ def _cpu() -> str | None:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, None) or platform.processor() or None
-
-
-def _usable_cores() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,7 @@ import torch
 from datasets.contract.config import dump_config
 from rl.config.experiment import RLConfig
 from rl.envs.factory import RaceFactory
+from rl.evaluation.best_known import BestKnown, best_known_laps
 from rl.evaluation.best_runs import remove_partial_runs
 from rl.evaluation.greedy import EvaluationResult
 from rl.reporting.progress import ProgressLine, duration
@@ -60,6 +61,7 @@ class TrainingResult:
         alltime_min_ms: the learner's best time on each map, 300,000 without a finish.
         final: the champion on fresh starts, one result per map; empty if it was interrupted or
             nothing was evaluated.
+        limits: best known lap of each of these maps, in the simulator.
     """
 
     folder: RunFolder
@@ -71,6 +73,7 @@ class TrainingResult:
     first_finish_s: float | None
     alltime_min_ms: dict[str, int]
     final: tuple[EvaluationResult, ...]
+    limits: dict[str, BestKnown]
 
     def summary(self) -> list[str]:
         """Return the lines to print at the end: progress, quality, and how to continue."""
@@ -84,6 +87,9 @@ class TrainingResult:
                 f"best policy on {result.track}: {result.finish_rate:.0%} of {result.starts} fresh "
                 f"starts finish{mean} ({self.folder.best})"
             )
+            limit = self.limits.get(result.track)
+            if limit is not None and limit.race_time_ms is not None:
+                lines.append(f"  {limit.describe(result.exact_ms)}")
         return [*lines, f"to go on: rulka-pipeline rl --resume {self.folder.root}"]
 
 
@@ -204,7 +210,8 @@ def _train(
         source.close()
         races.release()
     interrupted = stop.reason is not None
-    return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final))
+    laps = best_known_laps(tracks) if final else {}
+    return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final), limits=laps)
 
 
 def _count_setup(run: Run, started: float, cpu: float, calibration_before: float) -> None:
@@ -236,6 +243,7 @@ def _result(
     *,
     interrupted: bool,
     final: tuple[EvaluationResult, ...],
+    limits: dict[str, BestKnown],
 ) -> TrainingResult:
     statistics = run.statistics
     return TrainingResult(
@@ -248,6 +256,7 @@ def _result(
         first_finish_s=statistics.first_finish_s,
         alltime_min_ms=dict(statistics.alltime_min_ms),
         final=final,
+        limits=limits,
     )
 
 
