@@ -283,4 +283,5 @@ class CaseLog:
             return ""
         lines = self._lines()
         tests = len({line["test"] for line in lines})
-        return f"; {sum(line['cases'] for line in lines):,} of {tests} tests in {self._path}"
+        cases = sum(line["cases"] for line in lines)
+        return f"; {self._path}: {cases:,} cases of {tests} tests"
