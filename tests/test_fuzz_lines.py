@@ -53,6 +53,7 @@ WRONG_HEADERS = {
     "more than memory": claiming("(10**30, 3)"),
     "as many digits": claiming(f"({'9' * 5000}, 3)"),
     "negative": claiming("(-5, 3)"),
+    "no number": claiming("(True, 3)"),
     "objects": claiming("(60, 3)", "'|O'"),
     "records": claiming("(60, 3)", "[('a', '<f8')]"),
     "nested": claiming("(" * 300 + ")" * 300),

@@ -187,7 +187,8 @@ def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None
     """Refuse what the rest of the file cannot hold, or what is no number."""
     if dtype.kind not in _KINDS or dtype.hasobject:
         raise ValueError(f"it holds {dtype}")
-    if len(shape) > MAX_DIMENSIONS or any(side < 0 for side in shape):
+    counts = (type(side) is int and side >= 0 for side in shape)  # numpy takes a bool for one
+    if len(shape) > MAX_DIMENSIONS or not all(counts):
         raise ValueError(f"its shape is {shape}")
     if _bytes(shape, dtype) > left:
         raise ValueError(f"it claims {_bytes(shape, dtype):,} bytes and has {left:,}")
