@@ -107,4 +107,4 @@ def test_a_run_that_is_started_again_goes_on_after_its_blocks(
     run_cases(again.append, numbers, 240)
     assert len(again) == 120 - 50
     assert again[0] == seen[50]  # the second block, with its seed
-    assert "120 of 1 tests" in capsys.readouterr().out
+    assert "120 cases of 1 tests" in capsys.readouterr().out
