@@ -5,7 +5,6 @@ that describes the rows. The rows themselves are read later; `check_content` and
 them.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from datasets.contract.actions import ACTION_KEYS, ACTION_MS, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_depth
+from datasets.contract.files import parse_json
 from datasets.contract.floats import FLOAT_NAMES, N_FLOATS
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.format import (
@@ -205,9 +204,8 @@ class _Attributes:
     def json_object(self, name: str) -> dict[str, Any]:
         """Return a JSON object."""
         try:
-            value = json.loads(self.text(name), parse_constant=_refuse_constant)
-            check_depth(value)
-        except (ValueError, RecursionError):
+            value = parse_json(self.text(name), parse_constant=_refuse_constant)
+        except ValueError:
             self.refuse(name, "no JSON", "a JSON object")
         if not isinstance(value, dict):
             self.refuse(name, "something else", "a JSON object")

@@ -31,8 +31,13 @@ HELP = "--help"
 SHORTEST_MESSAGE = 20
 """Characters; shorter texts of a table are no messages."""
 
-page_names = [page.relative_to(ROOT).as_posix() for page in PAGES]
-each_page = pytest.mark.parametrize("page", PAGES, ids=page_names)
+
+def for_each(pages: list[Path]) -> pytest.MarkDecorator:
+    names = [page.relative_to(ROOT).as_posix() for page in pages]
+    return pytest.mark.parametrize("page", pages, ids=names)
+
+
+each_page = for_each(PAGES)
 
 
 def prose(page: Path) -> str:
@@ -148,9 +153,13 @@ def test_named_benchmarks_exist(page: Path) -> None:
     assert not [name for name in names if name not in files | packages]
 
 
-@each_page
+def yaml_blocks(page: Path) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", prose(page), re.DOTALL)
+
+
+@for_each([page for page in PAGES if yaml_blocks(page)])
 def test_configurations_in_the_text_are_valid(page: Path, tmp_path: Path) -> None:
-    for text in re.findall(r"```yaml\n(.*?)```", prose(page), re.DOTALL):
+    for text in yaml_blocks(page):
         folder = (ROOT / "config_files" / "rl").as_posix()
         path = tmp_path / "shown.yaml"
         path.write_text(text.replace("extends: ", f"extends: {folder}/"), encoding="utf-8")

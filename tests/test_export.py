@@ -212,6 +212,22 @@ class TestSafetensors:
         with pytest.raises(UserError, match="`actions` differs"):
             load_artifact(out)
 
+    @pytest.mark.parametrize("place", ["a string of it", "itself"])
+    def test_header_that_nests_too_deep_is_refused(self, tmp_path: Path, place: str) -> None:
+        save(tmp_path, IQN(small_config()), "encoder.pt")
+        artifact = load_artifact(tmp_path / "encoder.pt")
+        assert artifact.meta is not None
+        deep = "[" * 100_000 + "]" * 100_000
+        out = tmp_path / "deep.safetensors"
+        if place == "itself":
+            out.write_bytes(len(deep).to_bytes(8, "little") + deep.encode())
+        else:
+            values = artifact.meta.model_dump(mode="json")
+            header = {key: json.dumps(value) for key, value in values.items()} | {"network": deep}
+            out.write_bytes(tensor_files.serialise_safe(out, artifact.tensors, header))
+        with pytest.raises(UserError, match=r"no readable|not a readable"):
+            load_artifact(out)
+
     def test_foreign_file_needs_its_input_scale(self, tmp_path: Path) -> None:
         from safetensors.torch import save_file
 

@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -103,17 +104,31 @@ def read_json(path: Path) -> Any:
         OSError: the system refuses to read it, which says nothing about its content.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        check_depth(value)
-        return value
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{path}: not a file") from error
     except ValueError as error:  # also bytes that are no text, and numbers of over 4,300 digits
         raise UserError(f"{path}: not a JSON file ({error})") from error
+
+
+def parse_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """Return the value of `text`, no deeper than `DEEPEST_JSON`.
+
+    Args:
+        parse_constant: called with `NaN`, `Infinity` and `-Infinity`, which JSON does not have;
+            by default they become floats.
+
+    Raises:
+        ValueError: not JSON, or lists and objects that lie in each other too deep.
+    """
+    try:
+        value = json.loads(text, parse_constant=parse_constant)
     except RecursionError as error:
-        raise UserError(f"{path}: not a JSON file (too deep)") from error
+        raise ValueError("too deep") from error
+    check_depth(value)
+    return value
 
 
 def check_depth(value: Any, deepest: int = DEEPEST_JSON) -> None:
@@ -155,7 +170,7 @@ def load_array(path: Path, what: str) -> npt.NDArray[Any]:
         with Path(path).open("rb") as file:
             shape, fortran, dtype = _read_header(file)
             _check_size(shape, dtype, os.fstat(file.fileno()).st_size - file.tell())
-            values = np.fromfile(file, dtype, _bytes(shape, dtype) // max(dtype.itemsize, 1))
+            values = np.fromfile(file, dtype, math.prod(shape))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such {what}") from error
     except OSError as error:
@@ -190,12 +205,6 @@ def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None
     counts = (type(side) is int and side >= 0 for side in shape)  # numpy takes a bool for one
     if len(shape) > MAX_DIMENSIONS or not all(counts):
         raise ValueError(f"its shape is {shape}")
-    if _bytes(shape, dtype) > left:
-        raise ValueError(f"it claims {_bytes(shape, dtype):,} bytes and has {left:,}")
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    count = 1
-    for side in shape:
-        count *= int(side)
-    return count * dtype.itemsize
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > left:
+        raise ValueError(f"it claims {claimed:,} bytes and has {left:,}")

@@ -4,14 +4,13 @@ A stage writes only into folders that carry its own marker, and deletes only wha
 holds. Folders of before the marker are recognised by their `config_snapshot.yaml` and then marked.
 """
 
-import json
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import write_json
+from datasets.contract.files import parse_json, write_json
 from datasets.contract.yaml_files import read_yaml
 
 MARKER: Final = ".rulka.json"
@@ -53,13 +52,13 @@ def read_owner(folder: Path) -> Owner | None:
     """
     path = Path(folder) / MARKER
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         owner = Owner(*(values[key] for key in ("stage", "run", "id")))
         if not all(isinstance(value, str) for value in asdict(owner).values()):
             raise ValueError("expected strings")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: damaged, so that it is not known whose folder this is; "
             f"remove the file if the folder is yours"

@@ -6,7 +6,6 @@ absent: it is made beside its place and renamed into it.
 
 import copy
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ import numpy as np
 from datasets.content import check_content
 from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_depth, check_output, read_json
+from datasets.contract.files import check_output, parse_json, read_json
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord, check_text
 from datasets.hdf5_output import new_hdf5
@@ -338,9 +337,8 @@ def _check_space(text: str, place: str) -> None:
         UserError: what is wrong with it.
     """
     try:
-        space = json.loads(text)
-        check_depth(space)
-    except (ValueError, RecursionError) as error:
+        space = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{place}: not a description of a space") from error
     left = [space]
     while left:

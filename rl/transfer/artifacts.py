@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path
+from datasets.contract.files import atomic_path, parse_json
 from rl.config.network import LegacyInput, NetworkConfig
 from rl.transfer.metadata import (
     FILE_PARTS,
@@ -234,8 +234,8 @@ def _find_meta(
         return None, where, path.name
     try:
         known = [key for key in ArtifactMeta.model_fields if key != "prior" or key in header]
-        values = {key: json.loads(header[key]) for key in known}
-    except (KeyError, json.JSONDecodeError) as error:
+        values = {key: parse_json(header[key]) for key in known}
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path}: its header has no readable {error}: {_CHANGED}") from error
     return parse_meta(path, values), where, header.get(FILE_KEY, path.name)
 

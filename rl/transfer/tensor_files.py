@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datasets.contract.errors import UserError
+from datasets.contract.files import parse_json
 
 SAFE_SUFFIX: Final = ".safetensors"
 FILE_KEY: Final = "file"
@@ -106,7 +107,7 @@ def safe_header(path: Path, data: bytes) -> dict[str, str]:
     try:
         if not 0 < length <= len(data) - _LENGTH_BYTES:
             raise ValueError("its header is cut")
-        entries = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+        entries = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
         found = entries.get("__metadata__", {})
         return {str(name): str(text) for name, text in found.items()}
     except (ValueError, AttributeError) as error:

@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path
+from datasets.contract.files import atomic_path, parse_json
 from pipeline.analysis.events.event_file import EventFile
 
 logger = logging.getLogger(__name__)
@@ -104,5 +104,5 @@ def _header(file: IO[bytes]) -> dict[str, Any] | None:
     size = int.from_bytes(file.read(8), "little")
     if not 0 < size < 1 << 27:
         return None
-    header = json.loads(file.read(size))
+    header = parse_json(file.read(size))
     return header if isinstance(header, dict) and "key" in header else None
