@@ -14,7 +14,7 @@ from rl.config.network import NetworkConfig
 from rl.learning.followers import average_rate
 from rl.learning.learner import Learner
 from rl.learning.resets import ResetTrigger
-from rl.network.iqn import PARTS
+from rl.network.iqn import IQN, PARTS
 from rl.network.losses import SelfLossAverages
 from rl.replay.transitions import Batch
 
@@ -142,6 +142,31 @@ def test_a_part_is_trained_once_its_frames_have_come() -> None:
     assert torch.equal(weights_of(learner)["img_head.0.weight"], first)
     learner.step(make_batch(), learning_rate=1e-2, frames=100)
     assert not torch.equal(weights_of(learner)["img_head.0.weight"], first)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_encoders_that_are_frozen_alike_encode_next_frames_once(
+    freeze: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build() -> Learner:
+        return Learner(network(vis={"freeze": freeze}), LearningConfig(), seed=4)
+
+    learner, encoded = build(), []
+    for each in (learner.online, learner.target):
+        assert each.img_head is not None
+        each.img_head.register_forward_hook(lambda *_: encoded.append(1))
+    once = learner.step(make_batch(), learning_rate=1e-2)
+    assert len(encoded) == (2 if freeze else 3)
+    separate = build()
+    monkeypatch.setattr(IQN, "has_encoder_of", lambda *_: False)
+    assert separate.step(make_batch(), learning_rate=1e-2).loss == once.loss
+    assert all(torch.equal(v, weights_of(separate)[k]) for k, v in weights_of(learner).items())
+    monkeypatch.undo()
+    with torch.no_grad():  # the target still has the encoder of before, as after a resume
+        next(iter(learner.target.img_head.parameters())).add_(1.0)  # type: ignore[union-attr]
+    encoded.clear()
+    learner.step(make_batch(), learning_rate=1e-2)
+    assert len(encoded) == 3
 
 
 def test_a_part_learns_at_its_own_rate() -> None:

@@ -109,6 +109,23 @@ class TestScores:
         expected = Policy(network).values(frames, floats) + np.float32(0.3) * preferences
         assert np.array_equal(Policy(policy).values(frames, floats), expected)
 
+    @pytest.mark.parametrize("same", [True, False])
+    def test_frames_are_encoded_once_where_both_encoders_are_the_same(self, same: bool) -> None:
+        network, prior = clone(7), clone()
+        assert network.img_head is not None
+        assert prior.img_head is not None
+        if same:
+            network.img_head.load_state_dict(prior.img_head.state_dict())
+        frames, floats = observations(20)
+        preferences = ActionPrior(prior, FLOOR).preferences(frames, floats).astype(np.float32)
+        expected = Policy(network).values(frames, floats) + np.float32(0.3) * preferences
+        encoded: list[int] = []
+        for encoder in (network.img_head, prior.img_head):
+            encoder.register_forward_hook(lambda *_: encoded.append(1))
+        scores = Policy(PriorPolicy(network, prior, weight=0.3, floor=FLOOR)).values(frames, floats)
+        assert len(encoded) == (1 if same else 2)
+        assert np.array_equal(scores, expected)
+
     def test_evaluation_drives_the_cloned_runs(self, tmp_path: Path) -> None:
         track = next(iter(plan(tmp_path).tracks().values()))
         prior = clone()

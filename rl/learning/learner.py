@@ -209,7 +209,15 @@ class Learner:
             resample_noise(self.online, self.generator)
             resample_noise(self.target, self.generator)
         taus = self.objective.draw_taus(len(batch), self.generator, self.device)
-        terms: LossTerms = self._loss(self.online, self.target, batch, taus, self._averages, weight)
+        terms: LossTerms = self._loss(
+            self.online,
+            self.target,
+            batch,
+            taus,
+            self._averages,
+            weight,
+            shared_encoder="vis" in self.frozen and self.online.has_encoder_of(self.target),
+        )
         return terms
 
     def _apply(self, terms: LossTerms, norm: torch.Tensor, batch_size: int) -> float:

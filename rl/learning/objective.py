@@ -65,6 +65,8 @@ class Objective:
         taus: Taus,
         averages: SelfLossAverages,
         prior_weight: Tensor | None = None,
+        *,
+        shared_encoder: bool = False,
     ) -> LossTerms:
         """Compute the loss of `online` on a batch (arXiv:1806.06923, section 3, algorithm 1).
 
@@ -76,10 +78,14 @@ class Objective:
             averages: running means of the self-loss before this update.
             prior_weight: scalar weight w of the batch's preferences, in reward units; None without
                 them.
+            shared_encoder: `online` and `target` have the same image encoder, in evaluation mode:
+                next frames are encoded once.
         """
         with self._products_in_low_precision(batch):
             # Targets: samples r + gamma^n Z_tau'(s', a'), (B, M).
-            aim, bonus = self._target(online, target, batch, taus, prior_weight)
+            aim, bonus = self._target(
+                online, target, batch, taus, prior_weight, shared_encoder=shared_encoder
+            )
             # Online quantiles: Z_tau(s, .), (B, N, A), and those of the actions taken, (B, N).
             features = online.features(batch.frames, batch.floats)
             quantiles = online.quantiles(features, taus.online)
@@ -99,11 +105,15 @@ class Objective:
         batch: Batch,
         taus: Taus,
         prior_weight: Tensor | None = None,
+        *,
+        shared_encoder: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, M) targets and the (B,) Munchausen bonus in them, 0 without it."""
         if self._btr.use_munchausen:
             return self._munchausen_target(target, batch, taus)
-        aim = self._greedy_target(online, target, batch, taus, prior_weight)
+        aim = self._greedy_target(
+            online, target, batch, taus, prior_weight, shared_encoder=shared_encoder
+        )
         return aim, torch.zeros_like(batch.rewards)
 
     @torch.no_grad()
@@ -113,7 +123,9 @@ class Objective:
         target: IQN,
         batch: Batch,
         taus: Taus,
-        prior_weight: Tensor | None,
+        prior_weight: Tensor | None = None,
+        *,
+        shared_encoder: bool = False,
     ) -> Tensor:
         """Return (B, M) targets r + gamma^n Z_tau'(s', a*), a* greedy in s'.
 
@@ -125,7 +137,8 @@ class Objective:
         quantiles = target.quantiles(features, taus.target)
         selector = quantiles.mean(dim=1)
         if self._learning.use_ddqn:
-            features = online.features(batch.next_frames, batch.next_floats)
+            image = features[:, : target.image_features] if shared_encoder else None
+            features = online.features(batch.next_frames, batch.next_floats, image)
             selector = online.advantages(features, taus.helper)
         if prior_weight is not None and batch.next_preferences is not None:
             selector = selector.float() + prior_weight * batch.next_preferences.float()

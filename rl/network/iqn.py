@@ -115,21 +115,32 @@ class IQN(nn.Module):
         assert module is None or isinstance(module, nn.Module)
         return module
 
-    def features(self, frames: Tensor, floats: Tensor) -> Tensor:
+    def features(self, frames: Tensor, floats: Tensor, image: Tensor | None = None) -> Tensor:
         """Encode observations.
 
         Args:
             frames: (B, n_stack, H, W) uint8, or floating point if already (x - 128) / 128.
             floats: (B, n_floats) raw float features; ignored by a network without floats.
+            image: (B, image_features) of these frames, if a network of which `has_encoder_of` is
+                true has encoded them already.
 
         Returns: (B, D) features, image first.
         """
         encoded: list[Tensor] = []
         if self.img_head is not None:
-            encoded.append(self.img_head(frames))
+            encoded.append(self.img_head(frames) if image is None else image)
         if self.float_feature_extractor is not None:
             encoded.append(self.float_feature_extractor(floats))
         return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+
+    def has_encoder_of(self, other: "IQN") -> bool:
+        """Whether both have the same image encoder, so that one pass serves both."""
+        if self.img_head is None or other.img_head is None:
+            return False
+        if self.config.vis.cnn != other.config.vis.cnn:
+            return False
+        own, others = self.img_head.state_dict(), other.img_head.state_dict()
+        return all(torch.equal(own[name], others[name]) for name in own)
 
     def embed(self, taus: Tensor) -> Tensor:
         """Embed (..., N) quantile fractions as (..., N, D), eq. 4 of the IQN paper."""

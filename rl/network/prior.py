@@ -57,10 +57,10 @@ class ActionPrior(nn.Module):
         self.register_buffer("taus", taus, persistent=False)
 
     @torch.no_grad()
-    def forward(self, frames: Tensor, floats: Tensor) -> Tensor:
-        """Return (B, A) float16 preferences of (B, 1, H, W) frames and (B, F) raw floats."""
+    def forward(self, frames: Tensor, floats: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return (B, A) float16 preferences of observations; see `IQN.features`."""
         network = self.network
-        logits = network.advantages(network.features(frames, floats), self.taus)
+        logits = network.advantages(network.features(frames, floats, image), self.taus)
         return log_preferences(logits, self.floor)
 
     @torch.inference_mode()
@@ -113,8 +113,12 @@ class PriorPolicy(nn.Module):
 
     def q_values(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
         """Return (B, A) scores Q + w l in reward units; see `IQN.q_values`."""
-        values = self.network.q_values(frames, floats, taus)
-        preferences: Tensor = self.prior(frames, floats)
+        network = self.network
+        features = network.features(frames, floats)
+        shared = network.has_encoder_of(self.prior.network)
+        image = features[:, : network.image_features] if shared else None
+        values = network.q_from_features(features, taus)
+        preferences: Tensor = self.prior(frames, floats, image)
         return values + self.weight * preferences.float()
 
 
