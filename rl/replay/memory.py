@@ -6,7 +6,7 @@ their beginning, which leaves every later transition of them whole.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from rl.replay.minirace import limit_to_window
 from rl.replay.ring import Columns, ObservationRing, Slots
 from rl.replay.rollout import Rollout
 from rl.replay.sum_tree import SumTree
-from rl.replay.transitions import Batch
+from rl.replay.transitions import Batch, TransitionIndex
 
 LAST, TRAIN, TEST = 0, 1, 2
 """Kinds of slots: after a run's last action, or the start of a transition for training or test."""
@@ -32,25 +32,6 @@ NEVER: Final = np.int64(1 << 40)
 SPLIT_CHANGE_PROBABILITY: Final = 0.1
 """Neighbours share pictures, so the split to train or test is drawn for stretches, not steps."""
 NEW_PRIORITY_FACTOR: Final = 2.0
-
-
-class _TransitionIndex(NamedTuple):
-    """Where the B transitions of a sample lie in the ring."""
-
-    slots: Slots
-    """(B,) of s."""
-    places: Slots
-    """(B, n_steps) of the observations from s on."""
-    next_slots: Slots
-    """(B,) of s'."""
-    length: Slots
-    """(B,) actions n from s to s'."""
-    rewarded: Slots
-    """(B,) actions whose rewards count, at most n."""
-    terminal: npt.NDArray[np.bool_]
-    """(B,) whether nothing is bootstrapped from s'."""
-    clock: Slots
-    """(B,) elapsed actions of the mini-race at s, 0 without mini-races."""
 
 
 class ReplayMemory:
@@ -253,7 +234,7 @@ class ReplayMemory:
         batch.weights.numpy()[:] = weights
         return batch
 
-    def _index(self, slots: Slots, rng: np.random.Generator) -> _TransitionIndex:
+    def _index(self, slots: Slots, rng: np.random.Generator) -> TransitionIndex:
         """Find where the transitions that start in (B,) `slots` lie, and draw their clocks."""
         columns, n_steps = self._ring.columns, self.config.n_steps
         places = (slots[:, None] + np.arange(n_steps)) % self.capacity
@@ -266,10 +247,10 @@ class ReplayMemory:
             clock = draw_clock(rng, len(slots))
             rewarded, terminal = limit_to_window(clock, length, to_finish)
         next_slots = (slots + length) % self.capacity
-        return _TransitionIndex(slots, places, next_slots, length, rewarded, terminal, clock)
+        return TransitionIndex(slots, places, next_slots, length, rewarded, terminal, clock)
 
     def _n_step_sum(
-        self, index: _TransitionIndex, gamma: float
+        self, index: TransitionIndex, gamma: float
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return (B,) n-step rewards with the potentials' difference, and (B,) discounts."""
         columns, n_steps = self._ring.columns, self.config.n_steps
@@ -281,7 +262,7 @@ class ReplayMemory:
         rewards += discounts * potentials[index.next_slots] - potentials[index.slots]
         return rewards, discounts
 
-    def _gather_batch(self, index: _TransitionIndex) -> Batch:
+    def _gather_batch(self, index: TransitionIndex) -> Batch:
         """Copy observations and actions into the batch of this size."""
         batch = self._buffer(len(index.slots))
         self._gather("frames", index.slots, batch.frames)

@@ -1,11 +1,37 @@
-"""A batch of transitions as torch tensors, gathered into buffers that are used again."""
+"""Transitions of a sample: where they lie in the memory, and as a batch of torch tensors.
+
+Batches are gathered into buffers that are used again.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from rl.replay.ring import Slots
+
+
+class TransitionIndex(NamedTuple):
+    """Where the B transitions of a sample lie in the ring."""
+
+    slots: Slots
+    """(B,) of s."""
+    places: Slots
+    """(B, n_steps) of the observations from s on."""
+    next_slots: Slots
+    """(B,) of s'."""
+    length: Slots
+    """(B,) actions n from s to s'."""
+    rewarded: Slots
+    """(B,) actions whose rewards count, at most n."""
+    terminal: npt.NDArray[np.bool_]
+    """(B,) whether nothing is bootstrapped from s'."""
+    clock: Slots
+    """(B,) elapsed actions of the mini-race at s, 0 without mini-races."""
 
 
 @dataclass(slots=True)

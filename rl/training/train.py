@@ -163,9 +163,7 @@ def _train(
     def called_off() -> str | None:
         return stop.reason or limits.time_is_up()
 
-    source_state = None
-    if resumed:
-        source_state = saver.restore(run)
+    source_state = saver.restore(run) if resumed else None
     calibration_before = run.statistics.calibration_seconds
     if resumed:
         repair_champion(folder, run)
@@ -197,13 +195,10 @@ def _train(
                 logger.info("stopping: %s", stopped)
             finally:
                 loop.save()
-            final: list[EvaluationResult] = []
             evaluations.wait(stop)
             if not races.has_room:
                 source.close()  # the last evaluation drives where a collector did
-            if stop.reason is None and not run.calibration_due:
-                evaluations.evaluate()  # the last weights may be the best
-                final = evaluations.evaluate_champion()
+            final = _measure(run, evaluations, stop)
             loop.save()
             reporter.close(seconds_left=limits.seconds_left)
     finally:
@@ -212,6 +207,14 @@ def _train(
     interrupted = stop.reason is not None
     laps = best_known_laps(tracks) if final else {}
     return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final), limits=laps)
+
+
+def _measure(run: Run, evaluations: Evaluations, stop: StopSignal) -> list[EvaluationResult]:
+    """Evaluate the last weights, then the champion on fresh starts; nothing if asked to stop."""
+    if stop.reason is not None or run.calibration_due:
+        return []
+    evaluations.evaluate()  # the last weights may be the best
+    return evaluations.evaluate_champion()
 
 
 def _count_setup(run: Run, started: float, cpu: float, calibration_before: float) -> None:
