@@ -108,3 +108,21 @@ def test_whatever_is_imported_first_is_compiled_into_the_same_cache(module: str)
     folder = Path(found.stdout.strip())
     assert folder.parent == Path(rl.envs.jit.__file__).parent / "__pycache__"
     assert folder.name.startswith("numba-")
+
+
+def test_compiling_is_announced_once_and_not_at_all_from_the_cache(tmp_path: Path) -> None:
+    script = (
+        "import logging; logging.basicConfig(level='INFO')\n"
+        "import numpy as np; from rl.envs.sim.raster import fill_row\n"
+        "fill_row(np.zeros((2, 64), np.uint8), 0, 0.0, 3.0, 5)\n"
+        "fill_row(np.zeros((2, 64), np.int16), 0, 0.0, 3.0, 5)"  # another type: compiled anew
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def announced() -> int:
+        command = [sys.executable, "-c", script]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return found.stderr.count("compiling the simulator, once after an installation")
+
+    assert announced() == 1
+    assert announced() == 0

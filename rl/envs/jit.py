@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
+from numba.core import event
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 _KEEP_S: Final = 24 * 3600.0
@@ -53,7 +58,27 @@ def _remove_old_caches(current: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Announcement(event.Listener):
+    """Says why the first call after an installation takes so long, once in a process."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_start(self, event: event.Event) -> None:
+        """Log a line before the first routine is compiled; one from the cache is not."""
+        module = event.data["dispatcher"].py_func.__module__
+        if self._said or not module.startswith("rl.envs"):
+            return
+        self._said = True
+        if multiprocessing.parent_process() is None:
+            logger.info("compiling the simulator, once after an installation: about a minute")
+
+    def on_end(self, event: event.Event) -> None:
+        """Say nothing."""
+
+
 _use_cache_folder()
+event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: F) -> F:
