@@ -41,7 +41,7 @@ class HeldTarget:
     def __init__(self, quantiles: Tensor) -> None:
         self._held = quantiles
 
-    def features(self, frames: Tensor, floats: Tensor) -> Tensor:
+    def features(self, frames: Tensor, floats: Tensor, image: Tensor | None = None) -> Tensor:
         """Return nothing of use."""
         return floats
 

@@ -1,5 +1,6 @@
 """One update: against its plain form, which weights move, guards, followers, restored state."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from rl.config.network import NetworkConfig
 from rl.learning.followers import average_rate
 from rl.learning.learner import Learner
 from rl.learning.resets import ResetTrigger
-from rl.network.iqn import IQN, PARTS
+from rl.network.freezing import FrozenEncoder
+from rl.network.iqn import PARTS
 from rl.network.losses import SelfLossAverages
 from rl.replay.transitions import Batch
 
@@ -145,28 +147,34 @@ def test_a_part_is_trained_once_its_frames_have_come() -> None:
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_encoders_that_are_frozen_alike_encode_next_frames_once(
-    freeze: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_a_batch_stand_in_for_a_frozen_encoder_alone(freeze: bool) -> None:
     def build() -> Learner:
         return Learner(network(vis={"freeze": freeze}), LearningConfig(), seed=4)
 
-    learner, encoded = build(), []
+    learner, plain, batch, encoded = build(), build(), make_batch(), []
+    encode = FrozenEncoder(learner.online)
+    kept = replace(
+        batch,
+        images=torch.from_numpy(encode(batch.frames[:, 0].numpy())),
+        next_images=torch.from_numpy(encode(batch.next_frames[:, 0].numpy())),
+    )
     for each in (learner.online, learner.target):
         assert each.img_head is not None
         each.img_head.register_forward_hook(lambda *_: encoded.append(1))
-    once = learner.step(make_batch(), learning_rate=1e-2)
-    assert len(encoded) == (2 if freeze else 3)
-    separate = build()
-    monkeypatch.setattr(IQN, "has_encoder_of", lambda *_: False)
-    assert separate.step(make_batch(), learning_rate=1e-2).loss == once.loss
-    assert all(torch.equal(v, weights_of(separate)[k]) for k, v in weights_of(learner).items())
-    monkeypatch.undo()
-    with torch.no_grad():  # the target still has the encoder of before, as after a resume
-        next(iter(learner.target.img_head.parameters())).add_(1.0)  # type: ignore[union-attr]
-    encoded.clear()
-    learner.step(make_batch(), learning_rate=1e-2)
-    assert len(encoded) == 3
+    loss = learner.step(kept, learning_rate=1e-2).loss
+    assert len(encoded) == (0 if freeze else 3)
+    assert loss == plain.step(batch, learning_rate=1e-2).loss
+    assert all(torch.equal(v, weights_of(plain)[k]) for k, v in weights_of(learner).items())
+
+
+def test_an_encoder_is_settled_if_it_is_frozen_in_the_target_network_too() -> None:
+    assert not Learner(network(), LearningConfig()).has_settled_encoder
+    learner = Learner(network(vis={"freeze": True}), LearningConfig())
+    assert learner.has_settled_encoder
+    assert learner.target.img_head is not None
+    with torch.no_grad():  # it lags behind, as where the encoder was trained before a resume
+        next(learner.target.img_head.parameters()).add_(1.0)
+    assert not learner.has_settled_encoder
 
 
 def test_a_part_learns_at_its_own_rate() -> None:

@@ -10,9 +10,12 @@ import torch
 
 from datasets.contract.minirace import MINI_RACE_ACTIONS
 from rl.config.learning import MemoryConfig
+from rl.network.freezing import FrozenEncoder
+from rl.network.iqn import IQN
 from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import PriorRun, Rollout
 from rl.replay.transitions import Batch
+from tests.rl_samples import tiny_network
 
 H, W, F, A = 3, 5, 7, 4
 GAMMA = 0.9
@@ -303,3 +306,28 @@ def test_misfitting_parts_are_refused() -> None:
 def test_each_observation_is_stored_once() -> None:
     memory = ReplayMemory(1000, (64, 64), 184, MemoryConfig())
     assert memory.bytes_per_transition < 64 * 64 + 184 * 4 + 32
+
+
+def test_observations_come_with_the_features_that_the_encoder_gives_them() -> None:
+    side, rng = 34, np.random.default_rng(2)
+    encoder = FrozenEncoder(IQN(tiny_network()))
+    memory = ReplayMemory(60, (side, side), F, MemoryConfig(buffer_test_ratio=0.0), encoder=encoder)
+    for seed in (1, 2, 3):  # the ring goes around
+        frames = rng.integers(0, 256, (31, side, side), dtype=np.uint8)
+        run = replace(make_rollout(30, seed), frames=frames[:-1], next_frame=frames[-1])
+        add(memory, run)
+    batch = memory.sample(200, rng, gamma=GAMMA).clone()
+    pairs = ((batch.frames, batch.images), (batch.next_frames, batch.next_images))
+    for seen, images in pairs:
+        assert images is not None
+        expected_images = encoder(seen[:, 0].numpy())
+        np.testing.assert_allclose(images.numpy(), expected_images, rtol=1e-4, atol=1e-5)
+    assert batch.without_images().images is None
+    assert memory.cursor()["images"]
+    memory.resize(50)
+    assert memory.sample(5, rng, gamma=GAMMA).images is not None
+    memory.forget_images()
+    assert memory.sample(5, rng, gamma=GAMMA).images is None
+    assert not memory.cursor()["images"]
+    memory.resize(40)
+    assert "images" not in memory.rows()

@@ -11,6 +11,8 @@ import torch
 
 from datasets.contract.csv_log import read_csv
 from rl.config.experiment import load_rl_config
+from rl.network.freezing import FrozenEncoder
+from rl.network.iqn import IQN
 from rl.replay.segments import SegmentStore
 from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint
@@ -66,12 +68,13 @@ def saved(run: Path) -> dict[str, Any]:
     return {**parts, "rows": {name: torch.cat(columns) for name, columns in rows.items()}}
 
 
-@pytest.mark.parametrize("stops", [(23,), (11, 34)])
+@pytest.mark.parametrize(("stops", "freeze"), [((23,), True), ((11, 34), False)])
 def test_resumed_serial_run_equals_an_uninterrupted_one(
-    tmp_path: Path, stops: tuple[int, ...]
+    tmp_path: Path, stops: tuple[int, ...], freeze: bool
 ) -> None:
-    train(tiny_config(tmp_path, run_name="whole", plateau_breaker=PLATEAU), max_grad_steps=46)
-    parts = tiny_config(tmp_path, run_name="parts", plateau_breaker=PLATEAU)
+    options = {"plateau_breaker": PLATEAU, "nn": changed_nn(vis={"freeze": freeze})}
+    train(tiny_config(tmp_path, run_name="whole", **options), max_grad_steps=46)
+    parts = tiny_config(tmp_path, run_name="parts", **options)
     run = tmp_path / "rl" / "parts"
     train(parts, max_grad_steps=stops[0])
     for stop in (*stops[1:], 46):
@@ -165,6 +168,24 @@ def test_resume_with_other_rates_and_flags_keeps_the_moments(tmp_path: Path) -> 
     # Thawed: from 0. Frozen now: as it was. All others go on where they were.
     assert list(steps.values()) == [8, 5, 8, 3, 8]
     assert float(last_row(run)["learning_rate"]) == pytest.approx(0.003)
+
+
+def test_features_of_a_frozen_encoder_are_kept_until_it_is_trained(tmp_path: Path) -> None:
+    frozen = tiny_config(tmp_path, nn=changed_nn(vis={"freeze": True}))
+    run = train(frozen, max_grad_steps=5).folder.root
+    first = saved(run)
+    encoder = IQN(frozen.network)
+    encoder.load_state_dict(first["learner"]["online"])
+    frames = first["rows"]["frames"][:7]
+    assert torch.equal(
+        first["rows"]["images"][:7], torch.from_numpy(FrozenEncoder(encoder)(frames.numpy()))
+    )
+    train(tiny_config(tmp_path), resume=run, max_grad_steps=8)
+    name = "img_head.0.weight"
+    assert not torch.equal(saved(run)["learner"]["online"][name], first["learner"]["online"][name])
+    train(frozen, resume=run, max_grad_steps=10)  # the features that are left are of before
+    kept = [parts["state"]["memory"]["images"] for parts in (first, saved(run))]
+    assert kept == [True, False]
 
 
 def test_resume_with_other_exploration_drives_accordingly(tmp_path: Path) -> None:

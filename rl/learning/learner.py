@@ -201,6 +201,8 @@ class Learner:
         return _stats(terms, float(terms.loss), 0.0, 0.0, skipped=False)
 
     def _terms(self, batch: Batch, prior_weight: float) -> LossTerms:
+        if "vis" not in self.frozen:
+            batch = batch.without_images()
         batch = batch.to(self.device)
         weight = None
         if batch.next_preferences is not None:  # a tensor, which compiled code takes as it comes
@@ -209,15 +211,7 @@ class Learner:
             resample_noise(self.online, self.generator)
             resample_noise(self.target, self.generator)
         taus = self.objective.draw_taus(len(batch), self.generator, self.device)
-        terms: LossTerms = self._loss(
-            self.online,
-            self.target,
-            batch,
-            taus,
-            self._averages,
-            weight,
-            shared_encoder="vis" in self.frozen and self.online.has_encoder_of(self.target),
-        )
+        terms: LossTerms = self._loss(self.online, self.target, batch, taus, self._averages, weight)
         return terms
 
     def _apply(self, terms: LossTerms, norm: torch.Tensor, batch_size: int) -> float:
@@ -258,6 +252,11 @@ class Learner:
             return False
         norm = torch.nn.utils.get_total_norm(list(self.online.parameters()))
         return bool(torch.isfinite(norm))
+
+    @property
+    def has_settled_encoder(self) -> bool:
+        """Whether the image encoder is frozen, and that of the target network is the same."""
+        return "vis" in self.frozen and self.online.has_encoder_of(self.target)
 
     def _update_freeze(self, frames: int) -> None:
         if frozen_parts(self.network, frames) != self.frozen:

@@ -65,8 +65,6 @@ class Objective:
         taus: Taus,
         averages: SelfLossAverages,
         prior_weight: Tensor | None = None,
-        *,
-        shared_encoder: bool = False,
     ) -> LossTerms:
         """Compute the loss of `online` on a batch (arXiv:1806.06923, section 3, algorithm 1).
 
@@ -78,16 +76,12 @@ class Objective:
             averages: running means of the self-loss before this update.
             prior_weight: scalar weight w of the batch's preferences, in reward units; None without
                 them.
-            shared_encoder: `online` and `target` have the same image encoder, in evaluation mode:
-                next frames are encoded once.
         """
         with self._products_in_low_precision(batch):
             # Targets: samples r + gamma^n Z_tau'(s', a'), (B, M).
-            aim, bonus = self._target(
-                online, target, batch, taus, prior_weight, shared_encoder=shared_encoder
-            )
+            aim, bonus = self._target(online, target, batch, taus, prior_weight)
             # Online quantiles: Z_tau(s, .), (B, N, A), and those of the actions taken, (B, N).
-            features = online.features(batch.frames, batch.floats)
+            features = online.features(batch.frames, batch.floats, batch.images)
             quantiles = online.quantiles(features, taus.online)
         predicted = losses.select_actions(quantiles, batch.actions)
         # Loss: quantile regression of each of the N on each of the M, (B,).
@@ -105,15 +99,11 @@ class Objective:
         batch: Batch,
         taus: Taus,
         prior_weight: Tensor | None = None,
-        *,
-        shared_encoder: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, M) targets and the (B,) Munchausen bonus in them, 0 without it."""
         if self._btr.use_munchausen:
             return self._munchausen_target(target, batch, taus)
-        aim = self._greedy_target(
-            online, target, batch, taus, prior_weight, shared_encoder=shared_encoder
-        )
+        aim = self._greedy_target(online, target, batch, taus, prior_weight)
         return aim, torch.zeros_like(batch.rewards)
 
     @torch.no_grad()
@@ -123,9 +113,7 @@ class Objective:
         target: IQN,
         batch: Batch,
         taus: Taus,
-        prior_weight: Tensor | None = None,
-        *,
-        shared_encoder: bool = False,
+        prior_weight: Tensor | None,
     ) -> Tensor:
         """Return (B, M) targets r + gamma^n Z_tau'(s', a*), a* greedy in s'.
 
@@ -133,12 +121,11 @@ class Objective:
         network does. With a prior a* maximises Q + w l, as it does in driving: the values that are
         learnt are those of the policy that drives.
         """
-        features = target.features(batch.next_frames, batch.next_floats)
+        features = target.features(batch.next_frames, batch.next_floats, batch.next_images)
         quantiles = target.quantiles(features, taus.target)
         selector = quantiles.mean(dim=1)
         if self._learning.use_ddqn:
-            image = features[:, : target.image_features] if shared_encoder else None
-            features = online.features(batch.next_frames, batch.next_floats, image)
+            features = online.features(batch.next_frames, batch.next_floats, batch.next_images)
             selector = online.advantages(features, taus.helper)
         if prior_weight is not None and batch.next_preferences is not None:
             selector = selector.float() + prior_weight * batch.next_preferences.float()
@@ -147,12 +134,13 @@ class Objective:
     @torch.no_grad()
     def _munchausen_target(self, target: IQN, batch: Batch, taus: Taus) -> tuple[Tensor, Tensor]:
         """Return (B, M) soft targets with the scaled log-policy in them, and that (B,) bonus."""
-        features = target.features(batch.next_frames, batch.next_floats)
+        features = target.features(batch.frames, batch.floats, batch.images)
+        next_features = target.features(batch.next_frames, batch.next_floats, batch.next_images)
         return losses.munchausen_target(
             batch.rewards,
             batch.discounts,
-            target.quantiles(features, taus.target),
-            target.q_values(batch.frames, batch.floats, taus.helper),
+            target.quantiles(next_features, taus.target),
+            target.q_from_features(features, taus.helper),
             batch.actions,
             alpha=self._btr.munchausen_alpha,
             temperature=self._btr.munchausen_tau,

@@ -1,7 +1,15 @@
 """Freezing of the network's parts: no gradients, evaluation mode, the same optimizer layout."""
 
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN, PARTS
+
+_FRAMES_AT_ONCE: Final = 256
 
 
 def frozen_parts(config: NetworkConfig, frames: int) -> set[str]:
@@ -41,3 +49,26 @@ def train_mode(model: IQN, config: NetworkConfig, frames: int) -> set[str]:
     """Put the model into training mode, its frozen parts excepted; returns those."""
     model.train()
     return apply_freeze(model, config, frames)
+
+
+class FrozenEncoder:
+    """The frozen image encoder of a network, for observations that are encoded once.
+
+    Attributes:
+        features: D.
+    """
+
+    def __init__(self, network: IQN) -> None:
+        """Take the encoder of `network`, which must have one."""
+        assert network.img_head is not None
+        self._encoder = network.img_head
+        self.features = network.image_features
+
+    @torch.no_grad()
+    def __call__(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return (N, D) features of (N, H, W) frames."""
+        device = next(self._encoder.parameters()).device
+        parts = torch.split(torch.from_numpy(frames).unsqueeze(1), _FRAMES_AT_ONCE)
+        encoded = [self._encoder(part.to(device)).float().cpu() for part in parts]
+        features: npt.NDArray[np.float32] = torch.cat(encoded).numpy()
+        return features

@@ -121,17 +121,21 @@ class IQN(nn.Module):
         Args:
             frames: (B, n_stack, H, W) uint8, or floating point if already (x - 128) / 128.
             floats: (B, n_floats) raw float features; ignored by a network without floats.
-            image: (B, image_features) of these frames, if a network of which `has_encoder_of` is
-                true has encoded them already.
+            image: (B, image_features) of these frames, if this network's image encoder or an equal
+                one (`has_encoder_of`) has encoded them already.
 
         Returns: (B, D) features, image first.
         """
-        encoded: list[Tensor] = []
-        if self.img_head is not None:
-            encoded.append(self.img_head(frames) if image is None else image)
-        if self.float_feature_extractor is not None:
-            encoded.append(self.float_feature_extractor(floats))
-        return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+        if self.img_head is None:
+            image = None
+        elif image is None:
+            image = self.img_head(frames)
+        if self.float_feature_extractor is None:
+            assert image is not None
+            return image
+        encoded: Tensor = self.float_feature_extractor(floats)
+        # Of the same type, also where autocast computed only one of them.
+        return encoded if image is None else torch.cat((image.to(encoded.dtype), encoded), dim=1)
 
     def has_encoder_of(self, other: "IQN") -> bool:
         """Whether both have the same image encoder, so that one pass serves both."""

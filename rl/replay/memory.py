@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datasets.contract.actions import N_ACTIONS
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import (
     MINI_RACE_ACTIONS,
@@ -20,14 +19,14 @@ from datasets.contract.minirace import (
     draw_clock,
 )
 from rl.config.learning import MemoryConfig
+from rl.network.freezing import FrozenEncoder
+from rl.replay.checks import check_observations
 from rl.replay.minirace import limit_to_window
-from rl.replay.ring import Columns, ObservationRing, Slots
+from rl.replay.ring import LAST, TEST, TRAIN, Columns, ObservationRing, Slots
 from rl.replay.rollout import Rollout
 from rl.replay.sum_tree import SumTree
 from rl.replay.transitions import Batch, TransitionIndex
 
-LAST, TRAIN, TEST = 0, 1, 2
-"""Kinds of slots: after a run's last action, or the start of a transition for training or test."""
 NEVER: Final = np.int64(1 << 40)
 SPLIT_CHANGE_PROBABILITY: Final = 0.1
 """Neighbours share pictures, so the split to train or test is drawn for stretches, not steps."""
@@ -46,6 +45,7 @@ class ReplayMemory:
         *,
         pin_memory: bool = False,
         preferences: int | None = None,
+        encoder: FrozenEncoder | None = None,
     ) -> None:
         """Reserve the memory.
 
@@ -56,9 +56,12 @@ class ReplayMemory:
             config: how transitions are made and sampled.
             pin_memory: gather batches in page-locked memory.
             preferences: A, actions that a prior has log preferences of; None without a prior.
+            encoder: a frozen image encoder. Each observation is then encoded once, when it is
+                added, instead of in each update that uses it.
         """
         self.config = config
         self._preferences = preferences
+        self._encoder = encoder
         self.image_hw = image_hw
         self.n_floats = n_floats
         self._pin = pin_memory
@@ -67,12 +70,27 @@ class ReplayMemory:
 
     def _allocate(self, capacity: int) -> None:
         self._ring = ObservationRing(
-            capacity, self.image_hw, self.n_floats, preferences=self._preferences
+            capacity,
+            self.image_hw,
+            self.n_floats,
+            preferences=self._preferences,
+            images=self._encoder.features if self._encoder else None,
         )
         self._tree = SumTree(capacity) if self.config.prio_alpha > 0.0 else None
         self._starts: dict[int, Slots] = {}
 
     # -- what is in it --------------------------------------------------------------------------
+
+    @property
+    def has_images(self) -> bool:
+        """Whether it holds the features of a frozen image encoder."""
+        return self._encoder is not None
+
+    def forget_images(self) -> None:
+        """Drop the features of an image encoder, because it is trained from now on."""
+        self._encoder = None
+        self._ring.columns.pop("images", None)
+        self._buffers.clear()
 
     @property
     def capacity(self) -> int:
@@ -159,6 +177,8 @@ class ReplayMemory:
             if rollout.prior is None:
                 raise ValueError("a run without preferences in a memory that holds them")
             columns["preferences"] = rollout.prior.preferences
+        if self._encoder is not None:
+            columns["images"] = self._encoder(columns["frames"])
         new_priority = self._new_priority()
         slots = self._ring.write(columns)
         self._starts.clear()
@@ -271,6 +291,9 @@ class ReplayMemory:
         self._gather("floats", index.next_slots, batch.next_floats)
         if batch.next_preferences is not None:
             self._gather("preferences", index.next_slots, batch.next_preferences)
+        if batch.images is not None and batch.next_images is not None:
+            self._gather("images", index.slots, batch.images)
+            self._gather("images", index.next_slots, batch.next_images)
         next_clock = index.clock + index.length if self.config.mini_race else 0
         batch.floats.numpy()[:, CLOCK] = index.clock
         batch.next_floats.numpy()[:, CLOCK] = next_clock
@@ -303,7 +326,12 @@ class ReplayMemory:
     def _buffer(self, size: int) -> Batch:
         if size not in self._buffers:
             self._buffers[size] = Batch.empty(
-                size, self.image_hw, self.n_floats, pin=self._pin, preferences=self._preferences
+                size,
+                self.image_hw,
+                self.n_floats,
+                pin=self._pin,
+                preferences=self._preferences,
+                images=self._encoder.features if self._encoder else None,
             )
         return self._buffers[size]
 
@@ -330,6 +358,7 @@ class ReplayMemory:
             "base": self._ring.base,
             "oldest": self.oldest,
             "weights": self._weights(self.oldest),
+            "images": self.has_images,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -365,24 +394,4 @@ class ReplayMemory:
         Raises:
             ValueError: what is wrong.
         """
-        slots = self._ring.slots(self.oldest)
-        if len(slots) == 0:
-            return
-        left = self._ring.columns["steps_left"][slots]
-        kinds = self._ring.columns["kinds"][slots]
-        if (self._ring.columns["actions"][slots] >= N_ACTIONS).any():
-            raise ValueError(f"replay memory: actions that are not below {N_ACTIONS}")
-        for name, column in self._ring.columns.items():
-            if column.dtype.kind == "f" and not np.isfinite(column[slots]).all():
-                raise ValueError(f"replay memory: {name} that are not finite")
-        if (left < 0).any() or (kinds > TEST).any():
-            raise ValueError("replay memory: transitions of no kind, or after a run's end")
-        if not np.array_equal(left == 0, kinds == LAST):
-            raise ValueError("replay memory: transitions that start after the last action")
-        inside = left[:-1] > 0
-        if left[-1] != 0 or not np.array_equal(left[1:][inside], left[:-1][inside] - 1):
-            raise ValueError("replay memory: a run whose slots do not follow each other")
-        if self._tree is not None:
-            self._tree.check_valid()
-            if not np.array_equal(self._tree.get(slots) > 0.0, kinds == TRAIN):
-                raise ValueError("replay memory: weights on other slots than training transitions")
+        check_observations(self._ring, self._tree)

@@ -8,6 +8,9 @@ import numpy.typing as npt
 Slots = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]
 
+LAST, TRAIN, TEST = 0, 1, 2
+"""Kinds of slots: after a run's last action, or the start of a transition for training or test."""
+
 
 class ObservationRing:
     """`capacity` slots, numbered over all time: number t lies in slot (t - base) mod capacity.
@@ -25,6 +28,7 @@ class ObservationRing:
         n_floats: int,
         *,
         preferences: int | None = None,
+        images: int | None = None,
     ) -> None:
         """Reserve the columns.
 
@@ -33,6 +37,7 @@ class ObservationRing:
             image_hw: height and width of a frame in pixels.
             n_floats: F.
             preferences: A, actions that a prior has log preferences of; None for no such column.
+            images: D, features that a frozen image encoder has; None for no such column.
         """
         if capacity < 2:
             raise ValueError(f"capacity must hold a transition, got {capacity}")
@@ -52,6 +57,8 @@ class ObservationRing:
         }
         if preferences is not None:
             self.columns["preferences"] = np.zeros((capacity, preferences), dtype=np.float16)
+        if images is not None:
+            self.columns["images"] = np.zeros((capacity, images), dtype=np.float32)
 
     @property
     def used(self) -> int:

@@ -4,7 +4,7 @@ Batches are gathered into buffers that are used again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -63,6 +63,10 @@ class Batch:
     """(B,) int64 elapsed actions of the mini-race at s, 0 without mini-races."""
     next_preferences: Tensor | None = None
     """(B, A) float16 log preferences of the prior at s'; None without a prior."""
+    images: Tensor | None = None
+    """(B, D) float32 features of a frozen image encoder at s; None if it is trained."""
+    next_images: Tensor | None = None
+    """(B, D) float32, the same at s'."""
 
     @classmethod
     def empty(
@@ -73,6 +77,7 @@ class Batch:
         *,
         pin: bool,
         preferences: int | None = None,
+        images: int | None = None,
     ) -> Self:
         """Buffers for `size` transitions, in page-locked memory if `pin`.
 
@@ -82,10 +87,14 @@ class Batch:
             n_floats: F.
             pin: use page-locked memory.
             preferences: A, actions that a prior has preferences of; None without a prior.
+            images: D, features of a frozen image encoder; None if it is trained.
         """
 
         def new(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, pin_memory=pin)
+
+        def optional(width: int | None, dtype: torch.dtype) -> Tensor | None:
+            return None if width is None else new(size, width, dtype=dtype)
 
         return cls(
             frames=new(size, 1, *image_hw, dtype=torch.uint8),
@@ -98,9 +107,9 @@ class Batch:
             weights=new(size, dtype=torch.float32),
             slots=new(size, dtype=torch.int64),
             clock=new(size, dtype=torch.int64),
-            next_preferences=(
-                None if preferences is None else new(size, preferences, dtype=torch.float16)
-            ),
+            next_preferences=optional(preferences, torch.float16),
+            images=optional(images, torch.float32),
+            next_images=optional(images, torch.float32),
         )
 
     def __len__(self) -> int:
@@ -112,6 +121,10 @@ class Batch:
         if self.frames.device == device:
             return self
         return self._map(lambda tensor: tensor.to(device))
+
+    def without_images(self) -> "Batch":
+        """Return the batch without features of an image encoder, which has to be asked then."""
+        return self if self.images is None else replace(self, images=None, next_images=None)
 
     def clone(self) -> "Batch":
         """Return a copy that later batches do not overwrite."""

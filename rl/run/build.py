@@ -12,6 +12,7 @@ from rl.learning.pace import LearningPace
 from rl.learning.plateau import PlateauBreaker
 from rl.learning.resets import ResetTrigger
 from rl.network.devices import resolve_device, resolve_dtype
+from rl.network.freezing import FrozenEncoder
 from rl.network.iqn import IQN
 from rl.network.prior import ActionPrior
 from rl.replay.memory import ReplayMemory
@@ -76,4 +77,5 @@ def _memory(cfg: RLConfig, learner: Learner, *, with_prior: bool) -> ReplayMemor
         cfg,
         pin_memory=learner.device.type == "cuda",
         preferences=N_ACTIONS if with_prior else None,
+        encoder=FrozenEncoder(learner.online) if learner.has_settled_encoder else None,
     )

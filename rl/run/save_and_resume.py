@@ -166,6 +166,8 @@ class RunSaver:
         run.next_evaluation_frames = state["next_evaluation_frames"]
         run.evaluation_pending = state.get("evaluation_pending", False)
         self._segments.adopt(segments)
+        if not (run.learner.has_settled_encoder and state["memory"].get("images", False)):
+            run.memory.forget_images()  # they are another encoder's, or were never kept
         self._segments.restore(run.memory, state["memory"])
         if "guide" in parts:
             run.guide = _guide(parts["guide"])

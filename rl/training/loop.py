@@ -42,6 +42,8 @@ def store_rollout(run: Run, rollout: Rollout) -> None:
     cfg, weights = run.cfg, run.cfg.rewards_at(run.frames)
     floats = rollout.all_floats()
     rewards = step_rewards(rollout.time_ms, rollout.meters, floats, rollout.finished, weights)
+    if run.memory.has_images and "vis" not in run.learner.frozen:
+        run.memory.forget_images()
     added = run.memory.add(rollout, rewards, run.rng, potential(floats, weights))
     run.statistics.memories_generated += added
     run.pace.add(added, cfg.number_times_single_memory_is_used_before_discard)
