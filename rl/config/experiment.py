@@ -176,10 +176,18 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         }
         return next((text for text, applies in found.items() if applies), None)
 
-    def with_prior_schedules(self) -> Self:
-        """Return the configuration with the exploration of a run with a prior."""
+    def with_prior(self) -> Self:
+        """Return the configuration of a run that has a prior: its exploration, its frozen encoder.
+
+        The encoder is frozen only if it is that of the cloned policy.
+        """
         own = ("epsilon_schedule", "epsilon_boltzmann_schedule")
-        return self.model_copy(update={name: getattr(self.prior, name) for name in own})
+        update: dict[str, Any] = {name: getattr(self.prior, name) for name in own}
+        parts = self.transfer.parts
+        if self.prior.freeze_encoder and (parts is None or "vis" in parts):
+            vis = self.nn.vis.model_copy(update={"freeze": True})
+            update["nn"] = self.nn.model_copy(update={"vis": vis})
+        return self.model_copy(update=update)
 
     @property
     def network(self) -> NetworkConfig:

@@ -41,6 +41,10 @@ class PriorConfig(StrictModel):
         1.03, gt=0.0, description="ratio: mean time at the present weight to that at the higher one"
     )
     frames_between_steps: int = Field(5_000, ge=0, description="frames driven, at least")
+    freeze_encoder: bool = Field(
+        False,
+        description="true | false: keep the cloned image encoder; a frame is then encoded once",
+    )
     epsilon_schedule: ScalarSchedule = Field(
         ((0, 0.05), (250_000, 0.03)),
         description="[frames, share of random actions], takes the place of the one without prior",

@@ -258,6 +258,16 @@ class Learner:
         """Whether the image encoder is frozen, and that of the target network is the same."""
         return "vis" in self.frozen and self.online.has_encoder_of(self.target)
 
+    def use_options(self, network: NetworkConfig) -> None:
+        """Freeze parts and scale their rates as `network` says, which is of the same architecture.
+
+        No observation was driven yet, or the learner's state is loaded next.
+        """
+        self.network = network
+        for model in (self.online, *self.followers):
+            model.config = network
+        self._update_freeze(0)
+
     def _update_freeze(self, frames: int) -> None:
         if frozen_parts(self.network, frames) != self.frozen:
             self.frozen = train_mode(self.online, self.network, frames)

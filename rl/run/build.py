@@ -48,19 +48,24 @@ def build_run(cfg: RLConfig) -> Run:
     )
 
 
+def use_prior_options(run: Run) -> None:
+    """Let a fresh run explore, and freeze its image encoder, as `cfg.prior` says."""
+    run.cfg = run.cfg.with_prior()
+    run.learner.use_options(run.cfg.network)
+
+
 def install_prior(run: Run, policy: IQN, *, floor: float) -> None:
     """Give a run whose memory is empty a prior on the choice of actions.
 
-    Its memory keeps log preferences from here on, and its cars explore as `cfg.prior` says.
+    Its memory keeps log preferences from here on.
 
     Args:
-        run: fresh.
+        run: fresh, with the options of a prior.
         policy: the cloned policy; it is copied, and asked with as many fractions as the run
             drives with (`nn.iqn.k`): they cost most of the time of driving.
         floor: lowest log preference.
     """
     device = run.learner.device
-    run.cfg = run.cfg.with_prior_schedules()
     run.memory = _memory(run.cfg, run.learner, with_prior=True)
     fractions = policy.config.iqn.model_copy(update={"k": run.cfg.network.iqn.k})
     copy = IQN(policy.config.model_copy(update={"iqn": fractions}))

@@ -20,7 +20,7 @@ from rl.network.iqn import IQN
 from rl.network.prior import build_driver, describe
 from rl.replay.segments import Segment, SegmentStore
 from rl.run.background_write import BackgroundWrite
-from rl.run.build import build_run, install_prior
+from rl.run.build import build_run, install_prior, use_prior_options
 from rl.run.checkpoint import encode, load_checkpoint, save_checkpoint, use_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run, RunPrior
@@ -322,6 +322,7 @@ def load_prior(run: Run, saved: dict[str, Any]) -> None:
         raise ValueError(f"prior.floor: expected a number below 0, got {saved['floor']}")
     network = IQN(NetworkConfig.model_validate(saved["network"]))
     network.load_state_dict(saved["weights"])
+    use_prior_options(run)
     install_prior(run, network, floor=saved["floor"])
 
 

@@ -30,6 +30,7 @@ from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of, describe
 from rl.replay.rollout import Rollout
+from rl.run.build import use_prior_options
 from rl.run.checkpoint import is_damage, one_line_of
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
@@ -108,14 +109,7 @@ def load_pretrained(
         UserError: what is asked for is missing or does not fit.
     """
     cfg = run.cfg
-    sources = find_sources(
-        pretrain,
-        encoder_path=cfg.pretrain_encoder_path,
-        actions_head_path=cfg.pretrain_actions_head_path,
-        float_head_path=cfg.pretrain_float_head_path,
-        bc_heads_path=cfg.pretrain_bc_heads_path,
-        legacy_input=cfg.transfer.legacy_input,
-    )
+    sources = _sources(cfg, pretrain)
     if sources is None:
         return Pretrained()
     sources.check_wheel_order(CONTRACT, "the cars here")
@@ -124,6 +118,8 @@ def load_pretrained(
     fresh.load_state_dict(run.learner.online.state_dict())
     learner = run.learner
     prior = cloned_policy(cfg, sources, teacher)
+    if prior is not None:
+        use_prior_options(run)
     _refuse_heads_alone(cfg, teacher)
     report = inject(
         learner.online,
@@ -148,6 +144,18 @@ def load_pretrained(
         return finish_calibration(run, folder, called_off)
     same = isinstance(teacher, IQN) and teacher.config.architecture() == fresh.config.architecture()
     return Pretrained(policy=teacher if same else None)
+
+
+def _sources(cfg: RLConfig, pretrain: Path | None) -> Sources | None:
+    """Find the artifacts of a folder, or those that the configuration names."""
+    return find_sources(
+        pretrain,
+        encoder_path=cfg.pretrain_encoder_path,
+        actions_head_path=cfg.pretrain_actions_head_path,
+        float_head_path=cfg.pretrain_float_head_path,
+        bc_heads_path=cfg.pretrain_bc_heads_path,
+        legacy_input=cfg.transfer.legacy_input,
+    )
 
 
 def _refuse_heads_alone(cfg: RLConfig, teacher: Driver | None) -> None:
