@@ -3,7 +3,9 @@
     python -m benchmarks.game_link --seconds 20
 
 The bare exchange sends and receives as many bytes in as many messages, between two processes that
-do nothing else. Both are measured in turns, since other work on the machine slows both down.
+do nothing else. A third side drives the same game inside this process, without a socket: what the
+simulator, the states and the observations cost. All are measured in turns, since other work on the
+machine slows all of them down.
 """
 
 import argparse
@@ -25,7 +27,11 @@ from rl.config.game import GameConfig
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch, GameMap
+from rl.envs.tmnf.link import GameLink
 from rl.envs.tmnf.machine.machine_paths import GameMachine
+from rl.envs.tmnf.server.memory_link import MemoryLink
+from rl.envs.tmnf.server.plugin_model import PluginModel
+from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from rl.envs.tmnf.state_blob import FIXED_BYTES
 
 SIZE: Final = 64
@@ -59,7 +65,7 @@ class Spent:
     cuts: int
 
     @classmethod
-    def of(cls, pids: tuple[int, int]) -> Self:
+    def of(cls, pids: frozenset[int]) -> Self:
         """Read /proc; all is 0 where there is none."""
         ticks = waits = cuts = 0
         for pid in pids:
@@ -79,7 +85,7 @@ class Spent:
 
 @dataclass
 class Side:
-    """Something that is done again and again by this process and another one."""
+    """Something that is done again and again by this process, and another one or none."""
 
     name: str
     act: Callable[[], None]
@@ -92,7 +98,7 @@ class Side:
 
     def run(self, seconds: float) -> float:
         """Do it for some time; returns the rate per second."""
-        pids = (os.getpid(), self.pid)
+        pids = frozenset((os.getpid(), self.pid))
         count, before, began = 0, Spent.of(pids), time.perf_counter()
         while True:
             self.act()
@@ -110,7 +116,7 @@ class Side:
 
     def __str__(self) -> str:
         """Return rate and cost."""
-        each = f"{1e6 * self.cpu_s / self.count:,.0f} us of processor in both processes"
+        each = f"{1e6 * self.cpu_s / self.count:,.0f} us of processor"
         switches = f"{self.waits / self.count:.1f} waits, {self.cuts / self.count:.2f} preemptions"
         return f"{self.name}: {self.count / self.seconds:,.0f} actions/s; {each}, {switches} each"
 
@@ -138,10 +144,30 @@ def served_game(track: str) -> Iterator[int]:
 @contextmanager
 def driven(track: str) -> Iterator[Side]:
     """Drive full throttle in a served game, race after race."""
-    with served_process(track) as (port, pid), tempfile.TemporaryDirectory() as folder:
+    with served_process(track) as (port, pid), race_after_race(track, port=port) as act:
+        yield Side("driven", act, pid)
+
+
+@contextmanager
+def driven_inside(track: str) -> Iterator[Side]:
+    """Drive full throttle in a game in this process."""
+
+    def open_link() -> MemoryLink:
+        return MemoryLink(PluginModel(SimulatedGame({track: find_track(track)})))
+
+    with race_after_race(track, open_link=open_link) as act:
+        yield Side("in one process", act, os.getpid())
+
+
+@contextmanager
+def race_after_race(
+    track: str, *, port: int = 1, open_link: Callable[[], GameLink] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Connect to a game; yields what drives one action in it, and starts anew after a race."""
+    with tempfile.TemporaryDirectory() as folder:
         machine = GameMachine.from_environment({"TRACKMANIA_FOLDER": folder})
         settings = GameConfig(base_port=port, launch=False, focus=False)
-        connection = GameConnection(settings, 0, (SIZE, SIZE), machine=machine)
+        connection = GameConnection(settings, 0, (SIZE, SIZE), machine=machine, open_link=open_link)
         cars = GameBatch([GameMap(track, track, find_track(track).line)], connection)
         action = np.zeros(1, dtype=np.uint8)
         cars.reset([0], [0])
@@ -153,7 +179,7 @@ def driven(track: str) -> Iterator[Side]:
 
         for _ in range(WARM_UP):
             act()
-        yield Side("driven", act, pid)
+        yield act
         cars.close()
 
 
@@ -209,15 +235,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     arguments = parser.parse_args()
     ratios, rates = [], []
-    with exchanged() as bare, driven(arguments.track) as drive:
+    track = arguments.track
+    with exchanged() as bare, driven(track) as drive, driven_inside(track) as inside:
         for _ in range(ROUNDS):
             alone = bare.run(arguments.seconds / ROUNDS)
             rates.append(drive.run(arguments.seconds / ROUNDS))
             ratios.append(rates[-1] / alone)
+            inside.run(arguments.seconds / ROUNDS)
     sent, received = (sum(side) for side in zip(*EXCHANGES, strict=True))
     print(f"an action: {len(EXCHANGES)} exchanges, {sent} bytes sent, {received} received")
-    print(bare)
-    print(drive)
+    for side in (bare, drive, inside):
+        print(side)
     rate, ratio = float(np.median(rates)), float(np.median(ratios))
     met = rate >= BAR_PER_S and ratio >= BAR_OF_BARE
     print(
