@@ -126,16 +126,18 @@ class IQN(nn.Module):
 
         Returns: (B, D) features, image first.
         """
-        if self.img_head is None:
-            image = None
-        elif image is None:
-            image = self.img_head(frames)
+        if image is None:
+            image = self.encode_frames(frames)
         if self.float_feature_extractor is None:
             assert image is not None
             return image
         encoded: Tensor = self.float_feature_extractor(floats)
         # Of the same type, also where autocast computed only one of them.
         return encoded if image is None else torch.cat((image.to(encoded.dtype), encoded), dim=1)
+
+    def encode_frames(self, frames: Tensor) -> Tensor | None:
+        """Return (B, image_features) of frames, see `features`; None without an image encoder."""
+        return None if self.img_head is None else self.img_head(frames)
 
     def has_encoder_of(self, other: "IQN") -> bool:
         """Whether both have the same image encoder, so that one pass serves both."""

@@ -114,10 +114,9 @@ class PriorPolicy(nn.Module):
     def q_values(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
         """Return (B, A) scores Q + w l in reward units; see `IQN.q_values`."""
         network = self.network
-        features = network.features(frames, floats)
         shared = network.has_encoder_of(self.prior.network)
-        image = features[:, : network.image_features] if shared else None
-        values = network.q_from_features(features, taus)
+        image = network.encode_frames(frames) if shared else None
+        values = network.q_from_features(network.features(frames, floats, image), taus)
         preferences: Tensor = self.prior(frames, floats, image)
         return values + self.weight * preferences.float()
 
