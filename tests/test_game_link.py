@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.contract.actions import TICK_MS
 from rl.envs.cars import RunLostError
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
@@ -23,7 +24,7 @@ from rl.envs.tmnf.link import LinkError, TcpLink
 from rl.envs.tmnf.messages import NUMBER, MessageId, encode
 from rl.envs.tmnf.server.memory_link import MemoryLink
 from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
-from rl.envs.tmnf.server.simulated_game import SimulatedGame
+from rl.envs.tmnf.server.simulated_game import COUNTDOWN_MS, SimulatedGame
 from tests.game_samples import game_batch, machine, served, settings
 
 FORWARD = np.zeros(1, dtype=np.uint8)
@@ -305,3 +306,14 @@ def test_20_killed_clients_free_the_game_within_ten_seconds(tmp_path: Path) -> N
             cars.reset([0], [0])
             assert time.monotonic() - began < 10.0
             cars.close()
+
+
+def test_a_game_that_was_warmed_up_is_in_the_menus_and_starts_as_a_fresh_one() -> None:
+    games = [SimulatedGame({"short": find_track("short")}) for _ in range(2)]
+    games[0].warm_up()
+    assert not games[0].in_race
+    for game in games:
+        game.load("short")
+    for ticks in (COUNTDOWN_MS // TICK_MS, 5):
+        states = [(game.drive(ticks), game.save(), game.picture(64, 64)) for game in games]
+        assert states[0] == states[1]

@@ -233,6 +233,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     )
     tracks = {name: find_track(name) for name in arguments.tracks}
     game = SimulatedGame(tracks, arguments.checkpoints)
+    game.warm_up()
     server = TcpServer(PluginModel(game, behaviour), arguments.port, plan)
     print(f"serving {', '.join(tracks)} on port {server.port} (Ctrl-C ends it)", flush=True)
     try:

@@ -134,6 +134,14 @@ class SimulatedGame:
         self.give_up()
         return True
 
+    def warm_up(self) -> None:
+        """Drive and draw once, so that no client waits while the simulator is compiled."""
+        self.load(next(iter(self._tracks)))
+        self._countdown_ms = 0
+        self.drive(TICKS_PER_ACTION)
+        self.picture(64, 64)
+        self.leave()
+
     def leave(self) -> None:
         """Show the menus."""
         self.in_race = False
