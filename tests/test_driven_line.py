@@ -124,7 +124,7 @@ def test_several_maps_need_a_choice(
         ("tiny", {"--out": "x.txt"}, "is a .npy file"),
         ("tiny", {"--spacing": "0"}, "0.1 to 2 metres"),
         ("tiny", {"--out": "tiny/config_snapshot.yaml/x.npy"}, "could not be saved"),
-        ("broken", {}, "not the actions of a saved run"),
+        ("broken", {}, "not a .npy array of numbers"),
         ("other", {}, "do not finish"),
         ("lost", {}, "config_snapshot.yaml beside it"),
     ],

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from datasets.contract.actions import N_ACTIONS, TICK_MS, TICKS_PER_ACTION
 from datasets.contract.config import LARGEST_INTEGER
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path, read_json, write_json, write_text
+from datasets.contract.files import atomic_path, load_array, read_json, write_json, write_text
 from datasets.contract.race import LONGEST_RECORD_MS
 from datasets.inputs import Inputs, format_inputs
 from datasets.validation import validating
@@ -118,16 +118,12 @@ class _RunNotes(BaseModel):
 
 
 def _load_actions(path: Path) -> npt.NDArray[np.uint8]:
-    """Read (M,) actions; a header that claims more than the file holds is refused.
+    """Read (M,) actions.
 
     Raises:
         UserError: there are none, or they are no actions.
     """
-    try:
-        mapped = np.load(path, allow_pickle=False, mmap_mode="r")
-        actions = np.array(mapped)
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the actions of a saved run ({error})") from error
+    actions = load_array(path, "list of actions")
     if actions.ndim != 1 or actions.dtype != np.uint8 or not len(actions):
         raise UserError(f"{path}: expected a row of uint8 actions, one per {TICK_MS} ms")
     if actions.max() >= N_ACTIONS:
