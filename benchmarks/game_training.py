@@ -5,6 +5,7 @@
 Both arms start from the same cloned policy on `short`, without varied starts. The mean greedy lap
 of a run is that of the greedy entries of its map cycle in the last tenth of its frames, which both
 arms drive alike; champions are not compared, since each arm chooses its own among other races.
+The same command again goes on where it was interrupted.
 """
 
 import argparse
@@ -17,9 +18,11 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.game_link import served_game
+from datasets.contract.files import read_json
 from pipeline.analysis.run_log import read_runs
 from rl.config.experiment import load_rl_config
 from rl.envs.registry import find_track
+from rl.run.folder import RunFolder
 from rl.training.train import train
 
 ARMS: Final = ("socket", "direct")
@@ -43,6 +46,7 @@ def overrides(out: Path, arm: str, seed: int, port: int, line: Path) -> list[str
         "seed": seed,
         "map_cycle.entries": cycle,
         "environment.start_noise": 0.0,
+        "limits.max_minutes": None,
         "evaluation.every_s": None,
         "evaluation.champion": False,
         "evaluation.starts": 1,
@@ -69,10 +73,14 @@ def mean_greedy_s(out: Path, name: str) -> tuple[float, float]:
 
 
 def run(arguments: argparse.Namespace, arm: str, seed: int, port: int, line: Path) -> None:
-    """Train one run and print its mean greedy lap in s."""
+    """Train one run, or go on with it, and print its mean greedy lap in s."""
     keys = overrides(arguments.out, arm, seed, port, line)
     cfg = load_rl_config(arguments.config, keys)
-    train(cfg, pretrain=arguments.pretrain, max_frames=arguments.frames)
+    folder = RunFolder(arguments.out / "rl" / f"{arm}_{seed}")
+    if not folder.config.exists():
+        train(cfg, pretrain=arguments.pretrain, max_frames=arguments.frames)
+    elif read_json(folder.stats)["cumul_number_frames_played"] < arguments.frames:
+        train(cfg, resume=folder.root, max_frames=arguments.frames)
     mean, rate = mean_greedy_s(arguments.out, f"{arm}_{seed}")
     print(f"{arm} seed {seed}: {mean:.2f} s, {rate:.0%} finish", flush=True)
 
