@@ -18,7 +18,9 @@ from rl.config.experiment import REMOVED_KEYS, RLConfig
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("datasets", "rl", "pretrain", "pipeline", "benchmarks", "config_files", "tests", "docs")
-READERS_FILES = (Path("config_files/rl/game.yaml"), Path("config_files/rl/NAME.yaml"))
+READERS_FILES = tuple(
+    Path("config_files/rl") / name for name in ("my_map.yaml", "recorded_line.yaml", "NAME.yaml")
+)
 """Configurations that a reader writes or chooses."""
 SCHEMAS: dict[str, tuple[type[StrictModel], Path]] = {
     "vis": (VisConfig, stage_commands.DEFAULT_VIS_CONFIG),
