@@ -93,6 +93,7 @@ def measure(args: argparse.Namespace, collectors: int) -> Counter[str]:
             )
             found["seconds"] = time.monotonic() - began  # type: ignore[assignment]
             found["learning"] = reporter.totals["training"] + reporter.totals["testing"]
+            reporter.finish()
             reporter.close()
         finally:
             source.close()

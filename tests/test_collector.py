@@ -19,9 +19,9 @@ from rl.collecting import worker as collector_setup
 from rl.collecting.base_pool import PoolSetup
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import Guide, GuideDriver
-from rl.collecting.processes import ProcessPool
+from rl.collecting.processes import ProcessPool, _ProcessWorker, note_sign_of_life
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
-from rl.collecting.worker import DEATHS_IN_A_ROW, CollectorError, Restarts
+from rl.collecting.worker import DEATHS_IN_A_ROW, Restarts
 from rl.config.sections import GuideConfig
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
@@ -217,7 +217,7 @@ def test_lost_collectors_are_counted_and_get_new_seeds_until_it_is_in_vain(
     restarts.note_rollout()
     for _ in range(DEATHS_IN_A_ROW):
         assert replace(restarts.next_plan(1, "gone"), seed=6) == plans[1]
-    with pytest.raises(CollectorError, match=r"without driving a run \(last: no light"):
+    with pytest.raises(UserError, match=r"without driving a run \(last: no light"):
         restarts.next_plan(1, "no light")
 
 
@@ -268,6 +268,16 @@ def test_processes_drive_are_replaced_and_end(tmp_path: Path) -> None:
     for process_id in alive:
         with pytest.raises(ProcessLookupError):
             os.kill(process_id, 0)
+
+
+def test_a_collector_that_gives_a_sign_of_life_counts_as_hanging_later() -> None:
+    context = multiprocessing.get_context("spawn")
+    reader, _ = context.Pipe()
+    worker = _ProcessWorker(0, context.Process(), reader, context.Value("d", 0.0))
+    note_sign_of_life(worker.beat)
+    now = time.monotonic()
+    assert not worker.hangs(now + collector_setup.HANG_S - 1.0, queue_is_empty=True)
+    assert worker.hangs(now + collector_setup.HANG_S + 1.0, queue_is_empty=True)
 
 
 def test_a_process_that_hangs_is_replaced(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,22 @@ def test_evaluation_is_given_up_when_its_process_dies_again_and_again(
     assert result_of(process, kill_first=True) is None
     assert any("given up after 1 deaths" in line for line in caplog.messages)
     process.close()
+
+
+def test_a_failing_evaluation_is_told_in_one_line(
+    setup: EvaluatorSetup,
+    task: EvaluationTask,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluation_process, "MOST_DEATHS", 1)
+    process = EvaluationProcess(setup)
+    process.start(replace(task, policy={}))
+    assert result_of(process) is None
+    process.close()
+    assert "the evaluation process died (RuntimeError: Error(s) in loading" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_serial_runs_and_runs_without_evaluations_start_no_process(tmp_path: Path) -> None:

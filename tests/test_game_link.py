@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datasets.contract.actions import TICK_MS
+from datasets.contract.errors import UserError
 from rl.envs.cars import RunLostError
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
@@ -21,6 +23,7 @@ from rl.envs.tmnf.game_batch import GameBatch
 from rl.envs.tmnf.game_race import GameRace
 from rl.envs.tmnf.game_session import GameSession
 from rl.envs.tmnf.link import LinkError, TcpLink
+from rl.envs.tmnf.map_loading import MapNotLoadedError
 from rl.envs.tmnf.messages import NUMBER, MessageId, encode
 from rl.envs.tmnf.server.memory_link import MemoryLink
 from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
@@ -317,3 +320,33 @@ def test_a_game_that_was_warmed_up_is_in_the_menus_and_starts_as_a_fresh_one() -
     for ticks in (COUNTDOWN_MS // TICK_MS, 5):
         states = [(game.drive(ticks), game.save(), game.picture(64, 64)) for game in games]
         assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(
+    ("failures", "refused"),
+    [
+        ((LinkError("gone"), MapNotLoadedError("slow")), False),
+        ((MapNotLoadedError("slow"), LinkError("gone")), False),
+        ((MapNotLoadedError("missing"), MapNotLoadedError("missing")), True),
+    ],
+)
+def test_only_a_map_that_fails_to_load_twice_is_refused(
+    failures: tuple[Exception, ...],
+    refused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = list(failures)
+    load = GameConnection.race_on
+
+    def race_on(connection: GameConnection, path: str) -> GameRace:
+        if left:
+            raise left.pop(0)
+        return load(connection, path)
+
+    monkeypatch.setattr(GameConnection, "race_on", race_on)
+    cars = game_batch(tmp_path, "short")
+    with pytest.raises(UserError, match="does not load") if refused else nullcontext():
+        cars.reset([0], [0])
+    assert (cars.frames.max() == 0) == refused
+    cars.close()

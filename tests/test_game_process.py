@@ -283,3 +283,18 @@ def test_bad_input_gets_one_line(
     error = capsys.readouterr().err.strip()
     assert text in error
     assert "\n" not in error
+
+
+def test_a_record_that_cannot_be_renamed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = tmp_path / "player_A01.Replay.gbx"
+    record.write_bytes(b"record")
+
+    def refuse(path: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with records_aside(tmp_path, "A01.Challenge.Gbx"):
+        assert record.exists()
+    assert "cannot be renamed" in caplog.text

@@ -208,3 +208,21 @@ def test_command_starts_a_new_run_that_resumes_without_its_source(
         assert "--init-from exclude each other" in line
     assert main(["rl", "--resume", str(new), "--keep-optimizer"]) == 2
     assert "keeps its moments" in capsys.readouterr().err
+
+
+def test_a_frozen_encoder_is_at_once_that_of_the_target_network(
+    source: RunFolder, tmp_path: Path
+) -> None:
+    """Else its features, which the memory keeps, would not be those that the target computes."""
+    learner = learner_of(source)
+    assert not same(*(_encoder(learner[name]) for name in ("online", "target")))
+    network = tiny_network().model_dump(mode="json")
+    network["vis"]["freeze"] = True
+    run = started(tmp_path, str(source.root), nn=network)
+    assert run.learner.has_settled_encoder
+    assert run.memory.has_images
+    assert same(_encoder(run.learner.target.state_dict()), _encoder(learner["online"]))
+
+
+def _encoder(weights: Tensors) -> Tensors:
+    return {name: value for name, value in weights.items() if name.startswith("img_head")}

@@ -145,6 +145,7 @@ def test_logging_changes_no_state_and_keeps_no_runs(tmp_path: Path) -> None:
         reporter = Reporter(run, folder, tracks, progress, resumed=False)
         rollout = dataclasses.replace(make_rollout(), track="straight")
         reporter.rollout(rollout, is_robust=True, replaced=0)
+        reporter.finish()
         reporter.close()
     assert run.statistics.state_dict() == statistics
     assert run.rng.bit_generator.state == random_state

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from rl.config.experiment import load_rl_config
 from rl.run.build import build_run
+from rl.run.folder import RunFolder
+from rl.run.init_from import load_initial_weights
 from rl.training.train import train
+from tests.rl_samples import tiny_network
 from tests.test_prior_run import prior_config, prior_run
 from tests.test_training_resume import saved
 from tests.test_training_transfer import pretrained
@@ -49,13 +53,41 @@ def test_a_run_without_a_policy_trains_its_encoder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_the_encoder_until_it_is_told_to_train_it(tmp_path: Path) -> None:
+    """The run's own snapshot is what `rl --resume` reads."""
     path, cloned = pretrained(tmp_path)
     given = cloned.state_dict()["img_head.0.weight"]
-    config = prior_config(tmp_path, prior=FREEZE)
-    run = train(config, pretrain=path, max_grad_steps=4).folder.root
-    train(config, resume=run, max_grad_steps=8)
-    assert torch.equal(encoder_in(run), given)
-    assert saved(run)["state"]["memory"]["images"]
-    train(prior_config(tmp_path, prior={}), resume=run, max_grad_steps=12)
-    assert not torch.equal(encoder_in(run), given)
-    assert not saved(run)["state"]["memory"]["images"]
+    run = train(prior_config(tmp_path, prior=FREEZE), pretrain=path, max_grad_steps=4).folder
+    train(load_rl_config(run.config), resume=run.root, max_grad_steps=8)
+    assert torch.equal(encoder_in(run.root), given)
+    assert saved(run.root)["state"]["memory"]["images"]
+    trained = load_rl_config(run.config, ["prior.freeze_encoder=false"])
+    train(trained, resume=run.root, max_grad_steps=12)
+    assert not torch.equal(encoder_in(run.root), given)
+    assert not saved(run.root)["state"]["memory"]["images"]
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_run_that_starts_from_another_one_freezes_the_cloned_encoder_alone(
+    freeze: bool, tmp_path: Path
+) -> None:
+    path, _ = pretrained(tmp_path)
+    source = prior_config(tmp_path, prior={"freeze_encoder": freeze}, run_name="source")
+    root = train(source, pretrain=path, max_grad_steps=6).folder.root
+    run = build_run(prior_config(tmp_path, prior=FREEZE, init_from=str(root), run_name="new"))
+    folder = RunFolder(tmp_path / "new")
+    folder.root.mkdir()
+    load_initial_weights(run, folder)
+    assert run.learner.frozen == ({"vis"} if freeze else set())
+    assert run.memory.has_images == freeze
+
+
+def test_a_policy_that_reads_more_than_the_run_is_no_prior(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, _ = pretrained(tmp_path)
+    network = tiny_network().model_dump(mode="json")
+    network["floats"]["enabled"] = False
+    changes = {"nn": network, "mini_race": False, "transfer": {"parts": ["vis"]}}
+    with caplog.at_level("INFO"):
+        train(prior_config(tmp_path, **changes), pretrain=path, max_grad_steps=1)
+    assert "no prior on the choice of actions: the cloned policy reads floats" in caplog.text

@@ -24,8 +24,10 @@ from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.config.network_size import feature_dimension, parameter_count
 from rl.network.iqn import IQN
-from rl.run.memory_need import check_run_memory
+from rl.run.build import build_run
+from rl.run.memory_need import check_run_memory, replay_needs
 from tests.rl_samples import tiny_config
+from tests.test_training_resume import changed_nn
 
 Capture = pytest.CaptureFixture[str]
 
@@ -324,6 +326,22 @@ def test_a_run_that_no_machine_holds_is_refused(
     with pytest.raises(UserError, match=r"needs at least [\d,]+\.\d GB of memory") as caught:
         check_run_memory(tiny_config(tmp_path, **change))
     assert named in str(caught.value)
+
+
+def test_features_that_a_memory_keeps_count(tmp_path: Path) -> None:
+    plain, kept, prior = (
+        replay_needs(tiny_config(tmp_path, **changes))[0].bytes
+        for changes in (
+            {},
+            {"nn": changed_nn(vis={"freeze": True})},
+            {"prior": {"freeze_encoder": True}},
+        )
+    )
+    config = tiny_config(tmp_path)
+    capacity = max(capacity for _, (capacity, _) in config.memory_size_schedule)
+    run = build_run(config)
+    assert kept - plain == 4 * run.learner.online.image_features * capacity
+    assert prior == kept
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_the_default_recipe_begins_with_what_it_was_given() -> None:
     assert not config.guide.enabled
     assert config.nn.decoder.zero_init_last
     assert config.schedules_at(0).epsilon <= 0.3
-    assert config.with_prior().schedules_at(0).epsilon <= 0.05
+    assert config.with_prior(has_cloned_encoder=True).schedules_at(0).epsilon <= 0.05
     assert config.schedules_at(0).memory_start <= 5_000
     network = RLConfig().network  # what `bc` trains by default: its trunk must fit
     assert config.network.model_dump(include={"vis", "floats"}) == network.model_dump(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from rl.evaluation.champion import Champion
 from rl.evaluation.greedy import EvaluationResult
 from rl.network.iqn import IQN
 from rl.network.prior import Driver
+from rl.reporting.reporter import Reporter
 from rl.run.folder import RunFolder, run_lock
+from rl.training.loop import TrainingLoop
 from rl.training.train import train
 from rl.transfer.load_policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network
@@ -167,3 +170,28 @@ def test_champion_gives_way_only_to_better_fresh_results() -> None:
     assert not consider(quick, [9_800, 9_800, DNF_MS, 9_800])  # not reliable at first sight
     assert consider(quick, [9_800] * 4)
     assert champion.summary["results"][0]["mean_ms"] == 9_800
+
+
+@pytest.mark.parametrize(
+    ("error", "saves"), [(None, 1), (RuntimeError("odd"), 1), (KeyboardInterrupt(), 0)]
+)
+def test_a_run_is_saved_unless_it_was_interrupted_at_once(
+    error: BaseException | None, saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted after the first save, with which a run begins; the log folder is closed each time."""
+    saved: list[str] = []
+    closed: list[str] = []
+
+    def learn(loop: TrainingLoop) -> str:
+        monkeypatch.setattr(TrainingLoop, "save", lambda loop: saved.append("saved"))
+        monkeypatch.setattr(Reporter, "close", lambda reporter: closed.append("closed"))
+        monkeypatch.setattr("rl.training.train._measure", lambda *given: [])
+        if error is not None:
+            raise error
+        return "done"
+
+    monkeypatch.setattr(TrainingLoop, "train", learn)
+    with suppress(RuntimeError, KeyboardInterrupt):
+        train(tiny_config(tmp_path))
+    assert len(saved) - (error is None) == saves  # the last evaluation is saved, too
+    assert closed == ["closed"]

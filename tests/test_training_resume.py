@@ -230,3 +230,16 @@ def test_now_of_a_new_run_is_its_start(tmp_path: Path) -> None:
 
 def result_steps(run: Path) -> int:
     return int(saved(run)["learner"]["counters"]["grad_steps"])
+
+
+def test_a_part_that_is_trained_again_is_so_from_the_resume_on(tmp_path: Path) -> None:
+    """A reset of weights, or the test of the memory, may come before the first update."""
+    thaws = {"freeze": True, "unfreeze_at_frames": 50}
+    cfg = tiny_config(tmp_path, nn=changed_nn(vis=thaws, advantage=thaws))
+    folder = train(cfg, max_frames=200).folder
+    run = build_run(cfg)
+    assert run.learner.frozen == {"vis", "advantage"}
+    RunSaver(folder).restore(run)
+    assert run.frames >= 50
+    assert run.learner.frozen == set()
+    assert not run.memory.has_images

@@ -95,6 +95,7 @@ def test_times_of_a_pretrained_policy_are_not_the_learners(tmp_path: Path) -> No
             loop.take(rollout, own=False)
         evaluations.evaluate(loaded.policy)
         assert run.champion.summary["results"][0]["finish_rate"] == 1.0
+        reporter.finish()
         reporter.close()
     assert any(rollout.finished for rollout in loaded.driven)
     assert run.statistics.alltime_min_ms == {"straight": DNF_MS}
@@ -134,6 +135,7 @@ def test_guided_runs_are_learnt_from_but_are_not_the_learners(tmp_path: Path) ->
                 assert rollout.guided
                 loop.take(rollout)
                 finished += rollout.finished
+        reporter.finish()
         reporter.close()
     assert len(run.memory) > 0
     assert run.statistics.alltime_min_ms == {"straight": DNF_MS}

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -63,9 +64,7 @@ def _run_process(
     try:
         level = channel.prior_level.value
 
-        def alive() -> None:
-            beat.value = time.time()
-
+        alive = partial(note_sign_of_life, beat)
         collector = DrivingCollector(setup, plan, channel.weights, prior_level=level, alive=alive)
         with closing(collector):
             _drive(collector, channel, connection, beat)
@@ -85,7 +84,12 @@ def _drive(
         for rollout in rollouts:
             beat.value = -time.monotonic()  # negative: waiting for the learner is not hanging
             connection.send_bytes(pickle.dumps(rollout, protocol=pickle.HIGHEST_PROTOCOL))
-        beat.value = time.monotonic()
+        note_sign_of_life(beat)
+
+
+def note_sign_of_life(beat: Any) -> None:
+    """Write the time of now into the number that `_ProcessWorker.hangs` reads."""
+    beat.value = time.monotonic()
 
 
 class _ProcessWorker:

@@ -184,14 +184,14 @@ class Restarts:
             reason: how it was lost, for the log.
 
         Raises:
-            CollectorError: more than `DEATHS_IN_A_ROW` collectors of this index were lost without
+            UserError: more than `DEATHS_IN_A_ROW` collectors of this index were lost without
                 a rollout in between.
         """
         self.replaced += 1
         self._deaths[index] += 1
         if self._deaths[index] > DEATHS_IN_A_ROW:
             deaths = self._deaths.total()
-            raise CollectorError(
+            raise UserError(
                 f"collectors died {deaths} times without driving a run (last: {reason}); "
                 f"is there enough memory? performance.cars_per_collector lowers the need"
             )

@@ -176,15 +176,16 @@ class RLConfig(LearningConfig, MemoryConfig, ScheduleConfig):
         }
         return next((text for text, applies in found.items() if applies), None)
 
-    def with_prior(self) -> Self:
+    def with_prior(self, *, has_cloned_encoder: bool) -> Self:
         """Return the configuration of a run that has a prior: its exploration, its frozen encoder.
 
-        The encoder is frozen only if it is that of the cloned policy.
+        Args:
+            has_cloned_encoder: whether the image encoder is still that of the cloned policy; no
+                other one is frozen.
         """
         own = ("epsilon_schedule", "epsilon_boltzmann_schedule")
         update: dict[str, Any] = {name: getattr(self.prior, name) for name in own}
-        parts = self.transfer.parts
-        if self.prior.freeze_encoder and (parts is None or "vis" in parts):
+        if self.prior.freeze_encoder and has_cloned_encoder:
             vis = self.nn.vis.model_copy(update={"freeze": True})
             update["nn"] = self.nn.model_copy(update={"vis": vis})
         return self.model_copy(update=update)

@@ -41,11 +41,6 @@ class Champion:
         self.summary: dict[str, Any] = {}
         self._score = (float("inf"), float("inf"))
 
-    @property
-    def score(self) -> tuple[float, float]:
-        """Score of its latest fresh results, smaller is better."""
-        return self._score
-
     def consider(
         self,
         network: Driver,

@@ -11,6 +11,7 @@ import multiprocessing
 import pickle
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from datasets.contract.child_process import follow_parent, sigint_ignored
+from datasets.contract.errors import one_line_of
 from rl.config.sections import EnvironmentConfig, EvaluationConfig
 from rl.envs.cars import RaceMap
 from rl.envs.factory import RaceFactory
@@ -106,6 +108,13 @@ class EvaluationReply:
     cpu_s: float
 
 
+@dataclass(frozen=True)
+class EvaluationFailure:
+    """Why the process ends: an exception in one line."""
+
+    reason: str
+
+
 class EvaluationProcess:
     """Evaluates one policy at a time beside the learner."""
 
@@ -161,6 +170,9 @@ class EvaluationProcess:
             answer = pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             self._replace("its pipe ended")
+            return None
+        if isinstance(answer, EvaluationFailure):
+            self._replace(answer.reason)
             return None
         self._last_answer = time.monotonic()
         self._ready = True
@@ -230,5 +242,8 @@ def _run_process(setup: EvaluatorSetup, connection: Connection) -> None:
             cpu_s = time.process_time() - started
             reply = EvaluationReply(evaluation, champion.state_dict(), cpu_s)
             connection.send_bytes(pickle.dumps(reply))
-    except (EOFError, OSError):
+    except EOFError:
         return  # the learner has closed the pipe, or is gone
+    except Exception as error:
+        with suppress(OSError):
+            connection.send_bytes(pickle.dumps(EvaluationFailure(one_line_of(error))))

@@ -29,7 +29,8 @@ class Evaluation:
     Attributes:
         results: one per map.
         purpose: `screening` of a candidate, or the `final` measurement of the champion.
-        weights: which weights drove: `pretrained`, `raw`, `averaged` or `champion`.
+        weights: which weights drove: `pretrained`, `raw`, `averaged`, `champion`, or
+            `collector` in the game.
         is_champion: whether the evaluated policy is the champion afterwards.
     """
 

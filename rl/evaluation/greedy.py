@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.actions import TICK_MS, TICKS_PER_ACTION
+from datasets.contract.errors import UserError
 from datasets.contract.race import DNF_MS, MAX_RACE_MS
 from rl.envs.cars import CarBatch, RaceMap, RunLostError
 from rl.envs.factory import SIMULATOR, RaceFactory
@@ -112,11 +113,6 @@ class EvaluationResult:
     def std_ms(self) -> float | None:
         """Standard deviation over finished runs; None if no run finished."""
         return float(self.finished_ms.std()) if self.finished.any() else None
-
-    @property
-    def score(self) -> tuple[float, float]:
-        """Orders policies, smaller is better; see the function of this name."""
-        return score([self])
 
     def to_json(self) -> dict[str, Any]:
         """Summary of plain types."""
@@ -292,7 +288,7 @@ def _drive_group(
             continue
         runs.note(group, batch, ticks)
         return
-    raise RunLostError(f"the runs of an evaluation were lost {MOST_LOST_RUNS} times in a row")
+    raise UserError(f"the game lost the races of an evaluation {MOST_LOST_RUNS} times in a row")
 
 
 def _drive_side_by_side(

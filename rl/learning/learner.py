@@ -171,7 +171,7 @@ class Learner:
         Returns:
             What was done. A loss or gradient that is not finite, or explodes, changes no weight.
         """
-        self._update_freeze(frames)
+        self.update_freeze(frames)
         set_learning_rate(self.optimizer, learning_rate, self.network)
         terms = self._terms(batch, prior_weight)
         self.optimizer.zero_grad(set_to_none=True)
@@ -258,17 +258,24 @@ class Learner:
         """Whether the image encoder is frozen, and that of the target network is the same."""
         return "vis" in self.frozen and self.online.has_encoder_of(self.target)
 
+    def settle_encoder(self) -> None:
+        """Copy a frozen image encoder to the target network, which would only come to it slowly."""
+        own, target = self.online.img_head, self.target.img_head
+        if "vis" in self.frozen and own is not None and target is not None:
+            target.load_state_dict(own.state_dict())
+
     def use_options(self, network: NetworkConfig) -> None:
         """Freeze parts and scale their rates as `network` says, which is of the same architecture.
 
-        No observation was driven yet, or the learner's state is loaded next.
+        What is frozen is that of a run's start; `update_freeze` follows.
         """
         self.network = network
         for model in (self.online, *self.followers):
             model.config = network
-        self._update_freeze(0)
+        self.update_freeze(0)
 
-    def _update_freeze(self, frames: int) -> None:
+    def update_freeze(self, frames: int) -> None:
+        """Freeze and unfreeze the parts for `frames` driven observations."""
         if frozen_parts(self.network, frames) != self.frozen:
             self.frozen = train_mode(self.online, self.network, frames)
         self._open = open_columns(self.online, self.padded, self.frozen)

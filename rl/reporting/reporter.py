@@ -210,10 +210,13 @@ class Reporter:
         self._frames_then, self._used_then = run.frames, run.pace.used
         self._seconds = dict.fromkeys(_ACTIVITIES, 0.0)
 
-    def close(self, *, seconds_left: float | None = None) -> None:
-        """Write the last report and close the log folder."""
+    def finish(self, *, seconds_left: float | None = None) -> None:
+        """Write the last report."""
         self.report(seconds_left=seconds_left)
         self._write_details()
+
+    def close(self) -> None:
+        """Write what is buffered and close the log folder."""
         self._board.close()
 
     def _write_row(self, values: dict[str, float]) -> None:

@@ -48,29 +48,27 @@ def build_run(cfg: RLConfig) -> Run:
     )
 
 
-def use_prior_options(run: Run) -> None:
-    """Let a fresh run explore, and freeze its image encoder, as `cfg.prior` says."""
-    run.cfg = run.cfg.with_prior()
-    run.learner.use_options(run.cfg.network)
-
-
 def install_prior(run: Run, policy: IQN, *, floor: float) -> None:
     """Give a run whose memory is empty a prior on the choice of actions.
 
-    Its memory keeps log preferences from here on.
+    Its memory keeps log preferences from here on, its cars explore as `cfg.prior` says, and its
+    image encoder is frozen if that says so.
 
     Args:
-        run: fresh, with the options of a prior.
+        run: its weights are those that it starts or goes on with.
         policy: the cloned policy; it is copied, and asked with as many fractions as the run
             drives with (`nn.iqn.k`): they cost most of the time of driving.
         floor: lowest log preference.
     """
-    device = run.learner.device
-    run.memory = _memory(run.cfg, run.learner, with_prior=True)
     fractions = policy.config.iqn.model_copy(update={"k": run.cfg.network.iqn.k})
     copy = IQN(policy.config.model_copy(update={"iqn": fractions}))
     copy.load_state_dict(policy.state_dict())
-    frozen = ActionPrior(copy.to(device), floor)
+    frozen = ActionPrior(copy.to(run.learner.device), floor)
+    has_cloned_encoder = run.learner.online.has_encoder_of(frozen.network)
+    run.cfg = run.cfg.with_prior(has_cloned_encoder=has_cloned_encoder)
+    run.learner.use_options(run.cfg.network)
+    run.learner.settle_encoder()
+    run.memory = _memory(run.cfg, run.learner, with_prior=True)
     run.prior = RunPrior(frozen, WeightLadder(run.cfg.prior))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from datasets.contract.errors import UserError
+from datasets.contract.errors import UserError, one_line_of
 from datasets.contract.files import fsync_folder, read_json, set_aside, sha256_of, write_json
 from datasets.contract.memory import is_out_of_memory
 from datasets.validation import validating
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 KEPT: Final = 2
-MOST_SHOWN: Final = 200
-"""Characters of what is wrong with a checkpoint."""
 _ARRAY: Final = "__ndarray__"
 
 Result = TypeVar("Result")
@@ -172,12 +170,6 @@ def use_checkpoint(folder: Path, use: Callable[[Path, Parts, list[Segment]], Res
             else "; the run stopped before its first save: start it again"
         )
     )
-
-
-def one_line_of(error: Exception) -> str:
-    """Return what went wrong in one short line; libraries write several long ones."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def is_damage(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from datasets.contract.errors import UserError
+from datasets.contract.errors import UserError, one_line_of
 from datasets.contract.files import write_json
 from datasets.contract.yaml_files import read_yaml
 from rl.config.experiment import RLConfig
@@ -35,7 +35,8 @@ class InitReport:
         source: the other run's folder.
         checkpoint: number of its checkpoint.
         best: whether that is the one of its best evaluation.
-        weights: `raw`, `averaged` or `pretrained`: what became the online network.
+        weights: `raw`, `averaged`, `pretrained`, or `collector` in the game: what became the
+            online network.
         sha256: part of the checkpoint -> hash of its file.
         frames: that the other run had driven.
         grad_steps: updates that it had done.
@@ -108,9 +109,7 @@ def load_initial_weights(run: Run, folder: RunFolder) -> Driver:
     try:
         return _load_weights(run, folder, source, path, parts, hashes)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(
-            f"init_from: {path}: damaged ({' '.join(f'{type(error).__name__}: {error}'.split())})"
-        ) from error
+        raise UserError(f"init_from: {path}: damaged ({one_line_of(error)})") from error
 
 
 def _load_weights(
@@ -139,6 +138,7 @@ def _load_weights(
         learner.online.load_state_dict(network_weights(parts["evaluated"]))
     if weights != "raw":
         learner.synchronise()
+    learner.settle_encoder()
     _take_prior(run, parts, best=best)
     report = InitReport(
         source=source.root.as_posix(),

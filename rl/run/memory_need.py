@@ -10,6 +10,7 @@ from rl.config.experiment import RLConfig
 from rl.config.network_size import (
     FLOAT_BYTES,
     activation_count,
+    encoder_size,
     network_need,
     observation_bytes,
     parameter_count,
@@ -53,11 +54,20 @@ def learner_needs(cfg: RLConfig) -> list[MemoryNeed]:
 def replay_needs(cfg: RLConfig) -> list[MemoryNeed]:
     """Return what the replay memory takes at its largest, and a batch of it."""
     capacity = max(capacity for _, (capacity, _) in cfg.memory_size_schedule)
-    size = observation_bytes(cfg.network)
+    size = observation_bytes(cfg.network) + _kept_features(cfg)
     return [
         MemoryNeed("the replay memory", capacity * size, "memory_size_schedule, nn.image_size"),
         MemoryNeed("a batch", 2 * cfg.batch_size * size, "batch_size, nn.image_size"),
     ]
+
+
+def _kept_features(cfg: RLConfig) -> int:
+    """Return the bytes of an observation's features, if a frozen encoder may have them kept."""
+    network = cfg.network
+    by_prior = cfg.prior.freeze_encoder and cfg.prior.enabled != "off"
+    if not network.use_image_head or not (network.vis.freeze or by_prior):
+        return 0
+    return FLOAT_BYTES * encoder_size(network.vis.cnn, network.image_hw).features
 
 
 def collecting_needs(cfg: RLConfig) -> list[MemoryNeed]:

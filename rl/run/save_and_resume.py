@@ -20,7 +20,7 @@ from rl.network.iqn import IQN
 from rl.network.prior import build_driver, describe
 from rl.replay.segments import Segment, SegmentStore
 from rl.run.background_write import BackgroundWrite
-from rl.run.build import build_run, install_prior, use_prior_options
+from rl.run.build import build_run, install_prior
 from rl.run.checkpoint import encode, load_checkpoint, save_checkpoint, use_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run, RunPrior
@@ -151,8 +151,8 @@ class RunSaver:
         check_like(parts["learner"], run.learner.state_dict(), "learner", required=REQUIRED)
         check_like(parts["champion"], run.champion.state_dict(), "champion")
         run.cfg = _with_schedule_origin(run.cfg, state)
-        _restore_prior(path, run, parts)
         run.learner.load_state_dict(parts["learner"])
+        _restore_prior(path, run, parts)
         driver = run.driver(run.learner.online)
         run.champion.load_state_dict(parts["champion"], like=driver.state_dict())
         run.pace.load_state_dict(state["pace"])
@@ -160,6 +160,7 @@ class RunSaver:
         if "plateau" in state:  # absent from the runs of older versions
             run.plateau.load_state_dict(state["plateau"])
         run.statistics.load_state_dict(state["statistics"])
+        run.learner.update_freeze(run.frames)
         run.rng.bit_generator.state = state["rng"]
         run.calibration_due = state.get("calibration_due", False)
         run.evaluations = state["evaluations"]
@@ -322,7 +323,6 @@ def load_prior(run: Run, saved: dict[str, Any]) -> None:
         raise ValueError(f"prior.floor: expected a number below 0, got {saved['floor']}")
     network = IQN(NetworkConfig.model_validate(saved["network"]))
     network.load_state_dict(saved["weights"])
-    use_prior_options(run)
     install_prior(run, network, floor=saved["floor"])
 
 

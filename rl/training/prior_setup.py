@@ -59,6 +59,8 @@ def _unfit(cfg: RLConfig, sources: Sources, teacher: Driver | None) -> str | Non
         )
     if teacher.config.image_hw != cfg.network.image_hw:
         return f"the cloned policy sees {teacher.config.image_hw} pixels, the run other ones"
+    if teacher.config.floats.enabled and not cfg.network.floats.enabled:
+        return "the cloned policy reads floats, and the run has nn.floats.enabled: false"
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import rich
 import torch
 
-from datasets.contract.errors import UserError
+from datasets.contract.errors import UserError, one_line_of
 from datasets.contract.files import write_json
 from datasets.wheels import CONTRACT
 from rl.collecting.base_pool import PoolSetup
@@ -30,8 +30,7 @@ from rl.evaluation.greedy import evaluate
 from rl.network.iqn import IQN, midpoint_taus
 from rl.network.prior import ActionPrior, Driver, PriorPolicy, copy_of, describe
 from rl.replay.rollout import Rollout
-from rl.run.build import use_prior_options
-from rl.run.checkpoint import is_damage, one_line_of
+from rl.run.checkpoint import is_damage
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.run.state import Run
@@ -118,8 +117,6 @@ def load_pretrained(
     fresh.load_state_dict(run.learner.online.state_dict())
     learner = run.learner
     prior = cloned_policy(cfg, sources, teacher)
-    if prior is not None:
-        use_prior_options(run)
     _refuse_heads_alone(cfg, teacher)
     report = inject(
         learner.online,
@@ -131,6 +128,7 @@ def load_pretrained(
     learner.find_padded_columns()
     if prior is not None:
         start_with_prior(run, prior)
+        report = report.with_frozen(learner.frozen)
     if teacher is not None:
         report = _with_agreement(run, report, fresh, teacher)
         if cfg.guide.enabled:
@@ -282,7 +280,7 @@ def _serial_source(
     plan = CollectorPlan.from_config(run.cfg, progress=run.frames)
     guide = None if guide_driver is None else guide_driver.guide(plan.guide, plan.cars)
     networks = [
-        None if network is None else _cpu_copy(network)
+        None if network is None else copy_of(network).cpu()
         for network in (run.learner.online, averaged)
     ]
     assert networks[0] is not None
@@ -318,13 +316,7 @@ def _frozen_prior(run: Run) -> FrozenPrior | None:
     if run.prior is None:
         return None
     prior = run.prior.policy
-    return FrozenPrior(ActionPrior(_cpu_copy(prior.network), prior.floor))
-
-
-def _cpu_copy(network: IQN) -> IQN:
-    copy = IQN(network.config)
-    copy.load_state_dict(network.state_dict())
-    return copy.eval().requires_grad_(False)
+    return FrozenPrior(ActionPrior(copy_of(prior.network).cpu(), prior.floor))
 
 
 def _teacher(sources: Sources, run: Run) -> Driver | None:

@@ -4,8 +4,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ import torch
 
 from datasets.contract.config import dump_config
 from rl.config.experiment import RLConfig
+from rl.envs.cars import RaceMap
 from rl.envs.factory import RaceFactory
 from rl.evaluation.best_known import BestKnown, best_known_laps
 from rl.evaluation.best_runs import remove_partial_runs
@@ -31,10 +32,12 @@ from rl.run.outputs import repair_champion
 from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.run.threads import learner_threads
+from rl.training.calibrate import CalledOff
 from rl.training.evaluations import Evaluations
 from rl.training.limits import RunLimits, StopSignal
 from rl.training.loop import TrainingLoop
 from rl.training.setup import (
+    Pretrained,
     build_evaluation_process,
     build_source,
     evaluator_setup,
@@ -165,16 +168,14 @@ def _train(
 
     source_state = saver.restore(run) if resumed else None
     calibration_before = run.statistics.calibration_seconds
-    if resumed:
-        repair_champion(folder, run)
-        pretrained = finish_calibration(run, folder, called_off)
-        if pretrained.policy is not None:
-            source_state = None  # the collectors have driven nothing, with weights of before
-    else:
-        pretrained = start_weights(run, folder, tracks, pretrain, called_off)
+    pretrained = _first_weights(run, folder, tracks, pretrain, called_off, resumed=resumed)
+    if pretrained.policy is not None:
+        source_state = None  # the collectors have driven nothing, with weights of before
     source = build_source(run, source_state)
     try:
-        dump_config(run.cfg, folder.config)  # not before: a refused start leaves no run
+        # Not before: a refused start leaves no run. What a prior changes is no choice of the user.
+        given = cfg.model_copy(update={"schedule_origin": run.cfg.schedule_origin})
+        dump_config(given, folder.config)
         add_machine(folder.machine, run.frames)
         with build_evaluation_process(run, tracks) as beside, ProgressLine() as progress:
             _count_setup(run, started, cpu, calibration_before)
@@ -190,23 +191,52 @@ def _train(
                 reporter.write_stats()  # without what was lost since the last save
             else:
                 loop.save()  # from here on the run can be resumed
-            try:
-                stopped = loop.train()
-                logger.info("stopping: %s", stopped)
-            finally:
+            with closing(reporter):
+                with _saved_after(loop):
+                    stopped = loop.train()
+                    logger.info("stopping: %s", stopped)
+                evaluations.wait(stop)
+                if not races.has_room:
+                    source.close()  # the last evaluation drives where a collector did
+                final = _measure(run, evaluations, stop)
                 loop.save()
-            evaluations.wait(stop)
-            if not races.has_room:
-                source.close()  # the last evaluation drives where a collector did
-            final = _measure(run, evaluations, stop)
-            loop.save()
-            reporter.close(seconds_left=limits.seconds_left)
+                reporter.finish(seconds_left=limits.seconds_left)
     finally:
         source.close()
         races.release()
     interrupted = stop.reason is not None
     laps = best_known_laps(tracks) if final else {}
     return _result(run, folder, stopped, interrupted=interrupted, final=tuple(final), limits=laps)
+
+
+def _first_weights(
+    run: Run,
+    folder: RunFolder,
+    tracks: Mapping[str, RaceMap],
+    pretrain: Path | None,
+    called_off: CalledOff,
+    *,
+    resumed: bool,
+) -> Pretrained:
+    """Give a fresh run its weights, or finish that for one that was resumed too early."""
+    if not resumed:
+        return start_weights(run, folder, tracks, pretrain, called_off)
+    repair_champion(folder, run)
+    return finish_calibration(run, folder, called_off)
+
+
+@contextmanager
+def _saved_after(loop: TrainingLoop) -> Iterator[None]:
+    """Save after training, and after an error.
+
+    Not so after a second Ctrl-C: it may come in the middle of an update.
+    """
+    try:
+        yield
+    except Exception:
+        loop.save()
+        raise
+    loop.save()
 
 
 def _measure(run: Run, evaluations: Evaluations, stop: StopSignal) -> list[EvaluationResult]:

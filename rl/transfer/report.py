@@ -1,6 +1,6 @@
 """What an injection did, for the screen and for the run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -66,6 +66,11 @@ class InjectionReport:
     def with_agreement(self, before: float | None, after: float | None) -> "InjectionReport":
         """Add the measured shares of equal greedy actions."""
         return replace(self, greedy_agreement_before=before, greedy_agreement_after=after)
+
+    def with_frozen(self, frozen: Collection[str]) -> "InjectionReport":
+        """Say which parts the run freezes."""
+        parts = tuple(replace(part, frozen=part.part in frozen) for part in self.parts)
+        return replace(self, parts=parts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

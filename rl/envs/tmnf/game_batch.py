@@ -200,7 +200,8 @@ class GameBatch:
         """
         game_map = self.tracks[int(self.track_of_car[0])]
         last: Exception | None = None
-        for attempt in range(MOST_STARTS):
+        was_not_loaded = False
+        for _ in range(MOST_STARTS):
             try:
                 race = self._connection.race_on(game_map.path)
                 seen = race.resume(blob, passed) if blob else race.start()
@@ -211,11 +212,12 @@ class GameBatch:
                 last = error
             except MapNotLoadedError as error:
                 self._connection.fail(error)
-                if attempt > 0:
+                if was_not_loaded:
                     raise UserError(
                         f"the game does not load the map {game_map.path!r}: is it in its folder "
                         "Tracks/Challenges? A new file is found after a restart of the game"
                     ) from error
+                was_not_loaded = True
         else:
             raise UserError(f"the game failed to start a race {MOST_STARTS} times in a row: {last}")
         bound = self._bound[int(self.track_of_car[0])]

@@ -242,6 +242,7 @@ class GameRace:
 
     def _call_off_finish(self, blob: bytes) -> bytes:
         """Keep the race from ending; returns the state that it goes on from."""
+        time_of(blob)  # refuses bytes that are no state
         changed = without_last_time(blob)
         if changed is None:
             self._session.command(MessageId.PREVENT_FINISH)

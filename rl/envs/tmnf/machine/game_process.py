@@ -107,7 +107,8 @@ class GameProcess:
             _focus_on_windows()
         elif shutil.which("xdotool"):
             search = ["xdotool", "search", "--name", f"^{WINDOW_TITLE}", "windowactivate"]
-            subprocess.run(search, check=False, capture_output=True, timeout=5.0)
+            with suppress(subprocess.SubprocessError, OSError):  # the race goes on without it
+                subprocess.run(search, check=False, capture_output=True, timeout=5.0)
 
 
 def _focus_on_windows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from datasets.locking import ProcessLock
+
+logger = logging.getLogger(__name__)
 
 SUFFIX: Final = ".Replay.gbx"
 ASIDE: Final = ".rulka.bak"
@@ -29,14 +32,22 @@ def records_aside(autosaves: Path, map_path: str) -> Iterator[None]:
     # Several games load maps: one at a time, so that none sees records put back by another.
     with _locked(autosaves / ".rulka.lock"):
         for record in _records(autosaves, map_path, SUFFIX):
-            record.replace(record.with_name(record.name + ASIDE))
+            _rename(record, record.name + ASIDE)
         try:
             yield
         finally:
             for aside in _records(autosaves, map_path, SUFFIX + ASIDE):
-                record = aside.with_name(aside.name.removesuffix(ASIDE))
-                if not record.exists():
-                    aside.replace(record)
+                name = aside.name.removesuffix(ASIDE)
+                if not aside.with_name(name).exists():
+                    _rename(aside, name)
+
+
+def _rename(path: Path, name: str) -> None:
+    """Rename a file; one that another program holds open stays, and its ghost may be in frames."""
+    try:
+        path.replace(path.with_name(name))
+    except OSError as error:
+        logger.warning("%s: cannot be renamed to %s (%s)", path, name, error.strerror or error)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from typing import Final
 POLL_S: Final = 0.2
 GRACE_S: Final = 3.0
 CHILD_S: Final = 60.0
+LOOK_S: Final = 2.0
+"""Between two looks whether the game runs on Windows: each starts a program."""
 
 
 class _Group:
@@ -50,11 +52,15 @@ class _LoadedGame:
         self._loader = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self._game: int | None = None
         self._until = time.monotonic() + CHILD_S
+        self._next_look = 0.0
 
     def is_running(self) -> bool:
         if self._game is None:
             self._game = self._find()
             return self._game is not None or time.monotonic() < self._until
+        if time.monotonic() < self._next_look:
+            return True
+        self._next_look = time.monotonic() + LOOK_S
         listed = self._ask(f"Get-Process -Id {self._game} -ErrorAction SilentlyContinue")
         return bool(listed)
 
