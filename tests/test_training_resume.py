@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from datasets.contract.csv_log import read_csv
+from rl.collecting.source import SerialSource
 from rl.config.experiment import load_rl_config
 from rl.network.freezing import FrozenEncoder
 from rl.network.iqn import IQN
@@ -243,3 +244,25 @@ def test_a_part_that_is_trained_again_is_so_from_the_resume_on(tmp_path: Path) -
     assert run.frames >= 50
     assert run.learner.frozen == set()
     assert not run.memory.has_images
+
+
+def test_weights_that_wait_for_a_measured_race_are_saved(tmp_path: Path) -> None:
+    run = build_run(tiny_config(tmp_path))
+    source, resumed = build_source(run), build_source(run)
+    assert isinstance(source, SerialSource)
+    assert isinstance(resumed, SerialSource)
+    source.collector._measured[0] = source.collector._flat_network(0)
+    newer = IQN(run.learner.network)
+    source.publish(newer, None, version=7)
+    resumed.load_state_dict(source.state_dict())
+    del resumed.collector._measured[0]  # the race is over
+    resumed.receive(0, 0.0)
+    assert resumed.collector.weights_version == 7
+    for name, weight in newer.state_dict().items():
+        assert torch.equal(resumed.collector.online.state_dict()[name], weight)
+    damaged = source.state_dict()
+    damaged["newer"]["online"].popitem()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        resumed.load_state_dict(damaged)
+    source.close()
+    resumed.close()

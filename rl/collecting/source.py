@@ -1,9 +1,10 @@
 """Where rollouts come from: collector processes, or a collector in the learner's process."""
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rl.collecting.collector import Collector
 from rl.network.iqn import IQN
+from rl.network.prior import copy_of
 from rl.replay.rollout import Rollout
 
 
@@ -27,6 +28,10 @@ class RolloutSource(Protocol):
 
     def close(self) -> None:
         """Stop driving; may be called twice."""
+
+
+_NEWER: Final = ("online", "averaged", "version")
+"""What was published while a network was measured, as it is saved."""
 
 
 class SerialSource:
@@ -73,9 +78,27 @@ class SerialSource:
         self.collector.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the collector, half-driven runs included."""
-        return self.collector.state_dict()
+        """State of the collector, half-driven runs and weights that wait for one included."""
+        state = self.collector.state_dict()
+        if self._newer is not None:
+            state["newer"] = dict(zip(_NEWER, self._newer, strict=True))
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.collector.load_state_dict(state)
+        """Continue from `state_dict()`.
+
+        Raises:
+            LookupError, ValueError, RuntimeError: it is not the state of such a collector.
+        """
+        newer = state.get("newer")
+        self.collector.load_state_dict({k: v for k, v in state.items() if k != "newer"})
+        if newer is None:
+            return
+        online, averaged, version = (newer[name] for name in _NEWER)
+        for network, weights in (
+            (self.collector.online, online),
+            (self.collector.averaged, averaged),
+        ):
+            if network is not None and weights is not None:
+                copy_of(network).load_state_dict(weights)  # refused now, not when they are taken
+        self._newer = online, averaged, int(version)
