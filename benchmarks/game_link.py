@@ -27,11 +27,9 @@ from rl.config.game import GameConfig
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch, GameMap
+from rl.envs.tmnf.game_cars import link_to_simulator
 from rl.envs.tmnf.link import GameLink
 from rl.envs.tmnf.machine.machine_paths import GameMachine
-from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import PluginModel
-from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from rl.envs.tmnf.state_blob import FIXED_BYTES
 
 SIZE: Final = 64
@@ -144,30 +142,34 @@ def served_game(track: str) -> Iterator[int]:
 @contextmanager
 def driven(track: str) -> Iterator[Side]:
     """Drive full throttle in a served game, race after race."""
-    with served_process(track) as (port, pid), race_after_race(track, port=port) as act:
+    with (
+        served_process(track) as (port, pid),
+        race_after_race(track, GameConfig(base_port=port)) as act,
+    ):
         yield Side("driven", act, pid)
 
 
 @contextmanager
 def driven_inside(track: str) -> Iterator[Side]:
     """Drive full throttle in a game in this process."""
-
-    def open_link() -> MemoryLink:
-        return MemoryLink(PluginModel(SimulatedGame({track: find_track(track)})))
-
-    with race_after_race(track, open_link=open_link) as act:
+    with race_after_race(track, GameConfig(), link_to_simulator([track])) as act:
         yield Side("in one process", act, os.getpid())
 
 
 @contextmanager
 def race_after_race(
-    track: str, *, port: int = 1, open_link: Callable[[], GameLink] | None = None
+    track: str, settings: GameConfig, open_link: Callable[[], GameLink] | None = None
 ) -> Iterator[Callable[[], None]]:
     """Connect to a game; yields what drives one action in it, and starts anew after a race."""
     with tempfile.TemporaryDirectory() as folder:
         machine = GameMachine.from_environment({"TRACKMANIA_FOLDER": folder})
-        settings = GameConfig(base_port=port, launch=False, focus=False)
-        connection = GameConnection(settings, 0, (SIZE, SIZE), machine=machine, open_link=open_link)
+        connection = GameConnection(
+            settings.model_copy(update={"launch": False, "focus": False}),
+            0,
+            (SIZE, SIZE),
+            machine=machine,
+            open_link=open_link,
+        )
         cars = GameBatch([GameMap(track, track, find_track(track).line)], connection)
         action = np.zeros(1, dtype=np.uint8)
         cars.reset([0], [0])

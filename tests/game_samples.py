@@ -14,11 +14,9 @@ from rl.config.game import GameConfig
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch, GameMap
-from rl.envs.tmnf.link import GameLink
+from rl.envs.tmnf.game_cars import link_to_simulator
 from rl.envs.tmnf.machine.machine_paths import GameMachine
-from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
-from rl.envs.tmnf.server.simulated_game import SimulatedGame
+from rl.envs.tmnf.server.plugin_model import Behaviour
 
 SIZE = (34, 36)
 """Height and width of the frames, which differ."""
@@ -69,12 +67,6 @@ def simulated_map(name: str, path: str | None = None) -> GameMap:
     return GameMap(name, path or name, find_track(name).line)
 
 
-def in_memory(*names: str, behaviour: Behaviour | None = None) -> GameLink:
-    """A link to a simulated game in this process."""
-    tracks = {name: find_track(name) for name in names}
-    return MemoryLink(PluginModel(SimulatedGame(tracks), behaviour))
-
-
 def game_batch(
     folder: Path,
     *names: str,
@@ -88,7 +80,7 @@ def game_batch(
         settings(port or 8478, **changes),
         0,
         size,
-        open_link=None if port else lambda: in_memory(*names, behaviour=behaviour),
+        open_link=None if port else link_to_simulator(names, behaviour),
         machine=machine(folder),
     )
     maps = [simulated_map(name) for name in names]

@@ -133,6 +133,22 @@ def test_a_failing_evaluation_is_told_in_one_line(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_why_no_other_process_can_be_started_is_not_hidden(
+    process: EvaluationProcess, task: EvaluationTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`close`, which follows, used to end with an AssertionError of multiprocessing instead."""
+
+    def refuse(_: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(process._context.Process, "start", refuse)
+    process.start(task)
+    process._process.kill()
+    with pytest.raises(BlockingIOError, match="Resource"):
+        result_of(process)
+    process.close()
+
+
 def test_serial_runs_and_runs_without_evaluations_start_no_process(tmp_path: Path) -> None:
     never = {**EVALUATION, "every_frames": None}
     for changes in ({}, {"evaluation": never, "performance": {"serial": False}}):

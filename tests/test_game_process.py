@@ -18,12 +18,13 @@ from pipeline.cli import main
 from rl.envs.tmnf.check import GameCheck
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.drive_inputs import drive_inputs
+from rl.envs.tmnf.game_cars import link_to_simulator
 from rl.envs.tmnf.machine.game_process import SUPERVISOR, GameProcess
 from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
 from rl.envs.tmnf.machine.records import ASIDE, records_aside
 from rl.envs.tmnf.messages import MessageId
-from tests.game_samples import in_memory, machine, settings
+from tests.game_samples import machine, settings
 from tests.test_game_batch import expert_keys
 
 # -- paths and names ------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[GameConnection]:
     connection = GameConnection(
-        settings(), 0, None, open_link=lambda: in_memory("short"), machine=machine(tmp_path)
+        settings(), 0, None, open_link=link_to_simulator(["short"]), machine=machine(tmp_path)
     )
     yield connection
     connection.close()
@@ -259,7 +260,7 @@ def test_an_input_file_is_driven_to_its_time(connection: GameConnection) -> None
 def test_a_map_that_the_game_does_not_have_is_named(tmp_path: Path) -> None:
     there = settings(map_timeout_s=0.5)
     connection = GameConnection(
-        there, 0, None, open_link=lambda: in_memory("short"), machine=machine(tmp_path)
+        there, 0, None, open_link=link_to_simulator(["short"]), machine=machine(tmp_path)
     )
     with pytest.raises(UserError, match="hock"):
         drive_inputs(connection, "hock", Inputs(expert_keys("short", 0)[:3]))

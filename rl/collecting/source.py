@@ -1,6 +1,9 @@
 """Where rollouts come from: collector processes, or a collector in the learner's process."""
 
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
 
 from rl.collecting.collector import Collector
 from rl.network.iqn import IQN
@@ -30,8 +33,19 @@ class RolloutSource(Protocol):
         """Stop driving; may be called twice."""
 
 
-_NEWER: Final = ("online", "averaged", "version")
-"""What was published while a network was measured, as it is saved."""
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Copies of the learner's weights, which wait until a measured network has ended its race.
+
+    Attributes:
+        online: state of the online network.
+        averaged: of the averaged network, None without one.
+        version: of the online network's weights.
+    """
+
+    online: dict[str, Any]
+    averaged: dict[str, Any] | None
+    version: int
 
 
 class SerialSource:
@@ -41,7 +55,7 @@ class SerialSource:
         """Drive with `collector`, whose networks this source keeps up to date."""
         self.collector = collector
         self.replaced = 0
-        self._newer: tuple[dict[str, Any], dict[str, Any] | None, int] | None = None
+        self._newer: PublishedWeights | None = None
 
     def receive(
         self, frames_played: int, timeout_s: float, *, prior_level: int = 0
@@ -53,12 +67,8 @@ class SerialSource:
 
     def publish(self, online: IQN, averaged: IQN | None, *, version: int) -> None:
         """Copy new weights into the collector's networks, later if one of them is measured."""
-        self._newer = (
-            {name: tensor.clone() for name, tensor in online.state_dict().items()},
-            None
-            if averaged is None
-            else {name: tensor.clone() for name, tensor in averaged.state_dict().items()},
-            version,
+        self._newer = PublishedWeights(
+            _copied(online), None if averaged is None else _copied(averaged), version
         )
         self._refresh()
 
@@ -66,12 +76,11 @@ class SerialSource:
         """Take weights that were published, unless a network is measured as it is."""
         if self._newer is None or self.collector.is_measuring:
             return
-        online, averaged, version = self._newer
-        self._newer = None
-        self.collector.online.load_state_dict(online)
-        if self.collector.averaged is not None and averaged is not None:
-            self.collector.averaged.load_state_dict(averaged)
-        self.collector.weights_version = version
+        newer, self._newer = self._newer, None
+        self.collector.online.load_state_dict(newer.online)
+        if self.collector.averaged is not None and newer.averaged is not None:
+            self.collector.averaged.load_state_dict(newer.averaged)
+        self.collector.weights_version = newer.version
 
     def close(self) -> None:
         """Let go of what the cars drive in; `state_dict` still works."""
@@ -81,7 +90,7 @@ class SerialSource:
         """State of the collector, half-driven runs and weights that wait for one included."""
         state = self.collector.state_dict()
         if self._newer is not None:
-            state["newer"] = dict(zip(_NEWER, self._newer, strict=True))
+            state["newer"] = dict(vars(self._newer))
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -94,11 +103,15 @@ class SerialSource:
         self.collector.load_state_dict({k: v for k, v in state.items() if k != "newer"})
         if newer is None:
             return
-        online, averaged, version = (newer[name] for name in _NEWER)
+        published = PublishedWeights(newer["online"], newer["averaged"], int(newer["version"]))
         for network, weights in (
-            (self.collector.online, online),
-            (self.collector.averaged, averaged),
+            (self.collector.online, published.online),
+            (self.collector.averaged, published.averaged),
         ):
             if network is not None and weights is not None:
                 copy_of(network).load_state_dict(weights)  # refused now, not when they are taken
-        self._newer = online, averaged, int(version)
+        self._newer = published
+
+
+def _copied(module: nn.Module) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}

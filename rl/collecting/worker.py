@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 from torch import nn
 
-from datasets.contract.errors import UserError
+from datasets.contract.errors import UserError, one_line_of
 from rl.collecting.collector import Collector, CollectorPlan
 from rl.collecting.guide import GuideDriver
 from rl.collecting.prior_cars import FrozenPrior
@@ -211,4 +211,4 @@ def forwarded(error: Exception) -> Exception:
     if isinstance(error, UserError):
         return error
     logger.error("collector failed", exc_info=error)
-    return CollectorError(f"a collector failed: {type(error).__name__}: {error}")
+    return CollectorError(f"a collector failed: {one_line_of(error)}")

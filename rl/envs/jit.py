@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
-from numba.core import event
+from numba.core import event as numba_event
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def _remove_old_caches(current: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Announcement(event.Listener):
+class _Announcement(numba_event.Listener):
     """Says why the first call after an installation takes so long, once in a process."""
 
     def __init__(self) -> None:
         self._said = False
 
-    def on_start(self, event: event.Event) -> None:
+    def on_start(self, event: numba_event.Event) -> None:
         """Log a line before the first routine is compiled; one from the cache is not."""
         module = event.data["dispatcher"].py_func.__module__
         if self._said or not module.startswith("rl.envs"):
@@ -73,12 +73,12 @@ class _Announcement(event.Listener):
         if multiprocessing.parent_process() is None:
             logger.info("compiling the simulator, once after an installation: about a minute")
 
-    def on_end(self, event: event.Event) -> None:
+    def on_end(self, event: numba_event.Event) -> None:
         """Say nothing."""
 
 
 _use_cache_folder()
-event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
+numba_event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: F) -> F:

@@ -185,6 +185,8 @@ class EvaluationProcess:
     def close(self) -> None:
         """End the process; an evaluation under way is lost."""
         self._connection.close()
+        if self._process.pid is None:  # it could not be started
+            return
         self._process.join(0.2)  # an idle one ends by itself
         if self._process.is_alive():
             self._process.kill()

@@ -16,6 +16,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from datasets.contract.errors import one_line_of
 from rl.collecting import worker as limits
 from rl.collecting.base_pool import CollectorPool, PoolSetup
 from rl.collecting.collector import CollectorPlan
@@ -60,7 +61,7 @@ class _RayWorker:
         try:
             heartbeat: Heartbeat = ray.get(self._answer)
         except RayError as error:
-            return _reason(error)
+            return one_line_of(error)
         if self.heartbeat is None:
             logger.info("collector %d drives on %s", self.index, heartbeat.host)
         self.heartbeat = heartbeat
@@ -170,7 +171,7 @@ class RayPool(CollectorPool[_RayWorker]):
         except RayTaskError as error:
             raise forwarded(error) from error
         except RayError as error:
-            self._replace(worker, worker.index, _reason(error))
+            self._replace(worker, worker.index, one_line_of(error))
             return None
         worker.drives.popleft()
         worker.drives.append(worker.actor.drive.remote())
@@ -205,9 +206,3 @@ def _put(network: IQN) -> ObjectRef:
     flat = np.empty(flat_size(network), dtype=np.float32)
     to_flat(network, flat)
     return ray.put(flat)
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of Ray's message."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no reason given'}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from datasets.contract.errors import UserError
+from datasets.contract.errors import UserError, one_line_of
 from rl.config.sections import PerformanceConfig
 
 # Ray reads these when it is imported. Under `uv run` it would upload the working folder, datasets
@@ -70,10 +70,10 @@ def _connect(performance: PerformanceConfig) -> None:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"performance.ray_address {address}: no connection to Ray ({reason}); on this machine "
-            f"run `ray start --head`, or `ray start --address=HEAD:6379` to join a cluster"
+            f"performance.ray_address {address}: no connection to Ray ({one_line_of(error)}); on "
+            f"this machine run `ray start --head`, or `ray start --address=HEAD:6379` to join a "
+            f"cluster"
         ) from error
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.contract.errors import UserError
 from datasets.contract.line import ReferenceLine
@@ -15,6 +16,9 @@ from rl.envs.tmnf.game_batch import GameBatch, GameMap
 from rl.envs.tmnf.link import GameLink
 from rl.envs.tmnf.machine.machine_paths import check_map_path
 from rl.envs.tmnf.progress_on_line import load_centers
+
+if TYPE_CHECKING:
+    from rl.envs.tmnf.server.plugin_model import Behaviour
 
 
 def game_map(name: str, entry: MapCycleEntry) -> GameMap:
@@ -62,12 +66,13 @@ def game_cars(
     of_game = [each for each in maps if isinstance(each, GameMap)]
     if len(of_game) < len(maps):
         raise TypeError("a map without a path cannot be driven in the game")
+    is_simulated = settings.link == "simulated"
     connection = GameConnection(
         settings,
         instance,
         image_size if renders else None,
         alive=alive,
-        open_link=_simulated_link(of_game) if settings.link == "simulated" else None,
+        open_link=link_to_simulator(each.path for each in of_game) if is_simulated else None,
     )
     return GameBatch(
         of_game,
@@ -78,12 +83,22 @@ def game_cars(
     )
 
 
-def _simulated_link(maps: Sequence[GameMap]) -> Callable[[], GameLink]:
-    """Return what opens a link to the simulator inside this process."""
+def link_to_simulator(
+    paths: Iterable[str], behaviour: Behaviour | None = None
+) -> Callable[[], GameLink]:
+    """Return what opens a link to the simulator inside this process, without a socket.
+
+    Args:
+        paths: of the maps of the simulated game: names of its tracks.
+        behaviour: how its plugin behaves, None for the default.
+
+    Raises:
+        UserError: no such track.
+    """
     from rl.envs.registry import find_track
     from rl.envs.tmnf.server.memory_link import MemoryLink
     from rl.envs.tmnf.server.plugin_model import PluginModel
     from rl.envs.tmnf.server.simulated_game import SimulatedGame
 
-    tracks = {each.path: find_track(each.path) for each in maps}
-    return lambda: MemoryLink(PluginModel(SimulatedGame(tracks)))
+    tracks = {path: find_track(path) for path in paths}
+    return lambda: MemoryLink(PluginModel(SimulatedGame(tracks), behaviour))

@@ -149,7 +149,9 @@ class GameRace:
             elif self._is_finish(message):
                 if at_ms is not None:
                     return
-                self._call_off_finish(session.ask_bytes(MessageId.GET_STATE))
+                blob = session.ask_bytes(MessageId.GET_STATE)
+                time_of(blob)  # refuses bytes that are no state
+                self._call_off_finish(blob)
             else:
                 self._note_event(message)
             session.acknowledge()
@@ -242,7 +244,6 @@ class GameRace:
 
     def _call_off_finish(self, blob: bytes) -> bytes:
         """Keep the race from ending; returns the state that it goes on from."""
-        time_of(blob)  # refuses bytes that are no state
         changed = without_last_time(blob)
         if changed is None:
             self._session.command(MessageId.PREVENT_FINISH)
