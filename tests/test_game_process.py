@@ -24,6 +24,7 @@ from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
 from rl.envs.tmnf.machine.records import ASIDE, records_aside
 from rl.envs.tmnf.messages import MessageId
+from rl.envs.tmnf.server.plugin_model import Behaviour
 from tests.game_samples import machine, settings
 from tests.test_game_batch import expert_keys
 
@@ -264,6 +265,22 @@ def test_a_map_that_the_game_does_not_have_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="hock"):
         drive_inputs(connection, "hock", Inputs(expert_keys("short", 0)[:3]))
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(), Behaviour(run_step="before"), Behaviour(own_plugin=False)],
+    ids=["own plugin", "run step before its tick", "community plugin"],
+)
+def test_a_missing_map_is_not_mistaken_for_the_map_of_before(
+    tmp_path: Path, behaviour: Behaviour
+) -> None:
+    there, link = settings(map_timeout_s=0.5), link_to_simulator(["short"], behaviour)
+    connection = GameConnection(there, 0, None, open_link=link, machine=machine(tmp_path))
+    keys = Inputs(expert_keys("short", 0)[:3])
+    assert not drive_inputs(connection, "short", keys).finished
+    with pytest.raises(UserError, match="hock"):
+        drive_inputs(connection, "hock", keys)
 
 
 @pytest.mark.parametrize(

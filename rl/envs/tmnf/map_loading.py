@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from datasets.contract.actions import ACTION_MS, TICK_MS
+from datasets.contract.actions import ACTION_MS
 from rl.config.game import GameConfig
 from rl.envs.tmnf.game_observation import RaceCounters, time_of
 from rl.envs.tmnf.game_session import GameSession
@@ -69,28 +69,45 @@ class MapLoader:
             LinkError: the link broke.
         """
         session, settings = self._session, self._settings
+        deadline = time.monotonic() + settings.map_timeout_s
         session.set_period(ACTION_MS)
+        self._leave_race(path, deadline)
         session.command(MessageId.CANCEL_FRAME)
         session.console(f'map "{path}"')
         session.command(MessageId.SET_SPEED, settings.running_speed)
         session.acknowledge()
-        # An old race may run on for a while. The new one has begun once time has jumped back.
-        before = FOREVER_MS if self._was_in_menus else None
-        deadline, is_new = time.monotonic() + settings.map_timeout_s, False
+        counts_down = False
         while True:
-            message = self._next(path, deadline - time.monotonic())
+            message = self._next(path, deadline)
             if message.id == MessageId.RUN_STEP:
                 time_ms = int(message.values[0])
-                is_new = is_new or (before is not None and time_ms <= min(before, -TICK_MS))
-                if is_new and time_ms == 0:
+                counts_down = counts_down or time_ms < 0
+                if counts_down and time_ms == 0:
                     return self._start()
-                if time_ms >= 0:  # no countdown came: the race of the loaded map begins anew
+                if time_ms >= 0:  # the countdown was missed: the race begins anew
                     session.command(MessageId.GIVE_UP)
-                    is_new = False
-                before = time_ms
+                    counts_down = False
             session.acknowledge()
 
-    def _next(self, path: str, left_s: float) -> LinkMessage:
+    def _leave_race(self, path: str, deadline: float) -> None:
+        """Go to the menus. A race that went on could be taken for one on the map to be loaded."""
+        session = self._session
+        if self._was_in_menus:
+            return
+        session.console("exit_map")
+        session.command(MessageId.SET_SPEED, 1.0)
+        while True:
+            # Menus have no run steps, only frames; the community plugin forgets a request that is
+            # made while it sends a frame, so the run steps until then ask again.
+            session.command(MessageId.REQUEST_FRAME, 1, 1)
+            session.acknowledge()
+            self._next(path, deadline)
+            if session.ask_number(MessageId.IS_IN_MENUS):
+                self._was_in_menus = True
+                return
+
+    def _next(self, path: str, deadline: float) -> LinkMessage:
+        left_s = deadline - time.monotonic()
         if left_s <= 0.0:
             raise MapNotLoadedError(path)
         try:
