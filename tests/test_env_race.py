@@ -86,6 +86,15 @@ def test_observations_are_the_callers_own(env: gymnasium.Env) -> None:
         np.testing.assert_array_equal(array, kept[name])
 
 
+@pytest.mark.parametrize("action", [12, 256, -1])
+def test_actions_that_do_not_exist_are_refused(action: int) -> None:
+    with pytest.raises(ValueError, match="expected actions 0 to 11"):
+        RaceEnv(clean_track(), image_size=32).step(np.int64(action))
+    several = RaceVectorEnv(2, track=clean_track(), image_size=32)
+    with pytest.raises(ValueError, match="expected actions 0 to 11"):
+        several.step(np.array([0, action]))
+
+
 def test_the_picture_is_larger_than_the_frame(env: gymnasium.Env) -> None:
     env.reset(seed=0)
     picture = env.render()

@@ -55,6 +55,8 @@ def test_a_run_stopped_amid_useless_batches_saves_good_weights(tmp_path: Path) -
         evaluation={"every_s": None, "every_frames": None},
     )
     train(cfg, max_grad_steps=1)  # one update, whose weights overflow
+    log = (tmp_path / "rl" / "tiny" / "train.log").read_text()
+    assert "the last batch could not be used: keeping the weights saved before" in log
     _, parts, _ = load_checkpoint(tmp_path / "rl" / "tiny" / "checkpoints")
     assert all(tensor.isfinite().all() for tensor in parts["learner"]["online"].values())
 

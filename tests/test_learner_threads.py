@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from datasets.contract.errors import UserError
+from datasets.cores import usable_cores
 from rl.config.sections import PerformanceConfig
 from rl.run import threads
 from rl.run.threads import (
     learner_threads,
     let_threads_wait_passively,
     threads_wait_passively,
-    usable_cores,
 )
 from rl.training.train import train
 from tests.rl_samples import tiny_config

@@ -39,6 +39,14 @@ def test_each_transition_is_used_a_fixed_number_of_times(uses: int, tmp_path: Pa
     assert used >= 8 * cfg.batch_size
 
 
+def test_learning_begins_where_the_memory_cannot_hold_as_many_transitions_as_asked(
+    tmp_path: Path,
+) -> None:
+    """Ends of runs and test transitions take slots, so a full ring has fewer than its capacity."""
+    cfg = tiny_config(tmp_path, memory_size_schedule=[[0, [200, 200]]], buffer_test_ratio=0.1)
+    assert train(cfg, max_grad_steps=3, max_frames=3000).grad_steps == 3
+
+
 def test_a_changed_flag_resets_the_weights_of_a_resumed_run_once(tmp_path: Path) -> None:
     steady = {"lr_schedule": [[0, 0.0]], "additional_transition_after_reset": 70}
     train(tiny_config(tmp_path, **steady), max_grad_steps=4)

@@ -1,12 +1,14 @@
 """Numbers of a run: tags, best times, CSV files."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
@@ -153,6 +155,13 @@ def test_logging_changes_no_state_and_keeps_no_runs(tmp_path: Path) -> None:
         "accumulated_stats.json",
         "metrics.csv",
     }
+
+
+def test_the_line_on_a_terminal_is_no_markup() -> None:
+    screen = io.StringIO()
+    with ProgressLine(Console(file=screen, force_terminal=True, width=80)) as progress:
+        progress.show("best A[/] 3 s, [bold]B")
+    assert "best A[/] 3 s, [bold]B" in screen.getvalue()
 
 
 def test_best_times_count_finishes_and_start_at_dnf() -> None:

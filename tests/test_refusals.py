@@ -23,6 +23,7 @@ from pretrain.vis.config import VisConfig
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.config.network_size import feature_dimension, parameter_count
+from rl.config.sections import MapCycleEntry
 from rl.network.iqn import IQN
 from rl.run.build import build_run
 from rl.run.memory_need import check_run_memory, replay_needs
@@ -264,6 +265,8 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
         (BCConfig, {"image_size": 0}, "image_size must be positive"),
         (VisConfig, {"image_size": [0, 64]}, "image_size must be positive"),
         (RLConfig, {"memory_size_schedule": [[0, [1, 1]]]}, "holds no transition"),
+        (MapCycleEntry, {"short_name": "../a", "map_path": "A01"}, "short_name"),
+        (MapCycleEntry, {"short_name": "a[/]", "map_path": "A01"}, "short_name"),
         (RLConfig, {"transfer": {"legacy_input": True}}, "legacy_input"),
         (RLConfig, {"performance": {"learner_threads": 10**6}}, "less than or equal to 1024"),
         (BCConfig, {"bc_time_offsets_ms": [0, 10**15]}, "a whole race"),

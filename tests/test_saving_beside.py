@@ -1,6 +1,7 @@
 """Checkpoints that are written while the run goes on: what is in them, and what stops the run."""
 
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from datasets.contract.errors import UserError
+from rl.replay.segments import SegmentStore
 from rl.run import save_and_resume
 from rl.run.background_write import BackgroundWrite
 from rl.run.build import build_run
@@ -78,6 +80,40 @@ def test_a_checkpoint_holds_the_moment_at_which_it_was_begun(
     assert again.memory.cursor()["total"] == cursor["total"]
     for name, column in again.memory.rows().items():
         np.testing.assert_array_equal(column, rows[name])
+
+
+def test_weights_come_back_though_the_saved_memory_is_damaged(run: Run, tmp_path: Path) -> None:
+    saver = RunSaver(RunFolder(tmp_path / "run"))
+    saver.save(run, None)
+    weights = {name: t.clone() for name, t in run.learner.online.state_dict().items()}
+    for segment in (tmp_path / "run" / "checkpoints" / "memory").iterdir():
+        segment.write_bytes(b"damaged")
+    with torch.no_grad():
+        for parameter in run.learner.online.parameters():
+            parameter.fill_(float("nan"))
+    saver.restore_weights(run)
+    for name, tensor in run.learner.online.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    assert (tmp_path / "run" / "checkpoints" / "000001").is_dir()
+
+
+def test_restoring_the_memory_takes_no_copy_of_it(run: Run, tmp_path: Path) -> None:
+    run.memory.resize(2000)
+    for k in range(150):
+        add_rollout(run, k)
+    saver = RunSaver(RunFolder(tmp_path / "run"))
+    saver.save(run, None)
+    cursor, segments = run.memory.cursor(), saver._segments.segments
+    store = SegmentStore(tmp_path / "run" / "checkpoints")
+    store.adopt(segments)
+    other = build_run(tiny_config(tmp_path)).memory
+    frames = run.memory.rows()["frames"]
+    tracemalloc.start()
+    store.restore(other, cursor)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(other.rows()["frames"], frames)
+    assert most < 1.5 * other.capacity * other.bytes_per_transition
 
 
 def test_a_failed_write_is_reported_once_and_the_next_one_holds_all(

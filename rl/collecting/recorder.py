@@ -151,6 +151,7 @@ class Recorder:
     def _grow(self) -> None:
         for name, array in self._arrays.items():
             larger = np.empty((len(array), 2 * self._capacity, *array.shape[2:]), array.dtype)
-            larger[:, : self._capacity] = array
+            for car, length in enumerate(self.length):  # the rest would take memory for nothing
+                larger[car, :length] = array[car, :length]
             self._arrays[name] = larger
         self._capacity *= 2

@@ -120,7 +120,7 @@ class ScheduleConfig(StrictModel):
     )
     memory_size_schedule: MemorySchedule = Field(
         ((0, (50_000, 20_000)), (5_000_000, (100_000, 75_000)), (7_000_000, (200_000, 150_000))),
-        description="[frames, [transitions kept, transitions before learning]], staircase",
+        description="[frames, [observations kept, transitions before learning]], staircase",
     )
     tensorboard_suffix_schedule: SuffixSchedule = Field(
         (

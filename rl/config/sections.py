@@ -1,14 +1,14 @@
 """How a run is driven, transferred, evaluated, limited and saved: sections of the RL YAML."""
 
 import importlib.util
-import os
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from datasets.contract.config import StrictModel, switch
+from datasets.contract.config import RunName, StrictModel, switch
 from datasets.contract.errors import UserError
 from datasets.contract.race import MAX_RACE_MS
+from datasets.cores import usable_cores
 from rl.config.network import LegacyInput
 
 MOST_THREADS: Final = 1024
@@ -18,7 +18,7 @@ MOST_THREADS: Final = 1024
 class MapCycleEntry(StrictModel):
     """One map and how it is driven."""
 
-    short_name: str = Field(min_length=1, description="name in tags and folders")
+    short_name: RunName = Field(description="letters, digits, . _ + -: name in tags and folders")
     map_path: str = Field(description="track: built-in name, random:N or path of a line")
     reference_line_path: str | None = Field(
         None, description="another line (.npy) for zones and floats on the same road; null: its own"
@@ -221,7 +221,7 @@ class PerformanceConfig(StrictModel):
     @property
     def resolved_collectors_count(self) -> int:
         """Number of collector processes on this machine."""
-        return self.collectors_count or max((os.cpu_count() or 2) - 1, 1)
+        return self.collectors_count or max(usable_cores() - 1, 1)
 
 
 class PlateauBreakerConfig(StrictModel):

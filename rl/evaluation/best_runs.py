@@ -1,5 +1,7 @@
 """Fastest runs, kept as inputs: the form that a human's replay has, so they can be data again."""
 
+import itertools
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -40,16 +42,38 @@ def save_best_run(
 ) -> Path:
     """Write a run into `<folder>/<map>_<ms>/` and drop all but the map's fastest runs.
 
-    The folder holds `<map>_<ms>.inputs`, `actions.npy` ((M,) uint8 per 10 ms tick), `run.json`
-    (track, time, seed and scale of the start's variation, `notes`), and `q_values.npy` if they
-    are given.
-
     Returns:
         The run's folder.
     """
-    name = f"{run.track}_{run.race_time_ms}"
-    target = folder / name
-    write_text(target / f"{name}.inputs", format_inputs(Inputs(run.actions)))
+    target = folder / _name_of(run)
+    save_run(target, run, notes, q_values)
+    for slower in saved_runs(folder, run.track)[KEPT_PER_MAP:]:
+        (slower / RUN_FILE).unlink()  # first: a run is whole or does not count
+        shutil.rmtree(slower, ignore_errors=True)
+    return target
+
+
+def free_folder(folder: Path, run: DrivenRun) -> Path:
+    """Return `<folder>/<map>_<ms>`, or `<map>_<ms>.2` and so on where runs took the same time."""
+    name = _name_of(run)
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+    return next(folder / each for each in names if not (folder / each / RUN_FILE).exists())
+
+
+def save_run(
+    target: Path,
+    run: DrivenRun,
+    notes: dict[str, Any],
+    q_values: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Write a run into its folder.
+
+    The folder holds `<map>_<ms>.inputs`, `actions.npy` ((M,) uint8 per 10 ms tick), `run.json`
+    (track, time, seed and scale of the start's variation, `notes`), and `q_values.npy` if they
+    are given.
+    """
+    (target / RUN_FILE).unlink(missing_ok=True)  # of a run with the same time: never half of each
+    write_text(target / f"{_name_of(run)}.inputs", format_inputs(Inputs(run.actions)))
     _save_array(target / "actions.npy", run.actions)
     if q_values is not None:
         _save_array(target / "q_values.npy", q_values)
@@ -63,10 +87,6 @@ def save_best_run(
             **notes,
         },
     )
-    for slower in saved_runs(folder, run.track)[KEPT_PER_MAP:]:
-        (slower / RUN_FILE).unlink()  # first: a run is whole or does not count
-        shutil.rmtree(slower, ignore_errors=True)
-    return target
 
 
 def remove_partial_runs(folder: Path) -> None:
@@ -78,12 +98,17 @@ def remove_partial_runs(folder: Path) -> None:
 
 def saved_runs(folder: Path, track: str) -> list[Path]:
     """Return the folders of a map's saved runs, fastest first."""
+    name = re.compile(re.escape(track) + r"_(\d+)(\.\d+)?")
     found = [
-        (int(path.name.removeprefix(f"{track}_")), path)
-        for path in folder.glob(f"{track}_*")
-        if path.name.removeprefix(f"{track}_").isdigit() and (path / RUN_FILE).exists()
+        (int(match[1]), run_file.parent)
+        for run_file in folder.glob(f"*/{RUN_FILE}")
+        if (match := name.fullmatch(run_file.parent.name)) is not None
     ]
     return [path for _, path in sorted(found)]
+
+
+def _name_of(run: DrivenRun) -> str:
+    return f"{run.track}_{run.race_time_ms}"
 
 
 def load_run(folder: Path) -> DrivenRun:

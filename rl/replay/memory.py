@@ -22,7 +22,7 @@ from rl.config.learning import MemoryConfig
 from rl.network.freezing import FrozenEncoder
 from rl.replay.checks import check_observations
 from rl.replay.minirace import limit_to_window
-from rl.replay.ring import LAST, TEST, TRAIN, Columns, ObservationRing, Slots
+from rl.replay.ring import LAST, TEST, TRAIN, Columns, ObservationRing, Parts, Slots
 from rl.replay.rollout import Rollout
 from rl.replay.sum_tree import SumTree
 from rl.replay.transitions import Batch, TransitionIndex
@@ -106,6 +106,11 @@ class ReplayMemory:
     def oldest(self) -> int:
         """Number of the oldest observation that is still held."""
         return self._ring.oldest
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new observations overwrite old ones."""
+        return self._ring.used == self.capacity
 
     def __len__(self) -> int:
         """Transitions that can be sampled for training."""
@@ -224,7 +229,9 @@ class ReplayMemory:
         first = total - min(self._ring.used, capacity)
         rows, weights = self._ring.rows(first), self._weights(first)
         self._allocate(capacity)
-        self._restore(rows, weights, base=first, total=total)
+        self._restore(
+            {name: [kept] for name, kept in rows.items()}, weights, base=first, total=total
+        )
 
     # -- sampling -------------------------------------------------------------------------------
 
@@ -371,21 +378,28 @@ class ReplayMemory:
         Raises:
             ValueError: rows that are missing or of another shape.
         """
-        cursor = state["cursor"]
+        self.load_parts(state["cursor"], {name: [rows] for name, rows in state["rows"].items()})
+
+    def load_parts(self, cursor: Mapping[str, Any], rows: Parts) -> None:
+        """Restore a cursor and rows, of which each column may come in several parts.
+
+        Raises:
+            ValueError: rows that are missing or of another shape.
+        """
         self._allocate(cursor["capacity"])
         base, total = cursor["base"], cursor["total"]
-        self._restore(state["rows"], cursor["weights"], base=base, total=total)
+        self._restore(rows, cursor["weights"], base=base, total=total)
 
     def _weights(self, first: int) -> npt.NDArray[np.float64] | None:
         return self._tree.get(self._ring.slots(first)) if self._tree is not None else None
 
     def _restore(
-        self, rows: Columns, weights: npt.NDArray[np.float64] | None, *, base: int, total: int
+        self, rows: Parts, weights: npt.NDArray[np.float64] | None, *, base: int, total: int
     ) -> None:
         self._ring.restore(rows, base=base, total=total)
         if self._tree is not None:
-            alike = np.where(rows["kinds"] == TRAIN, 1.0, 0.0)
             slots = self._ring.slots(self.oldest)
+            alike = np.where(self._ring.columns["kinds"][slots] == TRAIN, 1.0, 0.0)
             self._tree.set(slots, alike if weights is None else weights)
 
     def check_valid(self) -> None:

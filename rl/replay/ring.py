@@ -1,5 +1,6 @@
 """A ring of observations in columns: written in order, oldest overwritten, read by slot."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 Slots = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]
+Parts = Mapping[str, Sequence[npt.NDArray[Any]]]
 
 LAST, TRAIN, TEST = 0, 1, 2
 """Kinds of slots: after a run's last action, or the start of a transition for training or test."""
@@ -97,21 +99,29 @@ class ObservationRing:
         slots = self.slots(max(first, self.oldest))
         return {name: column[slots] for name, column in self.columns.items()}
 
-    def restore(self, rows: Columns, *, base: int, total: int) -> None:
+    def restore(self, rows: Parts, *, base: int, total: int) -> None:
         """Fill an empty ring with what `rows` of another returned, slot by slot.
+
+        Args:
+            rows: parts of each column, oldest first.
+            base, total: of the other ring.
 
         Raises:
             ValueError: rows that are missing or of another shape.
         """
         held = min(total - base, self.capacity)
         for name, column in self.columns.items():
-            expected = (held, *column.shape[1:])
-            found = rows[name].shape if name in rows else None
-            if found != expected:
-                raise ValueError(f"replay memory: {name} should be {expected}, got {found}")
-            if rows[name].dtype != column.dtype:
-                raise ValueError(f"replay memory: {name} should be of type {column.dtype}")
+            if name not in rows or sum(len(part) for part in rows[name]) != held:
+                raise ValueError(f"replay memory: {name} should have {held} rows")
+            for part in rows[name]:
+                if part.shape[1:] != column.shape[1:] or part.dtype != column.dtype:
+                    expected = f"{column.shape[1:]} of {column.dtype}"
+                    found = f"{part.shape[1:]} of {part.dtype}"
+                    raise ValueError(f"replay memory: {name} should be {expected}, got {found}")
         self.base, self.total = base, total
         slots = self.slots(self.oldest)
         for name, column in self.columns.items():
-            column[slots] = rows[name]
+            done = 0
+            for part in rows[name]:
+                column[slots[done : done + len(part)]] = part
+                done += len(part)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -128,7 +127,9 @@ class SegmentStore:
         for segment in self.segments:
             if segment.first > place:
                 break
-            loaded = torch.load(self.path(segment), map_location="cpu", weights_only=True)
+            # Mapped, not read: the ring will be the only copy in memory.
+            path = self.path(segment)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if any(len(loaded[name]) != segment.end - segment.first for name in rows):
                 raise ValueError(f"replay memory: {segment.name} has not the rows that it names")
             for name, parts in rows.items():
@@ -136,11 +137,7 @@ class SegmentStore:
             place = segment.end
         if place != total:
             raise ValueError(f"replay memory: observations {place} to {total} are missing")
-        empty = memory.rows(memory.total)
-        joined = {
-            name: np.concatenate(parts) if parts else empty[name] for name, parts in rows.items()
-        }
-        memory.load_state_dict({"cursor": cursor, "rows": joined})
+        memory.load_parts(cursor, rows)
         memory.check_valid()
 
 

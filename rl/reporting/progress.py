@@ -9,6 +9,7 @@ import rich
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
+from rich.text import Text
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Replace the line for a moment, on a terminal only."""
         if self._status is not None:
-            self._status.update(text)
+            self._status.update(Text(text))  # a plain string would be read as markup
 
     def show(self, text: str) -> None:
         """Replace the line."""

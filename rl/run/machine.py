@@ -11,7 +11,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import read_json, write_json
-from rl.run.threads import usable_cores
+from datasets.cores import usable_cores
 
 PACKAGES: Final = ("torch", "numpy", "numba", "lightning", "gymnasium", "h5py", "pydantic", "ray")
 _CPU_INFO: Final = Path("/proc/cpuinfo")

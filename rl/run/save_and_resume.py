@@ -21,7 +21,7 @@ from rl.network.prior import build_driver, describe
 from rl.replay.segments import Segment, SegmentStore
 from rl.run.background_write import BackgroundWrite
 from rl.run.build import build_run, install_prior
-from rl.run.checkpoint import encode, load_checkpoint, save_checkpoint, use_checkpoint
+from rl.run.checkpoint import encode, peek_checkpoint, save_checkpoint, use_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.state import Run, RunPrior
 from rl.run.state_check import check_like
@@ -190,7 +190,7 @@ class RunSaver:
             UserError: the run diverged before its first save.
         """
         self._write.wait()
-        path, parts, _ = load_checkpoint(self.folder.checkpoints)
+        path, parts, _ = peek_checkpoint(self.folder.checkpoints, ("state", "learner"))
         learner = run.learner
         _check_architecture(path, parts["state"]["architecture"], learner.network)
         counters = learner.counters

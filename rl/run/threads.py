@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from datasets.contract.errors import UserError
+from datasets.cores import usable_cores
 
 if TYPE_CHECKING:  # the command line asks for nothing else here, and starts at once
     from rl.config.sections import PerformanceConfig
@@ -30,13 +31,6 @@ def let_threads_wait_passively() -> None:
 def threads_wait_passively() -> bool:
     """Return whether passive waiting was chosen."""
     return os.environ.get(_WAIT_POLICY, "").lower() == "passive"
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def learner_threads(performance: "PerformanceConfig") -> int:

@@ -175,9 +175,12 @@ class TrainingLoop:
 
     def _is_update_due(self) -> bool:
         run = self._run
+        size, start = len(run.memory), run.cfg.schedules_at(run.frames).memory_start
+        if size and run.memory.is_full:
+            size = max(size, start)  # ends of runs and test transitions take slots, too
         return run.pace.is_due(
-            memory_size=len(run.memory),
-            memory_start=run.cfg.schedules_at(run.frames).memory_start,
+            memory_size=size,
+            memory_start=start,
             uses_per_transition=run.cfg.number_times_single_memory_is_used_before_discard,
         )
 
@@ -246,6 +249,7 @@ class TrainingLoop:
         """
         self._count_time()
         if not self._run.learner.is_sound:  # stopped while batches were being skipped
+            logger.warning("the last batch could not be used: keeping the weights saved before")
             self._saver.restore_weights(self._run)
         save = self._saver.begin_save if beside else self._saver.save
         save(self._run, self._source.state_dict())

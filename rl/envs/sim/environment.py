@@ -99,7 +99,7 @@ class RaceEnv(gymnasium.Env[Observation, np.int64]):
         batch = self.batch
         time_before, meters_before = int(batch.race_time_ms[0]), float(batch.meters[0])
         floats_before = batch.floats[0].copy()
-        batch.step(np.array([action], dtype=np.uint8))
+        batch.step(np.asarray([action]))  # checked there: a cast would wrap around
         finished, truncated = bool(batch.finished[0]), bool(batch.truncated[0])
         reward = step_rewards(
             np.array([time_before, batch.race_time_ms[0]]),

@@ -88,7 +88,7 @@ class RaceVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         batch, restarted = self.batch, self._ended
         times, meters = batch.race_time_ms.copy(), batch.meters.copy()
         floats = batch.floats.copy()
-        batch.step(np.asarray(actions, dtype=np.uint8))
+        batch.step(np.asarray(actions))  # checked there: a cast would wrap around
         rewards = transition_rewards(
             batch.race_time_ms - times,
             batch.meters - meters,
