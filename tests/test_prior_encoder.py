@@ -1,18 +1,23 @@
 """The frozen image encoder of a run with a prior, and what trains it again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from rl.collecting.collector import Collector, CollectorPlan
 from rl.config.experiment import load_rl_config
+from rl.network.prior import ActionPrior, copy_of
 from rl.run.build import build_run
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.training.train import train
 from tests.rl_samples import tiny_network
+from tests.test_collector import make_network
 from tests.test_prior_run import prior_config, prior_run
 from tests.test_training_resume import saved
 from tests.test_training_transfer import pretrained
@@ -43,6 +48,41 @@ def encoder_in(folder: Path) -> torch.Tensor:
     """The first weight of the image encoder in the last checkpoint of a run."""
     weight: torch.Tensor = saved(folder)["learner"]["online"]["img_head.0.weight"]
     return weight
+
+
+def test_a_collector_encodes_each_frame_once_while_all_networks_share_the_encoder(
+    tmp_path: Path,
+) -> None:
+    """Half of the cars are driven by the averaged network. Drives the same as without sharing."""
+    cfg = prior_config(tmp_path, averaging={"decay": 0.9, "collector_share": 0.5})
+    plan = replace(CollectorPlan.from_config(cfg), cars=4)
+
+    def collector() -> tuple[Collector, list[int]]:
+        cloned = make_network(action=None)
+        averaged, network = copy_of(cloned), copy_of(cloned)
+        with torch.no_grad():
+            averaged.A_head.last.bias[0] += 1.0
+        passes: list[int] = []
+        for each in (cloned, network, averaged):
+            assert each.img_head is not None
+            each.img_head.register_forward_hook(lambda *call: passes.append(len(call[1][0])))
+        prior = ActionPrior(cloned, -8.0)
+        return Collector(plan, network, averaged, prior=prior, weights_version=5), passes
+
+    (shared, few), (apart, many) = collector(), collector()
+    apart._compared_version = 5  # as if the encoders had been compared and found to differ
+    for _ in range(30):
+        for one, other in zip(shared.step(0), apart.step(0), strict=True):
+            np.testing.assert_array_equal(one.actions, other.actions)
+            np.testing.assert_allclose(one.q_values, other.q_values, rtol=1e-5, atol=1e-5)
+    assert set(few[:30]) == {4}
+    assert (few[:30], many[:3]) == ([4] * 30, [2, 2, 4])
+    with torch.no_grad():
+        next(shared.online.parameters()).add_(0.01)
+    del few[:]
+    shared.weights_version = 6
+    shared.step(0)
+    assert few == [2, 2, 4]
 
 
 def test_a_run_without_a_policy_trains_its_encoder(tmp_path: Path) -> None:

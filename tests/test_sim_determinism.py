@@ -74,6 +74,22 @@ def test_ticks_equal_steps() -> None:
     np.testing.assert_array_equal(by_step.state, by_tick.state)
 
 
+def test_cars_that_have_ended_are_observed_as_they_stand() -> None:
+    """They are not drawn again at each step; the others are, whoever has ended."""
+    batch = RaceBatch([find_track("short")], np.zeros(6, np.int64), image_size=(36, 36))
+    batch.reset(np.arange(6), np.arange(6))
+    ended = set()
+    for step in range(260):
+        actions = np.where(np.arange(6) < 3, 11, 0).astype(np.uint8)  # the first three stand still
+        batch.step(actions if step < 60 else np.full(6, 11, np.uint8))
+        ended.add(int((batch.finished | batch.truncated).sum()))
+        frames, floats = batch.frames.copy(), batch.floats.copy()
+        batch.observe()
+        np.testing.assert_array_equal(batch.frames, frames)
+        np.testing.assert_array_equal(batch.floats, floats)
+    assert {0, 3, 6} <= ended, ended
+
+
 def test_a_saved_state_continues_exactly() -> None:
     track = find_track("short")
     first, second = (RaceBatch([track], [0, 0, 0], image_size=(32, 48)) for _ in range(2))

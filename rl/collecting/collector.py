@@ -140,6 +140,7 @@ class Collector:
         self._prior = None
         if prior is not None:
             self._prior = PriorCars(prior, plan.prior, plan.cars, plan.seed)
+        self._one_encoder, self._compared_version = False, -1
         config = online.config
         environment = plan.environment
         self._batch = plan.races.cars(
@@ -199,11 +200,12 @@ class Collector:
         """
         batch = self._batch
         self._timer.begin()
-        values = self._values()
+        image = self._encoded()
+        values = self._values(image)
         schedules = self.plan.schedules.schedules_at(frames_played)
         scores, preferences = values, None
         if self._prior is not None:
-            preferences = self._prior.preferences(batch.frames, batch.floats)
+            preferences = self._prior.preferences(batch.frames, batch.floats, image)
             scores = self._prior.scores(values, preferences)
         actions, was_greedy = choose_actions(
             scores,
@@ -237,7 +239,20 @@ class Collector:
         self._timer.lap("other")
         return rollouts
 
-    def _values(self) -> npt.NDArray[np.float32]:
+    def _encoded(self) -> torch.Tensor | None:
+        """(B, image_features) of the frames, if the prior's image encoder serves all networks.
+
+        So it is while the learner keeps the cloned encoder frozen.
+        """
+        if self._prior is None:
+            return None
+        if self._compared_version != self.weights_version:
+            networks = [each for each in (self.online, self.averaged) if each is not None]
+            self._one_encoder = all(self._prior.has_encoder_of(network) for network in networks)
+            self._compared_version = self.weights_version
+        return self._policies[0].encode(self._batch.frames) if self._one_encoder else None
+
+    def _values(self, image: torch.Tensor | None) -> npt.NDArray[np.float32]:
         """(B, A) action values of each car's own network."""
         batch = self._batch
         values = np.empty((self.plan.cars, N_ACTIONS), dtype=np.float32)
@@ -248,7 +263,10 @@ class Collector:
             cars = np.flatnonzero(group == key)
             policy = self._policies[int(key) // 2]
             values[cars] = policy.values(
-                batch.frames[cars], batch.floats[cars], noise=bool(key % 2)
+                batch.frames[cars],
+                batch.floats[cars],
+                noise=bool(key % 2),
+                image=None if image is None else image[torch.from_numpy(cars)],
             )
         return values
 

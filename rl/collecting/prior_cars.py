@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from datasets.contract.config import LARGEST_INTEGER
 from datasets.limits import check_keys, check_whole, check_within
@@ -109,11 +110,18 @@ class PriorCars:
         self._sampling_left[car] = self._release_left[car] = 0
         self._starts += 1
 
+    def has_encoder_of(self, network: IQN) -> bool:
+        """Whether the prior has the same image encoder as a network that drives."""
+        return self._prior.network.has_encoder_of(network)
+
     def preferences(
-        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+        self,
+        frames: npt.NDArray[np.uint8],
+        floats: npt.NDArray[np.float32],
+        image: Tensor | None = None,
     ) -> npt.NDArray[np.float16]:
-        """Return (B, A) log preferences of observations; see `ActionPrior`."""
-        return self._prior.preferences(frames, floats)
+        """Return (B, A) log preferences of observations; see `ActionPrior.preferences`."""
+        return self._prior.preferences(frames, floats, image)
 
     def scores(
         self, values: npt.NDArray[np.float32], preferences: npt.NDArray[np.float16]

@@ -181,13 +181,15 @@ class IQN(nn.Module):
         """Return (B, N, A) quantile values; see `features` for the inputs."""
         return self.quantiles(self.features(frames, floats), taus)
 
-    def q_values(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
+    def q_values(
+        self, frames: Tensor, floats: Tensor, taus: Tensor, image: Tensor | None = None
+    ) -> Tensor:
         """Return (B, A) action values, the mean of the quantiles over (B, N) taus.
 
         The last layers are linear, so the mean over taus is taken before them: the same
-        function, up to rounding, for less work.
+        function, up to rounding, for less work. Frames, floats and image are as for `features`.
         """
-        return self.q_from_features(self.features(frames, floats), taus)
+        return self.q_from_features(self.features(frames, floats, image), taus)
 
     def q_from_features(self, features: Tensor, taus: Tensor) -> Tensor:
         """Return (B, A) action values from (B, D) features; see `q_values`."""

@@ -52,12 +52,19 @@ class Policy:
         return self.network.config.use_image_head
 
     @torch.inference_mode()
+    def encode(self, frames: npt.NDArray[np.uint8]) -> torch.Tensor | None:
+        """Return (B, image_features) of (B, H, W) frames; None without an image encoder."""
+        images = torch.from_numpy(frames).unsqueeze(1).to(self._device)
+        return self.network.encode_frames(images)
+
+    @torch.inference_mode()
     def values(
         self,
         frames: npt.NDArray[np.uint8],
         floats: npt.NDArray[np.float32],
         *,
         noise: bool = False,
+        image: torch.Tensor | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the action values of each observation, or scores Q + w l with a prior.
 
@@ -65,6 +72,7 @@ class Policy:
             frames: (B, H, W) gray pictures.
             floats: (B, F) raw float features, the mini-race clock at 0.
             noise: draw new noise for noisy layers, if there are any; False acts on their means.
+            image: (B, image_features) of the frames, if they are known; see `IQN.features`.
 
         Returns:
             (B, A) float32 values in reward units, mean over the fractions.
@@ -75,7 +83,7 @@ class Policy:
                 resample_noise(self.network, self._generator)
         images = torch.from_numpy(frames).unsqueeze(1).to(self._device)
         features = torch.from_numpy(floats).to(self._device)
-        values = self.network.q_values(images, features, self._taus())
+        values = self.network.q_values(images, features, self._taus(), image)
         result: npt.NDArray[np.float32] = values.float().cpu().numpy()
         return result
 

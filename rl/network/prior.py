@@ -65,12 +65,20 @@ class ActionPrior(nn.Module):
 
     @torch.inference_mode()
     def preferences(
-        self, frames: npt.NDArray[np.uint8], floats: npt.NDArray[np.float32]
+        self,
+        frames: npt.NDArray[np.uint8],
+        floats: npt.NDArray[np.float32],
+        image: Tensor | None = None,
     ) -> npt.NDArray[np.float16]:
-        """Return (B, A) float16 preferences of (B, H, W) frames and (B, F) raw floats."""
+        """Return (B, A) float16 preferences of (B, H, W) frames and (B, F) raw floats.
+
+        Args:
+            frames, floats: as a `Policy` takes them.
+            image: (B, image_features) of the frames, if they are known; see `IQN.features`.
+        """
         device = self.taus.device
         images = torch.from_numpy(frames).unsqueeze(1).to(device)
-        found = self(images, torch.from_numpy(floats).to(device))
+        found = self(images, torch.from_numpy(floats).to(device), image)
         result: npt.NDArray[np.float16] = found.cpu().numpy()
         return result
 
@@ -106,17 +114,23 @@ class PriorPolicy(nn.Module):
         """Number of actions A."""
         return self.network.num_actions
 
+    def encode_frames(self, frames: Tensor) -> Tensor | None:
+        """Return (B, image_features) of frames, of the network that gives Q; see `IQN`."""
+        return self.network.encode_frames(frames)
+
     @property
     def w(self) -> float:
         """The weight as a plain number."""
         return float(self.weight)
 
-    def q_values(self, frames: Tensor, floats: Tensor, taus: Tensor) -> Tensor:
+    def q_values(
+        self, frames: Tensor, floats: Tensor, taus: Tensor, image: Tensor | None = None
+    ) -> Tensor:
         """Return (B, A) scores Q + w l in reward units; see `IQN.q_values`."""
         network = self.network
-        shared = network.has_encoder_of(self.prior.network)
-        image = network.encode_frames(frames) if shared else None
-        values = network.q_from_features(network.features(frames, floats, image), taus)
+        if image is None and network.has_encoder_of(self.prior.network):
+            image = network.encode_frames(frames)
+        values = network.q_values(frames, floats, taus, image)
         preferences: Tensor = self.prior(frames, floats, image)
         return values + self.weight * preferences.float()
 

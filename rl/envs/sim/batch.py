@@ -105,8 +105,12 @@ class RaceBatch:
         Raises:
             ValueError: not one action per car, or an action that does not exist.
         """
+        moving = np.flatnonzero(~(self.finished | self.truncated))
         self._tick(actions, TICKS_PER_ACTION)
-        self.observe()
+        if len(moving) == self.num_cars:
+            self.observe()
+        else:  # a car that has ended stays where it was last seen
+            self._observe_some(some_cars(self._cars, moving), moving)
 
     def tick(self, actions: U8) -> None:
         """10 ms with each car's action (B,); nothing is observed."""
@@ -161,6 +165,10 @@ class RaceBatch:
         follow_line(rows, self._course)
         for name in ("zone", "furthest_zone", "meters"):
             getattr(self._cars, name)[chosen] = getattr(rows, name)
+        self._observe_some(rows, chosen)
+
+    def _observe_some(self, rows: Cars, chosen: I64) -> None:
+        """Fill `floats` and `frames` for the cars `chosen`, of which `rows` are copies."""
         floats = self.floats[chosen]
         observe_cars(rows, self._course, floats)
         self.floats[chosen] = floats
