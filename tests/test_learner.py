@@ -322,6 +322,19 @@ def test_bfloat16_products_hardly_change_the_loss() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
+@pytest.mark.parametrize("use_ddqn", [False, True])
+def test_bfloat16_products_leave_no_parameter_without_a_gradient(use_ddqn: bool) -> None:
+    """Some versions of torch reuse casts of weights from a pass without gradients."""
+    learning = LearningConfig(weight_decay_lr_ratio=0.0, use_ddqn=use_ddqn)
+    learner = Learner(network(), learning, dtype=torch.bfloat16)
+    before = weights_of(learner)
+    for k in range(3):
+        learner.step(make_batch(k, 16), learning_rate=1e-2)
+    trainable = {name for name, _ in learner.online.named_parameters()}
+    for name, tensor in weights_of(learner).items():
+        assert name not in trainable or (tensor != before[name]).any(), name
+
+
 def test_measuring_the_loss_changes_no_weight() -> None:
     learner = Learner(network(), LearningConfig())
     before = learner.state_dict()

@@ -9,10 +9,11 @@ import pytest
 
 from datasets.contract import floats as layout
 from datasets.contract.line import START_ZONE, ReferenceLine
-from rl.envs.registry import find_track, road_for_line
+from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.sim.car import ROAD_D, VX, VZ, YAW, X, Y, Z
 from rl.envs.sim.drivers import DriverPool
+from rl.envs.sim.line_road import road_for_line
 from rl.envs.sim.pieces import Straight
 from rl.envs.sim.road import Track
 from tests.sim_helpers import COAST, GAS, GAS_LEFT, clean_track, figure_eight, hold, one_car

@@ -10,9 +10,9 @@ import pytest
 from datasets.contract.errors import UserError
 from datasets.contract.line import ReferenceLine
 from datasets.contract.surfaces import ASPHALT, TURBO
-from rl.envs.registry import find_track, find_tracks, make_track, road_for_line
+from rl.envs.registry import find_track, find_tracks, make_track
 from rl.envs.sim.generator import generated_track, runs_into_itself
-from rl.envs.sim.line_road import lateral_places
+from rl.envs.sim.line_road import lateral_places, road_for_line
 from rl.envs.sim.road import Track, pack_tracks
 from rl.envs.sim.shape import curvature
 from tests.sim_helpers import figure_eight

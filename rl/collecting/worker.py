@@ -192,10 +192,10 @@ class Restarts:
         if self._deaths[index] > DEATHS_IN_A_ROW:
             deaths = self._deaths.total()
             raise UserError(
-                f"collectors died {deaths} times without driving a run (last: {reason}); "
+                f"collectors were lost {deaths} times without driving a run (last: {reason}); "
                 f"is there enough memory? performance.cars_per_collector lowers the need"
             )
-        logger.warning("collector %d died (%s); starting another", index, reason)
+        logger.warning("collector %d was lost (%s); starting another", index, reason)
         plan = self._plans[index]
         seed = int(np.random.SeedSequence([plan.seed, self.replaced]).generate_state(1)[0])
         return replace(plan, seed=seed)

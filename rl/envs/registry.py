@@ -12,7 +12,7 @@ from datasets.contract.errors import UserError
 from datasets.contract.line import ReferenceLine
 from rl.envs.sim.generator import generated_track
 from rl.envs.sim.line_road import check_line_on_road, road_for_line
-from rl.envs.sim.road import Road, Track
+from rl.envs.sim.road import Track
 from rl.envs.sim.tracks import TRACK_NAMES, built_in_track
 
 _RANDOM = "random:"
@@ -89,6 +89,3 @@ def make_track(map_path: str, reference_line_path: str | None = None) -> Track:
     line = ReferenceLine.load(Path(reference_line_path))
     check_line_on_road(track, line, reference_line_path)
     return Track(track.name, track.road, line)
-
-
-__all__ = ["Road", "Track", "find_track", "find_tracks", "make_track", "road_for_line"]

@@ -13,7 +13,7 @@ from rl.config.network import NetworkConfig
 from rl.learning.followers import average_rate, follow
 from rl.learning.objective import LossTerms, Objective
 from rl.learning.open_columns import (
-    Columns,
+    Spans,
     checked_columns,
     mask_gradients,
     open_columns,
@@ -125,8 +125,8 @@ class Learner:
         self.objective = Objective(learning, btr or BtrConfig(), network.iqn, dtype)
         self._loss = torch.compile(self.objective.__call__) if compiled else self.objective
         self.frozen = train_mode(self.online, network, 0)
-        self.padded: Columns = {}
-        self._open: Columns = {}
+        self.padded: Spans = {}
+        self._open: Spans = {}
 
     @property
     def followers(self) -> list[IQN]:

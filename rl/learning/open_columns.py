@@ -14,17 +14,17 @@ from torch import Tensor
 
 from rl.network.iqn import IQN, PARTS
 
-Columns = dict[str, tuple[int, int]]
+Spans = dict[str, tuple[int, int]]
 """Parameter name -> first column, and the one after the last."""
 
 
-def padded_columns(network: IQN) -> Columns:
+def padded_columns(network: IQN) -> Spans:
     """Return the columns of the heads' first layers that are 0 for all image or all float features.
 
     Fresh weights are never exactly 0, so these columns were padded.
     """
     image, features = network.image_features, network.feature_dimension
-    found: Columns = {}
+    found: Spans = {}
     for part in ("advantage", "value"):
         name = f"{PARTS[part]}.0.weight"
         weight = network.get_parameter(name)
@@ -34,13 +34,13 @@ def padded_columns(network: IQN) -> Columns:
     return found
 
 
-def checked_columns(network: IQN, saved: Mapping[str, Any]) -> Columns:
+def checked_columns(network: IQN, saved: Mapping[str, Any]) -> Spans:
     """Return the padded columns of a saved state.
 
     Raises:
         ValueError: they are no columns of the network's weights.
     """
-    found: Columns = {}
+    found: Spans = {}
     weights = dict(network.named_parameters())
     for name, (start, stop) in saved.items():
         width = weights[name].shape[-1] if name in weights else 0
@@ -50,7 +50,7 @@ def checked_columns(network: IQN, saved: Mapping[str, Any]) -> Columns:
     return found
 
 
-def open_columns(network: IQN, columns: Mapping[str, tuple[int, int]], frozen: set[str]) -> Columns:
+def open_columns(network: IQN, columns: Mapping[str, tuple[int, int]], frozen: set[str]) -> Spans:
     """Give the weights of frozen heads with padded columns a gradient again.
 
     Args:

@@ -113,10 +113,11 @@ def _fit(run: Run, driven: list[Rollout], path: Path, called_off: CalledOff) -> 
         epsilon=options.calibration_epsilon,
         rng=run.rng,
     )
-    finished = sum(rollout.finished for rollout in driven)
     if len(data.actions) < MIN_SAMPLES:
         logger.warning(
-            "not calibrated: %d of %d runs finished, too few for returns", finished, len(driven)
+            "not calibrated: %d samples of returns, at least %d are needed",
+            len(data.actions),
+            MIN_SAMPLES,
         )
         return
     with _watched("fitting values", called_off) as watch:
@@ -130,6 +131,7 @@ def _fit(run: Run, driven: list[Rollout], path: Path, called_off: CalledOff) -> 
             watch=watch,
         )
     write_json(path, report.to_json())
+    finished = sum(rollout.finished for rollout in driven)
     _log(report, finished, len(driven))
 
 

@@ -1,1 +1,1 @@
-"""What passes between the stages: artifacts, their injection, part options, calibration."""
+"""What passes between the stages: artifacts, their injection, calibration."""

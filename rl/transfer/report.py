@@ -69,7 +69,14 @@ class InjectionReport:
 
     def with_frozen(self, frozen: Collection[str]) -> "InjectionReport":
         """Say which parts the run freezes."""
-        parts = tuple(replace(part, frozen=part.part in frozen) for part in self.parts)
+        parts = tuple(
+            replace(
+                part,
+                frozen=part.part in frozen,
+                padding_trains=part.part in frozen and bool(part.zero_padded),
+            )
+            for part in self.parts
+        )
         return replace(self, parts=parts)
 
     def to_json(self) -> dict[str, Any]:
