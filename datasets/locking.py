@@ -1,10 +1,14 @@
 """A lock that one process holds and that ends with it, however it ends."""
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+
+_HELD: Final = (errno.EAGAIN, errno.EACCES)
+"""Errors of locking that mean "held by another"; the second one is that of Windows."""
 
 if sys.platform == "win32":
     import msvcrt
@@ -28,16 +32,28 @@ class ProcessLock:
 
         Raises:
             BlockingIOError: another process, or another object of this one, holds it.
+            OSError: the file cannot be made, or its file system has no locks.
         """
         self._path = Path(path)
         self._file = self._path.open("a+b")
         try:
             _lock(self._file)
-            if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
-                raise BlockingIOError("its owner has just removed it")
+            is_there = self._is_there()
         except OSError as error:
             self._file.close()
-            raise BlockingIOError(f"{path} is locked") from error
+            if error.errno in _HELD:
+                raise BlockingIOError(f"{path} is locked") from error
+            raise
+        if not is_there:
+            self._file.close()
+            raise BlockingIOError(f"{path}: its owner has just removed it")
+
+    def _is_there(self) -> bool:
+        """Return whether the path still leads to the opened file."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def remove(self) -> None:
         """Give the lock back together with its file."""

@@ -93,7 +93,7 @@ class DatasetWriter:
                 f"{self.path}: another process is recording it; wait for it or choose another --out"
             ) from error
         except OSError as error:
-            raise UserError(f"{self.parts}: cannot be made ({error.strerror})") from error
+            raise UserError(f"{self.parts}: cannot be made or locked ({error.strerror})") from error
 
     def _open_parts(self, overwrite: bool) -> None:
         spec_path = self.parts / SPEC_FILE

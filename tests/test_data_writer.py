@@ -1,15 +1,19 @@
 """Recording survives kills, full disks and second attempts without losing a closed shard."""
 
 import contextlib
+import errno
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from datasets import locking
 from datasets.contract.errors import UserError
 from datasets.format import DatasetSpec
 from datasets.reader import ReplayFile
@@ -169,6 +173,18 @@ def test_two_recordings_of_one_dataset_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another process is recording it"):
             DatasetWriter(path, SPEC)
         writer.add(make_replay(1))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="replaces the lock of this system")
+def test_a_folder_without_locks_is_not_taken_for_one_that_another_process_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: IO[bytes]) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking, "_lock", refuse)
+    with pytest.raises(UserError, match="No locks available"):
+        DatasetWriter(tmp_path / "data.h5", SPEC)
 
 
 def test_nothing_recorded_is_an_error(tmp_path: Path) -> None:

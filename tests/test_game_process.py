@@ -1,4 +1,4 @@
-"""The game on a machine: paths, installation, records, launching, checks, input files."""
+"""The game on a machine: paths, installation, launching, checks, input files."""
 
 import os
 import shutil
@@ -22,7 +22,6 @@ from rl.envs.tmnf.game_cars import link_to_simulator
 from rl.envs.tmnf.machine.game_process import SUPERVISOR, GameProcess
 from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
-from rl.envs.tmnf.machine.records import ASIDE, records_aside
 from rl.envs.tmnf.messages import MessageId
 from rl.envs.tmnf.server.plugin_model import Behaviour
 from tests.game_samples import machine, settings
@@ -113,27 +112,6 @@ def test_the_plugin_compiles_against_stubs(tmp_path: Path) -> None:
     text = PLUGIN.read_text(encoding="ascii")
     wrong.write_text(text.replace("client.ReadFloat()", "client.ReadBytes(4)"), encoding="ascii")
     assert any("SetSpeed" in line for line in errors_of(stubs, wrong))
-
-
-# -- records --------------------------------------------------------------------------------------
-
-
-def test_records_are_put_aside_and_back(tmp_path: Path) -> None:
-    own = tmp_path / "me_A01-Race.Replay.gbx"
-    stale = tmp_path / f"you_A01-Race.Replay.gbx{ASIDE}"  # of a process that was killed
-    other = tmp_path / "me_A02-Race.Replay.gbx"
-    for file in (own, stale, other):
-        file.write_text(file.name, encoding="utf-8")
-    with records_aside(tmp_path, "White\\A01-Race.Challenge.Gbx"):
-        assert not own.exists()
-        assert other.exists()
-    assert own.read_text(encoding="utf-8") == own.name
-    assert (tmp_path / "you_A01-Race.Replay.gbx").exists()
-    with pytest.raises(KeyboardInterrupt), records_aside(tmp_path, "A01-Race.Challenge.Gbx"):
-        raise KeyboardInterrupt
-    assert own.exists()
-    with records_aside(tmp_path / "missing", "A01"):
-        pass
 
 
 # -- processes ------------------------------------------------------------------------------------
@@ -301,18 +279,3 @@ def test_bad_input_gets_one_line(
     error = capsys.readouterr().err.strip()
     assert text in error
     assert "\n" not in error
-
-
-def test_a_record_that_cannot_be_renamed_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    record = tmp_path / "player_A01.Replay.gbx"
-    record.write_bytes(b"record")
-
-    def refuse(path: Path, target: Path) -> Path:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    with records_aside(tmp_path, "A01.Challenge.Gbx"):
-        assert record.exists()
-    assert "cannot be renamed" in caplog.text

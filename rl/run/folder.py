@@ -166,7 +166,9 @@ def run_lock(folder: RunFolder, stage: Stage) -> Iterator[Owner]:
             f"wait for it, stop it, or choose another run_name"
         ) from error
     except OSError as error:
-        raise UserError(f"{folder.root}: the run's folder cannot be made ({error})") from error
+        raise UserError(
+            f"{folder.root}: the run's folder cannot be made or locked ({error})"
+        ) from error
     try:
         yield owner
     except UserError:

@@ -102,11 +102,14 @@ class GameConnection:
             self.close()
             self._process.end()
         self.connect()
+        self._alive()
         race = self.race
         if self._loaded != path:
             self._loaded = None
             hides = self._settings.hide_records and self._open_link is None
-            with records_aside(self._machine.autosaves, path) if hides else nullcontext():
+            autosaves = self._machine.autosaves
+            with records_aside(autosaves, path, self._alive) if hides else nullcontext():
+                self._alive()
                 race.load(path)
             self._loaded, self._failures = path, 0
             self._focus()
