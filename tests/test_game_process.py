@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,15 +16,20 @@ from datasets.contract.actions import KEY_NAMES
 from datasets.contract.errors import UserError
 from datasets.inputs import Inputs
 from pipeline.cli import main
+from rl.envs.registry import find_track
+from rl.envs.tmnf import connection as connections
 from rl.envs.tmnf.check import GameCheck
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.drive_inputs import drive_inputs
 from rl.envs.tmnf.game_cars import link_to_simulator
-from rl.envs.tmnf.machine.game_process import SUPERVISOR, GameProcess
+from rl.envs.tmnf.link import LinkError, SilentGameError
+from rl.envs.tmnf.machine.game_process import SUPERVISOR, GameProcess, end_games, game_process
 from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
 from rl.envs.tmnf.messages import MessageId
-from rl.envs.tmnf.server.plugin_model import Behaviour
+from rl.envs.tmnf.server.memory_link import MemoryLink
+from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
+from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from tests.game_samples import machine, settings
 from tests.test_game_batch import expert_keys
 
@@ -154,6 +160,20 @@ def pid_in(file: Path) -> int:
 posix = pytest.mark.skipif(os.name != "posix", reason="shell scripts and process groups")
 
 
+class SilentLink(MemoryLink):
+    """A link to a game that puts its greeting off."""
+
+    def __init__(self, plugin: PluginModel, *, silences: int) -> None:
+        super().__init__(plugin)
+        self._silences = silences
+
+    def read_exactly(self, count: int, timeout_s: float) -> bytes:
+        if self._silences:
+            self._silences -= 1
+            raise SilentGameError("nothing yet")
+        return super().read_exactly(count, timeout_s)
+
+
 @posix
 def test_only_what_was_launched_is_ended(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
@@ -165,8 +185,9 @@ def test_only_what_was_launched_is_ended(tmp_path: Path) -> None:
     process.launch()
     game = pid_in(file)
     assert process.is_running
-    assert process.is_new()
-    assert not process.is_new()
+    assert process.is_new
+    process.note_greeting()
+    assert not process.is_new
     process.end()
     assert gone(game)
     assert not process.is_running
@@ -193,6 +214,54 @@ def test_a_game_ends_with_the_process_that_launched_it(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert gone(game)
+
+
+@posix
+def test_a_launch_program_that_ends_at_once_is_not_started_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "TRY_S", 0.02)
+    launches = tmp_path / "launches"
+    there = script(tmp_path, f"echo $1 >> {launches}; exit 3")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    connection = GameConnection(settings(port), 0, None, machine=there)
+    try:
+        with pytest.raises(
+            UserError, match=rf"ended 2 times \(exit code 3\).* port {port}"
+        ) as ended:
+            connection.connect()
+    finally:
+        end_games()
+    assert "\n" not in str(ended.value)
+    assert launches.read_text(encoding="ascii").split() == [str(port)] * 2
+
+
+@posix
+def test_a_launched_game_may_start_slowly_and_is_new_until_it_greets(tmp_path: Path) -> None:
+    """Its console is open, so that the first client it greets has to close it."""
+    plugins = [PluginModel(SimulatedGame({"short": find_track("short")})) for _ in range(2)]
+    links = iter([SilentLink(plugins[0], silences=3), SilentLink(plugins[1], silences=0)])
+    there, signs = script(tmp_path, "exec sleep 600"), list[int]()
+    connection = GameConnection(
+        settings(9, timeout_s=0.01),
+        0,
+        None,
+        alive=lambda: signs.append(0),
+        open_link=lambda: next(links),
+        machine=there,
+    )
+    process = game_process(there, 9, windowed=True)
+    process.launch()
+    try:
+        connection.race_on("short")
+        assert "toggle_console" in plugins[0].commands
+        assert len(signs) > 3
+        connection.fail(LinkError("gone"))
+        connection.race_on("short")
+        assert "toggle_console" not in plugins[1].commands
+    finally:
+        end_games()
 
 
 @posix

@@ -20,7 +20,9 @@ from rl.envs.tmnf.machine.records import records_aside
 logger = logging.getLogger(__name__)
 
 TRY_S: Final = 1.0
-"""Seconds of one attempt to connect."""
+"""Seconds between two looks whether the game's port is open."""
+MOST_LAUNCHES: Final = 2
+"""Launches of one attempt to connect."""
 MOST_FAILURES_OF_A_GAME: Final = 2
 """Failures in a row after which a game that still runs is ended and launched anew."""
 
@@ -143,37 +145,49 @@ class GameConnection:
         session = GameSession(
             link, timeout_s=settings.timeout_s, margin_s=settings.response_margin_s
         )
+        is_new, patience_s = self._process.is_new, settings.timeout_s
+        if is_new:  # its plugin greets when the game has started
+            patience_s = max(patience_s, settings.launch_timeout_s - self._process.age_s())
         try:
             self._race = GameRace(
                 session,
                 settings,
                 self._image_hw,
                 login=self._machine.login,
-                is_new_game=self._process.is_new(),
+                is_new_game=is_new,
+                greeting_s=patience_s,
+                alive=self._alive,
             )
         except LinkError:
             session.close()
             raise
+        self._process.note_greeting()
         self._session, self._was_connected = session, True
 
     def _tcp_link(self) -> TcpLink:
-        """Connect to the game's port, after launching the game where that is needed."""
+        """Connect to the game's port, after launching the game where that is needed.
+
+        Raises:
+            UserError: nothing listens there, and no game that is launched stays.
+        """
         settings = self._settings
         launches = settings.launch and self._machine.can_launch
         waits_long = launches or self._was_connected
         patience_s = settings.launch_timeout_s if waits_long else settings.timeout_s
         deadline = time.monotonic() + patience_s
-        launched = False
+        launches_done = 0
         while True:
             try:
                 return TcpLink(self._port, timeout_s=TRY_S)
             except LinkError as error:
                 self._alive()
                 if launches and not self._process.is_running:
-                    if launched:
+                    if launches_done == MOST_LAUNCHES:
+                        raise UserError(self._ended()) from error
+                    if launches_done:
                         logger.warning("game %d ended while it started", self.instance)
                     self._process.launch()
-                    launched = True
+                    launches_done += 1
                 if time.monotonic() > deadline:
                     raise UserError(self._nobody(error)) from error
 
@@ -182,6 +196,13 @@ class GameConnection:
         return (
             f"game {self.instance}: {error}; {hint} with `set custom_port {self._port}`, and see "
             "`rulka-pipeline game check`"
+        )
+
+    def _ended(self) -> str:
+        code = self._process.exit_code
+        return (
+            f"game {self.instance}: the launch program ended {MOST_LAUNCHES} times (exit code "
+            f"{code}) without a game on port {self._port}; a launch script must not detach the game"
         )
 
     def _focus(self) -> None:

@@ -5,6 +5,7 @@ Between two calls the game always waits for an acknowledgement, so it never runs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -39,6 +40,8 @@ class GameRace:
         *,
         login: str | None = None,
         is_new_game: bool = False,
+        greeting_s: float | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait for the plugin's greeting and set the game up.
 
@@ -48,6 +51,8 @@ class GameRace:
             image_hw: (H, W) pixels of the frames; None asks for none.
             login: account that the game logs in to by itself; None leaves that to the game.
             is_new_game: whether the game was just launched, with its console open.
+            greeting_s: seconds to wait for the greeting; None waits as long as for any answer.
+            alive: called while the greeting is waited for, as a sign that nothing hangs.
 
         Raises:
             LinkError: the game does not answer as expected.
@@ -58,7 +63,8 @@ class GameRace:
         self._start_blob: bytes | None = None
         self._checkpoints = 0
         self._time_ms = 0
-        self._maps.greet(login, is_new_game=is_new_game)
+        self._maps.wait_for_greeting(greeting_s or settings.timeout_s, alive)
+        self._maps.set_up(login, is_new_game=is_new_game)
 
     def load(self, path: str) -> None:
         """Load a map and keep the state of its start; see `MapLoader.load`."""

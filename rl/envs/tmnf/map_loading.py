@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from datasets.contract.actions import ACTION_MS
@@ -13,6 +14,8 @@ from rl.envs.tmnf.link import LinkError, SilentGameError
 from rl.envs.tmnf.messages import LinkMessage, MessageId
 
 FOREVER_MS: Final = 1 << 30
+LOOK_S: Final = 1.0
+"""Seconds between two signs of life while the greeting is waited for."""
 
 
 class MapNotLoadedError(Exception):
@@ -33,8 +36,32 @@ class MapLoader:
         self._session, self._settings, self._counters = session, settings, counters
         self._was_in_menus = True
 
-    def greet(self, login: str | None, *, is_new_game: bool) -> None:
-        """Wait for the plugin's greeting and send the settings that all maps share.
+    def wait_for_greeting(self, timeout_s: float, alive: Callable[[], None]) -> None:
+        """Wait for the plugin's greeting, which it puts off while the game starts.
+
+        Args:
+            timeout_s: seconds to wait.
+            alive: called again and again meanwhile.
+
+        Raises:
+            LinkError: none came in time, or the game begins otherwise.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                greeting = self._session.next(max(min(left_s, LOOK_S), 0.001))
+                break
+            except SilentGameError as error:
+                if left_s <= LOOK_S:
+                    text = f"the game did not greet for {timeout_s:.1f} s"
+                    raise SilentGameError(text) from error
+                alive()
+        if greeting.id != MessageId.CONNECTED:
+            raise LinkError(f"the game begins with {greeting.id.name}")
+
+    def set_up(self, login: str | None, *, is_new_game: bool) -> None:
+        """Send the settings that all maps share, while the game waits after its greeting.
 
         Args:
             login: account that the game logs in to by itself; None leaves that to the game.
@@ -44,9 +71,6 @@ class MapLoader:
             LinkError: the game does not answer as expected.
         """
         session, settings = self._session, self._settings
-        greeting = session.next(settings.timeout_s)
-        if greeting.id != MessageId.CONNECTED:
-            raise LinkError(f"the game begins with {greeting.id.name}")
         self._was_in_menus = bool(session.ask_number(MessageId.IS_IN_MENUS))
         session.command(MessageId.RESPONSE_TIMEOUT, round(1000 * settings.response_margin_s))
         session.command(MessageId.SET_SPEED, 1.0)

@@ -60,14 +60,23 @@ class GameProcess:
         """Whether a game that was launched here still runs."""
         return self._supervisor is not None and self._supervisor.poll() is None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether a game was launched whose plugin has not greeted yet."""
+        return self._is_new
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the program that launched a game which has ended; None for others."""
+        return None if self._supervisor is None else self._supervisor.poll()
+
+    def note_greeting(self) -> None:
+        """Note that the plugin has greeted: from now on the game is not new."""
+        self._is_new = False
+
     def age_s(self) -> float:
         """Return the seconds since the launch; 0 for a game that was not launched here."""
         return time.monotonic() - self._launched_at if self.is_running else 0.0
-
-    def is_new(self) -> bool:
-        """Return whether the game was launched since the last call."""
-        is_new, self._is_new = self._is_new, False
-        return is_new
 
     def launch(self) -> None:
         """Launch a game.
@@ -87,6 +96,7 @@ class GameProcess:
     def end(self) -> None:
         """End the game, if it was launched here."""
         supervisor, self._supervisor = self._supervisor, None
+        self._is_new = False
         if supervisor is None:
             return
         assert supervisor.stdin is not None

@@ -3,6 +3,7 @@
 A program of its own, `python supervisor.py COMMAND...`, that imports nothing of this project. Its
 standard input is a pipe that its parent holds open. On Linux everything that the command starts is
 in one process group. On Windows the loader ends once the game runs, so its child is looked for.
+Its exit code is the command's, or 128 and the number of the signal that ended it.
 """
 
 import os
@@ -29,6 +30,9 @@ class _Group:
     def is_running(self) -> bool:
         self._child.poll()
         return self._signal(0)
+
+    def exit_code(self) -> int | None:
+        return self._child.poll()
 
     def end(self) -> None:
         self._signal(signal.SIGTERM)
@@ -63,6 +67,9 @@ class _LoadedGame:
         self._next_look = time.monotonic() + LOOK_S
         listed = self._ask(f"Get-Process -Id {self._game} -ErrorAction SilentlyContinue")
         return bool(listed)
+
+    def exit_code(self) -> int | None:
+        return self._loader.poll()
 
     def end(self) -> None:
         for process in (self._game, self._loader.pid):
@@ -102,8 +109,9 @@ def main(command: list[str]) -> int:
     while game.is_running():
         if parent_is_gone.wait(POLL_S):
             game.end()
-            break
-    return 0
+            return 0
+    code = game.exit_code() or 0
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
