@@ -28,7 +28,7 @@ from rl.envs.tmnf.messages import NUMBER, MessageId, encode
 from rl.envs.tmnf.server.memory_link import MemoryLink
 from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
 from rl.envs.tmnf.server.simulated_game import COUNTDOWN_MS, SimulatedGame
-from tests.game_samples import game_batch, machine, served, settings
+from tests.game_samples import SIZE, game_batch, machine, served, settings
 
 FORWARD = np.zeros(1, dtype=np.uint8)
 TIMEOUT_S = 1.5
@@ -231,6 +231,21 @@ def test_settings_and_login_reach_the_game(tmp_path: Path) -> None:
         "rulka_focus",
     }
     connection.close()
+
+
+@pytest.mark.parametrize("own_plugin", [True, False])
+def test_a_game_that_is_left_in_a_race_goes_on_at_its_usual_speed(own_plugin: bool) -> None:
+    game = SimulatedGame({"short": find_track("short")})
+    plugin = PluginModel(game, Behaviour(own_plugin=own_plugin))
+    session = GameSession(MemoryLink(plugin), timeout_s=2.0, margin_s=5.0)
+    race = GameRace(session, settings(), SIZE)
+    race.load("short")
+    stopped_ms = race.start().state.race_time_ms
+    session.close()
+    pictures = plugin.run()
+    for _ in range(2):
+        next(pictures)
+    assert game.race_time_ms > stopped_ms
 
 
 # -- other clients -------------------------------------------------------------------------------

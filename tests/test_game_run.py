@@ -215,6 +215,7 @@ def test_the_shipped_configuration_is_valid_and_asks_for_its_line(
         ("performance.collector_backend=ray", "collector_backend"),
         ("environment.start_noise=0.5", "start_noise"),
         ("evaluation.every_s=60", "every_s"),
+        ("game.response_margin_s=601", "response_margin_s"),
         ("evaluation.champion=true", "champion"),
         (
             "map_cycle.entries=[{short_name: A, map_path: A, is_exploration: true}]",

@@ -32,7 +32,10 @@ class GameConfig(StrictModel):
         description="s without an answer after which a game counts as hanging",
     )
     response_margin_s: float = Field(
-        5.0, ge=2.0, description="s after which a game goes on whose client has died"
+        5.0,
+        ge=2.0,
+        le=600.0,
+        description="s after which a game goes on whose client has died",
     )
     launch_timeout_s: float = Field(
         180.0, gt=0.0, description="s from the launch to the plugin's greeting"

@@ -131,11 +131,14 @@ class GameSession:
             raise LinkError(str(error)) from error
 
     def close(self) -> None:
-        """Leave the plugin, if it still listens, and close the link."""
+        """Leave the plugin, if it still listens, and close the link.
+
+        The game then goes on at its usual speed. Only this project's plugin sees to that by itself.
+        """
         self._ended.set()
         with self._lock, suppress(LinkError):
             if self._waiting is not None:
-                self._link.send(encode(MessageId.SHUT_DOWN))
+                self._link.send(encode(MessageId.SET_SPEED, 1.0) + encode(MessageId.SHUT_DOWN))
         self._waiting = None
         self._link.close()
 

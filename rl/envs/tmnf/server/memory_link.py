@@ -47,7 +47,9 @@ class MemoryLink:
         return found
 
     def close(self) -> None:
-        """Let the plugin forget its client."""
+        """Let the plugin read what was sent last, and forget its client."""
+        if self._plugin.client is not None:
+            next(self._game)
         self._plugin.drop()
 
     def _take(self) -> None:
