@@ -1,5 +1,6 @@
 // Compiles AngelScript files as one module: compile_angelscript FILE...
-// Prints what the compiler says; exits with 1 unless all compile without an error.
+// Prints what the compiler says; exits with 1 unless all compile without an error. If one has a
+// function `int Check()`, it is run, and a result other than 0 is an error.
 // Strings and arrays are those of the add-ons, with the names that TMInterface gives them.
 
 // Debian builds the library with this switch.
@@ -25,6 +26,16 @@ static asUINT LengthOf(const std::string& text)
     return static_cast<asUINT>(text.size());
 }
 
+static int ResultOf(asIScriptEngine* engine, asIScriptFunction* check)
+{
+    asIScriptContext* context = engine->CreateContext();
+    context->Prepare(check);
+    const bool ended = context->Execute() == asEXECUTION_FINISHED;
+    const int result = ended ? static_cast<int>(context->GetReturnDWord()) : -1;
+    context->Release();
+    return result;
+}
+
 int main(int count, char** names)
 {
     asIScriptEngine* engine = asCreateScriptEngine();
@@ -44,6 +55,14 @@ int main(int count, char** names)
         module->AddScriptSection(names[place], text.str().c_str());
     }
     failed |= module->Build();
+    asIScriptFunction* check = failed < 0 ? nullptr : module->GetFunctionByDecl("int Check()");
+    if (check != nullptr) {
+        const int result = ResultOf(engine, check);
+        if (result != 0) {
+            std::printf("Check() returned %d\n", result);
+            failed = -1;
+        }
+    }
     engine->ShutDownAndRelease();
     return failed < 0 ? 1 : 0;
 }

@@ -1,5 +1,8 @@
-// What RulkaLink.as uses of TMInterface, declared and without effect, so that a compiler of
-// AngelScript can check the plugin (compile_angelscript.cpp, which adds strings and arrays).
+// What RulkaLink.as uses of TMInterface, declared so that a compiler of AngelScript can check the
+// plugin (compile_angelscript.cpp, which adds strings and arrays). Only the port has an effect.
+
+double portVariable = 0;
+array<uint16> portsListenedOn;
 
 class vec2 { vec2(float x, float y) {} }
 
@@ -55,7 +58,7 @@ namespace Net
     {
         bool NoDelay;
         uint Available;
-        void Listen(const string&in host, uint16 port) {}
+        void Listen(const string&in host, uint16 port) { portsListenedOn.insertLast(port); }
         Socket@ Accept(int waitMs) { return null; }
         int ReadInt32() { return 0; }
         uint ReadUint32() { return 0; }
@@ -73,7 +76,7 @@ SimulationManager simulationOfTheStubs;
 SimulationManager@ GetSimulationManager() { return simulationOfTheStubs; }
 TM::GameState GetCurrentGameState() { return TM::GameState::Menus; }
 void RegisterVariable(const string&in name, double value) {}
-double GetVariableDouble(const string&in name) { return 0; }
+double GetVariableDouble(const string&in name) { return portVariable; }
 void RegisterCustomCommand(const string&in name, const string&in text, CommandHandler@ handler) {}
 void ExecuteCommand(const string&in command) {}
 void ToggleRaceInterface(bool shown) {}

@@ -1,9 +1,10 @@
 // RulkaLink: lets a program on this machine drive TrackMania Nations Forever.
 //
-// For TMInterface 2.1. The plugin listens on the port of the variable custom_port. Messages are an
-// int32 id and a payload, little-endian; rl/envs/tmnf/messages.py lists them. Ids 1 to 5 are sent
-// from here, and the game waits until the client sends the same id back. Whatever else the client
-// sends is executed at once while the game waits.
+// For TMInterface 2.1. The plugin listens on the port of the variable custom_port, on another one
+// when the variable changes; a client that is connected then stays. Messages are an int32 id and a
+// payload, little-endian; rl/envs/tmnf/messages.py lists them. Ids 1 to 5 are sent from here, and the
+// game waits until the client sends the same id back. Whatever else the client sends is executed at
+// once while the game waits.
 //
 // A client that does not answer for the response timeout, ten minutes at most, is dropped, and a new
 // client takes the place of the old one at any time: the game is never left standing for a client
@@ -43,6 +44,7 @@ const int DEFAULT_PERIOD_MS = 10;
 const uint BUSY_WAIT_MS = 50;
 
 Net::Socket@ listener = null;
+int listeningPort = 0;
 Net::Socket@ client = null;
 bool greetingDue = false;
 bool focusDue = false;
@@ -69,7 +71,8 @@ void Main()
     RegisterCustomCommand("rulka_listen", "Listens on the port of custom_port", OnListenCommand);
     RegisterCustomCommand("rulka_focus", "Gives the game's window the focus", OnFocusCommand);
     RegisterCustomCommand("rulka_status", "Shows the state of the link", OnStatusCommand);
-    // The variable has its value only after the commands of the launch have run: queue behind them.
+    // The variable is saved: before the commands of this launch it has the port of an earlier one.
+    // Queue behind them; should they come later, Render listens again.
     CommandList afterLaunch;
     afterLaunch.Content = "rulka_listen";
     afterLaunch.Process();
@@ -79,20 +82,18 @@ void OnDisabled()
 {
     DropClient("the plugin was disabled");
     @listener = null;
+    listeningPort = 0;
 }
 
 // -- console --------------------------------------------------------------------------------------
 
 void OnListenCommand(int fromTime, int toTime, const string&in line, const array<string>&in args)
 {
-    const int port = int(GetVariableDouble(PORT_VARIABLE));
-    if (port <= 0 || port > 65535) {
-        log("RulkaLink: set custom_port to a port from 1 to 65535, then rulka_listen");
-        return;
-    }
-    @listener = Net::Socket();
-    listener.Listen(HOST, uint16(port));
-    log("RulkaLink: listening on port " + port);
+    const int port = WantedPort();
+    if (port == 0)
+        log("RulkaLink: set custom_port to a port from 1 to 65535");
+    else
+        Listen(port);
 }
 
 void OnFocusCommand(int fromTime, int toTime, const string&in line, const array<string>&in args)
@@ -113,6 +114,9 @@ void OnStatusCommand(int fromTime, int toTime, const string&in line, const array
 
 void Render()
 {
+    const int port = WantedPort();
+    if (port != 0 && port != listeningPort)
+        Listen(port);
     AcceptClient(0);
     if (focusDue) {
         focusDue = false;
@@ -159,6 +163,22 @@ void OnLapCountChanged(SimulationManager@ simulation, int current, int target)
 }
 
 // -- client ---------------------------------------------------------------------------------------
+
+// Returns the port of custom_port, or 0 if that is none.
+int WantedPort()
+{
+    const int port = int(GetVariableDouble(PORT_VARIABLE));
+    return port > 0 && port <= 65535 ? port : 0;
+}
+
+// Listens on a port for the next client; the present one stays.
+void Listen(int port)
+{
+    @listener = Net::Socket();
+    listener.Listen(HOST, uint16(port));
+    listeningPort = port;
+    log("RulkaLink: listening on port " + port);
+}
 
 // Takes a new client, in place of the old one. Returns whether there is a new one.
 bool AcceptClient(int waitMs)

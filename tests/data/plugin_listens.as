@@ -1,0 +1,21 @@
+// When does RulkaLink.as, with the stubs, listen? Returns the number of the wrong step, or 0.
+
+int Check()
+{
+    portVariable = 8478;  // saved by an earlier launch
+    OnListenCommand(0, 0, "rulka_listen", array<string>());
+    @client = Net::Socket();
+    Render();
+    if (portsListenedOn.Length != 1 || portsListenedOn[0] != 8478)
+        return 1;
+    portVariable = 8479;
+    Render();
+    Render();
+    if (portsListenedOn.Length != 2 || portsListenedOn[1] != 8479)
+        return 2;
+    if (client is null)
+        return 3;
+    portVariable = 0;
+    Render();
+    return portsListenedOn.Length == 2 ? 0 : 4;
+}
