@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from datasets.contract.actions import KEY_NAMES
 from datasets.contract.errors import UserError
 from datasets.inputs import Inputs
 from pipeline.cli import main
+from pipeline.commands.game import game_command
 from rl.envs.registry import find_track
 from rl.envs.tmnf import connection as connections
 from rl.envs.tmnf.check import GameCheck
@@ -332,6 +335,39 @@ def test_a_missing_map_is_not_mistaken_for_the_map_of_before(
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [("--port", "0"), ("--port", "65001"), ("--timeout-s", "0"), ("--timeout-s", "100.5")],
+)
+def test_a_number_out_of_range_is_refused_by_the_name_of_its_option(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["game", "check", option, value])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert f"{option}: expected" in error.replace("argument ", "")
+    assert "--set" not in error
+
+
+def test_options_have_the_limits_of_the_configuration() -> None:
+    settings(game_command.LAST_PORT, timeout_s=game_command.LONGEST_ANSWER_S)
+    for wrong in ({"port": game_command.LAST_PORT + 1}, {"timeout_s": 100.5}):
+        with pytest.raises(ValidationError):
+            settings(**wrong)
+
+
+def test_served_tracks_have_names_that_can_be_loaded(tmp_path: Path) -> None:
+    line = tmp_path / "mine.npy"
+    np.save(line, find_track("short").line.points)
+    found = game_command.tracks_by_map(["short", "random:5", str(line)])
+    assert list(found) == ["short", "random-5", "mine.npy"]
+    for name in found:
+        check_map_path(name)
+    with pytest.raises(UserError, match=r"mine\.npy"):
+        game_command.tracks_by_map([str(line), str(tmp_path / ".." / tmp_path.name / "mine.npy")])
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["game", "serve-sim", "--track", "nowhere"], "unknown track"),
@@ -339,7 +375,8 @@ def test_a_missing_map_is_not_mistaken_for_the_map_of_before(
         (["game", "serve-sim", "--track", "short", "--faults", "rain"], "rain"),
         (["game", "drive", "none.inputs", "--map", "A01"], "none.inputs"),
         (["game", "drive", "none.inputs", "--map", "/A01"], "Tracks/Challenges"),
-        (["game", "check", "--port", "0"], "base_port"),
+        (["game", "serve-sim", "--track", "short", "short"], "short"),
+        (["game", "check", "--live", "found.json"], "--live needs --map"),
     ],
 )
 def test_bad_input_gets_one_line(

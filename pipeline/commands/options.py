@@ -107,3 +107,15 @@ def positive_number(text: str) -> float:
     if not 0.0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
     return number
+
+
+def number_up_to(most: float) -> Callable[[str], float]:
+    """Return the type of a number above 0 that is at most `most`."""
+
+    def convert(text: str) -> float:
+        number = positive_number(text)
+        if number > most:
+            raise argparse.ArgumentTypeError(f"expected at most {most:g}, got {text}")
+        return number
+
+    return convert

@@ -1,15 +1,21 @@
 """`rulka-pipeline game`: the link to the real game, and the simulator behind the same protocol."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.options import count, number_up_to
 from pipeline.commands.stage_commands import Commands
 
 if TYPE_CHECKING:
     from rl.config.game import GameConfig
+    from rl.envs.sim.road import Track
 
 DEFAULT_PORT = 8478
+LAST_PORT = 65_000
+LONGEST_ANSWER_S = 100.0
+"""Limits of `GameConfig`, which is imported only when a command runs."""
 
 
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -28,7 +34,7 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _add_game(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
-        type=int,
+        type=count(LAST_PORT),
         default=DEFAULT_PORT,
         metavar="P",
         help=f"of the game's plugin; default: {DEFAULT_PORT}",
@@ -37,7 +43,11 @@ def _add_game(parser: argparse.ArgumentParser) -> None:
         "--no-launch", action="store_true", help="wait for a game that somebody else launches"
     )
     parser.add_argument(
-        "--timeout-s", type=float, default=30.0, metavar="S", help="for an answer; default: 30"
+        "--timeout-s",
+        type=number_up_to(LONGEST_ANSWER_S),
+        default=30.0,
+        metavar="S",
+        help="seconds to wait for each answer of the game; default: 30",
     )
 
 
@@ -50,7 +60,7 @@ def _add_check(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         "--live",
         type=Path,
         metavar="JSON",
-        help="measure what is unknown of the game",
+        help="measure what is unknown of the game, and write it to this file; needs --map",
     )
     check.add_argument("--overwrite", action="store_true", help="replace an existing JSON file")
     _add_game(check)
@@ -75,7 +85,8 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         nargs="+",
         required=True,
         metavar="TRACK",
-        help="names, random:SEED or .npy lines; each is a map of that name",
+        help="names, random:SEED or .npy lines; the map of random:5 is called random-5, that of a "
+        "line as its file, others as their track",
     )
     serve.add_argument(
         "--port",
@@ -89,9 +100,19 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     unknown = serve.add_argument_group("what is unknown of the real game")
     unknown.add_argument(
-        "--run-step", choices=("after", "before"), default="after", help="callback and tick"
+        "--run-step",
+        choices=("after", "before"),
+        default="after",
+        help="whether the run step of a time comes after the tick that leads to it (default), or "
+        "before the next tick",
     )
-    unknown.add_argument("--late-pause", type=int, default=0, metavar="TICKS", help="after speed 0")
+    unknown.add_argument(
+        "--late-pause",
+        type=int,
+        default=0,
+        metavar="TICKS",
+        help="number of ticks that are still driven after speed 0; default: 0",
+    )
     for name, text in (
         ("--step-after-rewind", "the run step of the time that was rewound to comes again"),
         ("--checkpoint-first", "a tick's checkpoint comes before its run step"),
@@ -146,6 +167,7 @@ def run_install(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Check step by step; exit code 1 if a check failed."""
+    from datasets.contract.errors import UserError
     from datasets.contract.files import check_output, write_json
     from rl.envs.tmnf.check import Finding, GameCheck, run_checks
     from rl.envs.tmnf.machine.game_process import end_games
@@ -154,6 +176,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     if arguments.map is not None:
         check_map_path(arguments.map)
     if arguments.live is not None:
+        if arguments.map is None:
+            raise UserError("--live needs --map: it measures in a race")
         check_output(arguments.live, overwrite=arguments.overwrite)
     check = GameCheck(GameMachine.from_environment(), _settings(arguments), arguments.map)
 
@@ -200,10 +224,29 @@ def run_drive(arguments: argparse.Namespace) -> int:
     return 1
 
 
+def tracks_by_map(specs: Sequence[str]) -> "dict[str, Track]":
+    """Return the tracks to serve, by names of maps that the game can be told to load.
+
+    Raises:
+        UserError: no such track, a name that cannot be loaded, or two tracks of one name.
+    """
+    from datasets.contract.errors import UserError
+    from rl.envs.registry import find_track
+    from rl.envs.tmnf.machine.machine_paths import check_map_path
+
+    tracks: dict[str, Track] = {}
+    for spec in specs:
+        name = Path(spec.replace(":", "-")).name
+        if name in tracks:
+            raise UserError(f"--track {spec}: there is a map {name!r} already")
+        tracks[name] = find_track(spec)
+        check_map_path(name)
+    return tracks
+
+
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from datasets.contract.errors import UserError
-    from rl.envs.registry import find_track
     from rl.envs.tmnf.server.faults import Fault, FaultPlan
     from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
     from rl.envs.tmnf.server.simulated_game import SimulatedGame
@@ -231,7 +274,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         reversed_commands=arguments.reversed_commands,
         own_plugin=not arguments.community_plugin,
     )
-    tracks = {name: find_track(name) for name in arguments.tracks}
+    tracks = tracks_by_map(arguments.tracks)
     game = SimulatedGame(tracks, arguments.checkpoints)
     game.warm_up()
     server = TcpServer(PluginModel(game, behaviour), arguments.port, plan)

@@ -75,13 +75,12 @@ class GameCheck:
             connection.close()
 
     def measure(self) -> dict[str, Any]:
-        """Measure in a running game what is not known of it; plain JSON values.
+        """Measure in a race on the map what is not known of the game; plain JSON values.
 
         Raises:
-            UserError: there is no race to measure in, or the link broke.
+            UserError: the map was not loaded, or the link broke.
         """
-        if self.map_path is None:
-            raise UserError("--live needs --map: it measures in a race")
+        assert self.map_path is not None
         connection = GameConnection(self.settings, 0, SIZE, machine=self.machine)
         try:
             race = connection.race_on(self.map_path)
