@@ -1,7 +1,7 @@
 """A car in the served game, over TCP and inside this process, beside the simulator itself."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from datasets.contract.floats import PREVIOUS_ACTIONS
 from rl.envs.cars import CarBatch
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
+from rl.envs.tmnf.game_race import GameRace
 from rl.envs.tmnf.server.plugin_model import Behaviour
 from tests.game_samples import SIZE, ServedGame, game_batch, served, some_actions
 
@@ -234,6 +235,22 @@ def test_ticks_drive_what_an_action_drives(
         cars.observe()
         for name in ("frames", "floats", "race_time_ms", "zone", "meters"):
             np.testing.assert_array_equal(getattr(cars, name)[0], expected[name][step], name)
+
+
+def test_a_finish_that_is_told_after_its_tick_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = GameRace.look
+    monkeypatch.setattr(GameRace, "look", lambda race: replace(look(race), finished=True))
+    cars = game_batch(folder, "short")
+    cars.reset([0], [0])
+    cars.tick(straight_on(1))
+    assert not cars.finished[0]
+    cars.observe()
+    assert cars.finished[0]
+    assert cars.race_time_ms[0] == 10
+    assert cars.zone[0] == cars.tracks[0].line.finish_zone
+    cars.close()
 
 
 def test_a_start_belongs_to_its_own_map(server: ServedGame, folder: Path) -> None:

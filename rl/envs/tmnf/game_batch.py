@@ -136,6 +136,9 @@ class GameBatch:
             seen = self._connection.race.look()
         except LinkError as error:
             raise self._lost(error) from error
+        if seen.finished:  # told after the run step of its tick; nothing was driven since `tick`
+            self._follow(seen, 0)
+            self.truncated[0] = False
         self._show(seen)
 
     def get_state(self) -> dict[str, npt.NDArray[Any]]:

@@ -41,11 +41,6 @@ class BoundLine:
         if centers is not None:
             self._zones = _zones_of(line, centers)
 
-    @property
-    def zones(self) -> dict[int, int]:
-        """Zone of each known checkpoint, by its number from 0."""
-        return dict(self._zones)
-
     def note_pass(self, checkpoint: int, zone: int) -> None:
         """Note where a checkpoint was counted, unless that is known."""
         if checkpoint not in self._zones:

@@ -87,11 +87,6 @@ class GameMachine:
         return self.interface_folder / "Plugins"
 
     @property
-    def scripts(self) -> Path:
-        """Folder of the input scripts."""
-        return self.interface_folder / "Scripts"
-
-    @property
     def can_launch(self) -> bool:
         """Whether it is known how a game is launched."""
         return self.launch_script is not None or self.loader is not None
