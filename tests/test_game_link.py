@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,31 @@ def test_a_game_that_begins_otherwise_is_refused() -> None:
         GameRace(session, settings(), None)
     session.close()
     peer.close()
+
+
+def test_all_the_way_to_a_start_each_message_is_followed_by_a_sign_of_life(tmp_path: Path) -> None:
+    """A collector without one for two minutes counts as hanging."""
+    tracks = {name: find_track(name) for name in ("short", "A01")}
+    events: list[str] = []
+
+    class WatchedLink(MemoryLink):
+        def read_exactly(self, count: int, timeout_s: float) -> bytes:
+            events.append("read")
+            return super().read_exactly(count, timeout_s)
+
+    connection = GameConnection(
+        settings(),
+        0,
+        None,
+        alive=lambda: events.append("sign"),
+        open_link=lambda: WatchedLink(PluginModel(SimulatedGame(tracks))),
+        machine=machine(tmp_path),
+    )
+    for path in ("short", "A01"):
+        connection.race_on(path)
+    connection.close()
+    between = [len(list(group)) for kind, group in groupby(events) if kind == "read"]
+    assert max(between) <= 3  # id and payload of a message, or a query and its answer
 
 
 def test_settings_and_login_reach_the_game(tmp_path: Path) -> None:

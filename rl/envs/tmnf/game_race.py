@@ -52,18 +52,18 @@ class GameRace:
             login: account that the game logs in to by itself; None leaves that to the game.
             is_new_game: whether the game was just launched, with its console open.
             greeting_s: seconds to wait for the greeting; None waits as long as for any answer.
-            alive: called while the greeting is waited for, as a sign that nothing hangs.
+            alive: called while greeting and maps are waited for, as a sign that nothing hangs.
 
         Raises:
             LinkError: the game does not answer as expected.
         """
         self._session, self._settings, self._image_hw = session, settings, image_hw
         self.counters = RaceCounters()
-        self._maps = MapLoader(session, settings, self.counters)
+        self._maps = MapLoader(session, settings, self.counters, alive)
         self._start_blob: bytes | None = None
         self._checkpoints = 0
         self._time_ms = 0
-        self._maps.wait_for_greeting(greeting_s or settings.timeout_s, alive)
+        self._maps.wait_for_greeting(greeting_s or settings.timeout_s)
         self._maps.set_up(login, is_new_game=is_new_game)
 
     def load(self, path: str) -> None:

@@ -25,23 +25,30 @@ class MapNotLoadedError(Exception):
 class MapLoader:
     """Sets one game up and loads its maps."""
 
-    def __init__(self, session: GameSession, settings: GameConfig, counters: RaceCounters) -> None:
+    def __init__(
+        self,
+        session: GameSession,
+        settings: GameConfig,
+        counters: RaceCounters,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         """Prepare.
 
         Args:
             session: of the game.
             settings: of the game.
             counters: of what the game does otherwise than expected.
+            alive: called while the game is waited for, as a sign that nothing hangs.
         """
+        self._alive = alive
         self._session, self._settings, self._counters = session, settings, counters
         self._was_in_menus = True
 
-    def wait_for_greeting(self, timeout_s: float, alive: Callable[[], None]) -> None:
+    def wait_for_greeting(self, timeout_s: float) -> None:
         """Wait for the plugin's greeting, which it puts off while the game starts.
 
         Args:
             timeout_s: seconds to wait.
-            alive: called again and again meanwhile.
 
         Raises:
             LinkError: none came in time, or the game begins otherwise.
@@ -56,7 +63,7 @@ class MapLoader:
                 if left_s <= LOOK_S:
                     text = f"the game did not greet for {timeout_s:.1f} s"
                     raise SilentGameError(text) from error
-                alive()
+                self._alive()
         if greeting.id != MessageId.CONNECTED:
             raise LinkError(f"the game begins with {greeting.id.name}")
 
@@ -135,9 +142,11 @@ class MapLoader:
         if left_s <= 0.0:
             raise MapNotLoadedError(path)
         try:
-            return self._session.next(left_s)
+            message = self._session.next(left_s)
         except SilentGameError as error:
             raise MapNotLoadedError(path) from error
+        self._alive()
+        return message
 
     def _start(self) -> bytes:
         """Return the state at race time 0, and set what belongs to each race."""
