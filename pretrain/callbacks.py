@@ -163,11 +163,40 @@ class EpochCheckpoint(ModelCheckpoint):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that takes its patience from the configuration, in a continued run too."""
+    """Early stopping that takes its patience from the configuration, in a continued run too.
+
+    A run that stopped early does not train on before its budget is changed, so that a call that
+    was ended before it wrote the artifacts can be repeated.
+
+    Args:
+        monitor: the metric to look at.
+        budget: of the run, plain values: what has to change before a stopped run goes on.
+        **options: those of Lightning's class.
+    """
+
+    def __init__(self, monitor: str, *, budget: dict[str, Any], **options: Any) -> None:
+        super().__init__(monitor, **options)
+        self._budget = budget
+        self._has_stopped = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop at once if the run had stopped."""
+        if self._has_stopped:
+            self.stopped_epoch = trainer.current_epoch
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state and the budget that it belongs to."""
+        return super().state_dict() | {"budget": self._budget}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from `state_dict()`, but with the configured patience."""
-        super().load_state_dict(state_dict | {"patience": self.patience})
+        self._has_stopped = (
+            state_dict["stopped_epoch"] > 0 and state_dict.get("budget") == self._budget
+        )
+        # A stop of an earlier call is not how this one ends.
+        changes = {"patience": self.patience, "stopped_epoch": 0}
+        super().load_state_dict(state_dict | changes)
 
 
 class RandomState(L.Callback):

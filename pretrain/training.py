@@ -30,11 +30,11 @@ from pretrain.config import StageConfig
 from pretrain.hardware import StageModule, choose_threads, resolve_precision
 from pretrain.ranks import SameOnAllRanks
 from pretrain.run_folder import (
+    BUDGET_KEYS,
     START_AGAIN,
     OpenedRun,
     finished_reason,
     load_state,
-    mark_finished,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ def fit(
 ) -> FitResult | None:
     """Train until the budget is used up, and load the best weights into `module`.
 
+    The run is not marked as finished: that is for the caller, once the artifacts are written.
+
     Args:
         config: of the stage.
         run: where to write, and what to continue.
@@ -107,6 +109,7 @@ def fit(
     budget = Budget(config, max_minutes, run.folder.last)
     early = Patience(
         config.stopping_metric,
+        budget=config.model_dump(mode="json", include=BUDGET_KEYS),
         mode=_mode(config.stopping_metric),
         patience=config.patience_epochs,
         min_delta=config.min_delta,
@@ -132,10 +135,7 @@ def fit(
         raise UserError(f"{run.folder.root}: the loss is no longer finite; lower lr and try again")
     if not trainer.is_global_zero:
         return None
-    result = _result(trainer, budget, early, run, module)
-    if result.is_finished:
-        mark_finished(run.folder, result.reason)
-    return result
+    return _result(trainer, budget, early, run, module)
 
 
 def report_finished(run: OpenedRun) -> None:

@@ -13,7 +13,7 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.labels import frame_labels
 from datasets.reader import ReplayFile
-from pretrain.bc import driven
+from pretrain.bc import driven, train
 from pretrain.bc.config import BCConfig
 from pretrain.bc.driven import DrivenValidation, driven_metrics
 from pretrain.bc.heads import OffsetPolicy
@@ -217,6 +217,23 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(dataset: Path, tmp_
     assert len(read_csv(first / "metrics.csv")) == 2
     run(bc_config(dataset, tmp_path, patience_epochs=4, **options))
     assert len(read_csv(first / "metrics.csv")) == 5
+
+
+def test_a_run_is_not_finished_before_its_artifacts_are_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = bc_config(dataset, tmp_path, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict_held_out", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not (config.run_folder / "finished.json").exists()
+    folder = run(config)
+    assert (folder / "finished.json").is_file()
+    load_policy(folder)
 
 
 def test_a_loss_that_is_not_finite_stops_a_run_that_watches_the_accuracy(

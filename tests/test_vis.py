@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
 from pretrain.bc.config import BCConfig
 from pretrain.hardware import choose_threads
+from pretrain.run_folder import load_state
+from pretrain.vis import train
 from pretrain.vis.autoencoder import Decoder, GaussianCode, contrast_weights, weighted_mse
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
@@ -142,6 +145,41 @@ def test_a_call_that_is_cut_off_inside_an_epoch_goes_on_with_the_batches_that_we
     rows = [read_csv(folder / "metrics.csv") for folder in (whole, part)]
     for key in ("epoch", "step", "val_loss"):
         assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+
+
+EARLY: dict[str, Any] = {"epochs": 9, "patience_epochs": 1, "lr": 1e-12, "min_delta": 1.0}
+"""Stops after two epochs, because nothing gets better."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "epochs"), [({"epochs": 1}, "epochs", 1), (EARLY, "early stopping", 2)]
+)
+def test_a_run_whose_artifacts_could_not_be_written_writes_them_in_the_next_call(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    reason: str,
+    epochs: int,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = vis_config(dataset, tmp_path, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_artifacts", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(config)
+    folder = tmp_path / "eyes"
+    assert not (folder / "finished.json").exists()
+    before = load_state(folder / "checkpoints" / "last.ckpt")["global_step"]
+    run(config)
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert (meta.extra["ended_by"], meta.extra["epochs"]) == (reason, epochs)
+    assert meta.extra["optimiser_steps"] == before  # it did not train on
+    assert len(read_csv(folder / "metrics.csv")) == epochs
+    assert (folder / "finished.json").exists()
 
 
 def test_time_also_runs_out_in_an_epoch_shorter_than_a_step(dataset: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
 from pretrain.hardware import seed_everything
 from pretrain.memory_need import check_stage_memory
-from pretrain.run_folder import OpenedRun, load_state, open_run
+from pretrain.run_folder import OpenedRun, load_state, mark_finished, open_run
 from pretrain.training import FitResult, fit, report_finished
 from rl.transfer.artifacts import save_artifacts
 from rl.transfer.injector import inject
@@ -57,6 +57,8 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
         result = fit(config, opened, module, data, max_minutes=max_minutes, callbacks=callbacks)
         if result is not None:
             _save(config, opened, module, data, result, driven)
+            if result.is_finished:  # not before the artifacts are there
+                mark_finished(opened.folder, result.reason)
         return opened.folder.root
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from datasets.modules import FramesModule
 from pretrain.hardware import seed_everything
 from pretrain.memory_need import check_stage_memory
-from pretrain.run_folder import OpenedRun, open_run
+from pretrain.run_folder import OpenedRun, mark_finished, open_run
 from pretrain.training import FitResult, fit, report_finished
 from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
@@ -62,6 +62,8 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
         result = fit(config, opened, module, data, max_minutes=max_minutes)
         if result is not None:
             _save(config, opened, module, data, result)
+            if result.is_finished:  # not before the artifacts are there
+                mark_finished(opened.folder, result.reason)
         return opened.folder.root
 
 
