@@ -4,7 +4,7 @@ import io
 import logging
 import math
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import lightning as L
@@ -160,6 +160,23 @@ class EpochCheckpoint(ModelCheckpoint):
             return
         if self.monitor is None or self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict()`, wherever the run's folder lies now.
+
+        Lightning forgets the best score of a folder that was moved.
+        """
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: self._here(state_dict[key]) for key in paths}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        here = {"dirpath": self.dirpath, "best_k_models": best, **moved}
+        super().load_state_dict(state_dict | here)
+
+    def _here(self, path: str) -> str:
+        """Return the path of a checkpoint in this run's folder; of none, an empty one."""
+        assert self.dirpath is not None
+        # A path of Windows: it may have been written there, and both kinds of slashes end a folder.
+        return str(Path(self.dirpath, PureWindowsPath(path).name)) if path else ""
 
 
 class Patience(EarlyStopping):

@@ -219,6 +219,16 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(dataset: Path, tmp_
     assert len(read_csv(first / "metrics.csv")) == 5
 
 
+def test_a_run_that_went_on_after_early_stopping_says_how_it_ended_then(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 12, "lr": 1e-12, "min_delta": 1.0}
+    run(bc_config(dataset, tmp_path, patience_epochs=1, **options))
+    more = bc_config(dataset, tmp_path, patience_epochs=4, max_minutes=1e-9, **options)
+    meta = read_meta(run(more) / "pretrain_meta.json")
+    assert meta.extra["ended_by"] == "max_minutes"
+
+
 def test_a_run_is_not_finished_before_its_artifacts_are_written(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

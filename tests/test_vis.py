@@ -182,6 +182,17 @@ def test_a_run_whose_artifacts_could_not_be_written_writes_them_in_the_next_call
     assert (folder / "finished.json").exists()
 
 
+def test_a_run_that_was_moved_keeps_its_best_weights(dataset: Path, tmp_path: Path) -> None:
+    # A rate so small that nothing moves: no later epoch is better than the first.
+    options = {"lr": 1e-12, "early_stopping": False, "epochs": 2}
+    run(vis_config(dataset, tmp_path / "here", **options))
+    (tmp_path / "here").rename(tmp_path / "there")
+    folder = run(vis_config(dataset, tmp_path / "there", **{**options, "epochs": 3}))
+    assert not (tmp_path / "here").exists()
+    assert load_state(folder / "checkpoints" / "last.ckpt")["epoch"] == 2
+    assert load_state(folder / "checkpoints" / "best.ckpt")["epoch"] == 0
+
+
 def test_time_also_runs_out_in_an_epoch_shorter_than_a_step(dataset: Path, tmp_path: Path) -> None:
     folder = run(vis_config(dataset, tmp_path, batch_size=128 * 1000), max_minutes=1e-9)
     assert len(read_csv(folder / "metrics.csv")) == 1
