@@ -156,6 +156,11 @@ class BCConfig(StageConfig):
         return self.use_actions_head or self.use_full_iqn
 
     @property
+    def learns_values(self) -> bool:
+        """Whether the value head learns returns; if not, it is zero."""
+        return self.use_full_iqn and self.value_loss_weight > 0
+
+    @property
     def main_offset_ms(self) -> int:
         """The offset whose accuracy is called `val_acc`: 0 if it is there, else the first."""
         return 0 if 0 in self.bc_time_offsets_ms else self.bc_time_offsets_ms[0]

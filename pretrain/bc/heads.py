@@ -43,7 +43,7 @@ class OffsetPolicy(nn.Module):
         self.dropout_features = config.dropout
         for head in self.heads().values():
             head.dropout_inner = config.action_head_dropout
-        if config.value_loss_weight == 0 or not config.use_full_iqn:
+        if not config.learns_values:
             # Cross-entropy cannot train it (a softmax ignores a shared shift): zero, not noise.
             nn.init.zeros_(self.network.V_head.last.weight)
             nn.init.zeros_(self.network.V_head.last.bias)
@@ -115,9 +115,7 @@ class OffsetPolicy(nn.Module):
             "float_feature_extractor": network.float_feature_extractor,
             "iqn_fc": network.iqn_fc if self.through_taus else None,
             "A_head": network.A_head,
-            "V_head": network.V_head
-            if config.use_full_iqn and config.value_loss_weight > 0
-            else None,
+            "V_head": network.V_head if config.learns_values else None,
             "offset_heads": self.offset_heads,
         }
         return {name: module for name, module in modules.items() if module is not None}

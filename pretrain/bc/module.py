@@ -54,7 +54,6 @@ class BCModule(StageModule):
         )
         self.config = config
         self.policy = OffsetPolicy(config, same_as)
-        self.learns_values = config.use_full_iqn and config.value_loss_weight > 0
         for parameter in self.policy.parameters():
             parameter.requires_grad_(False)
         for module in self.policy.trained_modules(config).values():
@@ -94,7 +93,7 @@ class BCModule(StageModule):
         each = offset_losses(logits, batch["labels"], smoothing, weights)
         loss = bc_loss = (self.weights * each).sum()
         parts = {"bc_loss": bc_loss, "offset_losses": each, "logits": logits}
-        if self.learns_values:
+        if self.config.learns_values:
             predicted = self.policy.values(inputs)
             kappa = self.config.nn.iqn.kappa
             parts["value_loss"] = value_loss(predicted, taus, batch["returns"], kappa)

@@ -69,7 +69,7 @@ def _build_data(config: BCConfig) -> ReplayModule:
         offsets_ms=config.label_offsets_ms,
         decided_only=config.decision_labels,
         use_floats=config.use_floats,
-        use_returns=config.use_full_iqn and config.value_loss_weight > 0,
+        use_returns=config.learns_values,
         previous_action_dropout=config.previous_action_dropout,
         previous_action_fill=config.previous_action_fill,
         image_size=config.image_size if config.nn.use_image_head else None,
@@ -161,7 +161,10 @@ def _start_of(path: Path) -> Sources:
 def _load_start(config: BCConfig, module: BCModule) -> None:
     """Start from the weights of another run, if the configuration names one."""
     if config.init_from is not None:
-        inject(module.policy.network, [], _start_of(config.init_from))
+        sources = _start_of(config.init_from)
+        # A value head that this run does not train stays zero, as the metadata say.
+        parts = set(sources.parts) - (set() if config.learns_values else {"value"})
+        inject(module.policy.network, [], sources, parts=parts)
         module.policy.start_from_main_head()
         logger.info("weights loaded from %s", config.init_from)
     if config.encoder_init_path is None:
@@ -216,7 +219,7 @@ def _notes(
         "bc_mode": config.bc_mode,
         "through_quantile_embedding": config.through_taus,
         "main_offset_ms": config.main_offset_ms,
-        "value_head": "fitted to returns" if module.learns_values else "zero",
+        "value_head": "fitted to returns" if config.learns_values else "zero",
         "trained": sorted(module.policy.trained_modules(config)),
         "encoder_init_path": str(config.encoder_init_path) if config.encoder_init_path else None,
         "init_from": str(config.init_from) if config.init_from else None,
