@@ -219,7 +219,8 @@ class Patience(EarlyStopping):
 class RandomState(L.Callback):
     """Continues torch's random numbers, so that a continued run draws what one call would have.
 
-    The checkpoint has those of the first rank. The others draw their own, from seeds by epoch.
+    The checkpoint has those of the first rank, of the CPU and of the GPUs that it sees; with
+    another number of GPUs theirs start anew. The other ranks draw their own, from seeds by epoch.
 
     Args:
         seed: of the run.
@@ -228,6 +229,7 @@ class RandomState(L.Callback):
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._loaded: torch.Tensor | None = None
+        self._loaded_gpus: list[torch.Tensor] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seed the random numbers of all ranks but the first."""
@@ -239,14 +241,20 @@ class RandomState(L.Callback):
         """Set the random state that the checkpoint held."""
         if self._loaded is not None:
             torch.set_rng_state(self._loaded)
+        if self._loaded_gpus and len(self._loaded_gpus) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(self._loaded_gpus)
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's random state."""
-        return {"torch": torch.get_rng_state()}
+        state: dict[str, Any] = {"torch": torch.get_rng_state()}
+        if torch.cuda.is_initialized():  # not by a run on the CPU of a machine with GPUs
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the random state until training starts."""
         self._loaded = state_dict["torch"].cpu()
+        self._loaded_gpus = [state.cpu() for state in state_dict.get("cuda", [])]
 
 
 class MetricsFile(L.Callback):
