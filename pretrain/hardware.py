@@ -1,6 +1,5 @@
 """What a pretraining run computes with: threads, precision, random numbers."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -10,8 +9,11 @@ import torch
 from torch import Tensor
 
 from datasets.batches import Batch
+from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from pretrain.config import StageConfig
+from rl.network.devices import multiplies_bfloat16, resolve_device
+from rl.run.threads import usable_cores
 
 PROBE_PASSES = 3
 
@@ -31,14 +33,33 @@ def seed_everything(config: StageConfig) -> None:
     L.seed_everything(config.seed, workers=True, verbose=False)
 
 
+def stage_device(config: StageConfig) -> torch.device:
+    """Return the device of a single process: the GPU where there is one and it may be used."""
+    return resolve_device("cpu" if config.accelerator == "cpu" else "auto")
+
+
+def check_devices(config: StageConfig) -> None:
+    """Refuse more GPUs than this machine has, before anything is written.
+
+    Raises:
+        UserError: it names how many there are.
+    """
+    # Apple's GPU counts, too: Lightning takes it for `auto` and `gpu`.
+    found = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    wants_gpus = config.accelerator == "gpu" or (config.accelerator == "auto" and found > 0)
+    if wants_gpus and config.devices > found:
+        raise UserError(
+            f"accelerator {config.accelerator} with devices {config.devices}: {found} GPUs found "
+            "on this machine; set accelerator: cpu"
+            + (f", or devices to at most {found}" if found else "")
+        )
+
+
 def resolve_precision(config: StageConfig) -> Precision:
-    """Return the precision to train in; `auto` is bfloat16 where the hardware supports it."""
+    """Return the precision to train in; `auto` is bfloat16 where the hardware multiplies in it."""
     if config.precision != "auto":
         return config.precision
-    if _on_gpu(config):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    # Without these instructions bfloat16 is emulated and slower than float32.
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    return "bf16-mixed" if multiplies_bfloat16(stage_device(config)) else "32-true"
 
 
 def choose_threads(config: StageConfig, module: StageModule, data: FramesModule) -> int:
@@ -47,8 +68,8 @@ def choose_threads(config: StageConfig, module: StageModule, data: FramesModule)
     Threads wait for one another many times per pass. Where other processes keep the cores busy,
     or batches are small, that costs more than it gains.
     """
-    cores, threads = os.cpu_count() or 1, config.num_threads
-    if threads is None and _on_gpu(config):
+    cores, threads = usable_cores(), config.num_threads
+    if threads is None and stage_device(config).type == "cuda":
         return torch.get_num_threads()
     if threads is None:
         alone = cores == 1 or config.world_size > 1
@@ -76,7 +97,3 @@ def _faster_threads(
             seconds[threads] = time.perf_counter() - started
     module.zero_grad(set_to_none=True)
     return min(seconds, key=lambda threads: seconds[threads])
-
-
-def _on_gpu(config: StageConfig) -> bool:
-    return config.accelerator != "cpu" and torch.cuda.is_available()

@@ -7,6 +7,7 @@ import torch
 from datasets.contract.memory import MemoryNeed, check_memory, machine_memory
 from pretrain.bc.config import BCConfig
 from pretrain.config import StageConfig
+from pretrain.hardware import stage_device
 from pretrain.vis.autoencoder import HIDDEN
 from pretrain.vis.config import VisConfig
 from rl.config.network_size import (
@@ -32,7 +33,7 @@ def check_stage_memory(config: StageConfig) -> None:
     """
     needs = stage_needs(config)
     processes = MemoryNeed("the processes", config.devices * PROCESS_BYTES, "devices")
-    if config.accelerator == "cpu" or not torch.cuda.is_available():
+    if stage_device(config).type == "cpu":
         each = [MemoryNeed(need.what, config.devices * need.bytes, need.keys) for need in needs]
         check_memory([*each, processes], machine_memory())
     else:

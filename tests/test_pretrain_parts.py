@@ -2,21 +2,25 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 
+from datasets.contract.errors import UserError
 from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import reliability
-from pretrain.callbacks import Budget
-from pretrain.hardware import resolve_precision
+from pretrain.bc.train import run as run_bc
+from pretrain.callbacks import Budget, RandomState
+from pretrain.hardware import check_devices, resolve_precision
 from pretrain.memory_need import stage_needs
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.showing import TRAVERSAL_VALUES
 from pretrain.vis.simclr import Views
+from pretrain.vis.train import run as run_vis
 from rl.config.network_size import activation_count
 from tests.pretrain_samples import SIDE, bc_config, vis_config
 
@@ -140,10 +144,53 @@ def test_a_code_needs_room_for_its_means_and_variances(tmp_path: Path) -> None:
 def test_pretraining_multiplies_in_bfloat16_where_the_processor_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_units: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_units)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
     assert resolve_precision(vis_config(tmp_path / "x.h5", tmp_path, precision="auto")) == expected
     fixed = vis_config(tmp_path / "x.h5", tmp_path, precision="bf16-mixed")
     assert resolve_precision(fixed) == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "message"),
+    [
+        (0, {"accelerator": "gpu"}, "gpu with devices 1: 0 GPUs found"),
+        (2, {"accelerator": "auto", "devices": 4}, "set accelerator: cpu, or devices to at most 2"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused_before_anything_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    found: int,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    check_devices(vis_config(tmp_path / "x.h5", tmp_path, accelerator="cpu", devices=2))
+    for make, run in ((vis_config, run_vis), (bc_config, run_bc)):
+        with pytest.raises(UserError, match=message):
+            run(make(tmp_path / "x.h5", tmp_path / "runs", **options))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_random_numbers_of_gpus_are_continued_on_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    states = [torch.tensor([3, 1], dtype=torch.uint8), torch.tensor([2, 7], dtype=torch.uint8)]
+    given: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.append)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    saved = RandomState(seed=4).state_dict()
+    only_cpu = {"torch": saved["torch"]}  # of an earlier version, or of a run on the CPU
+    for state, count, expected in ((saved, 2, [[3, 1], [2, 7]]), (saved, 3, []), (only_cpu, 2, [])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        given.clear()
+        continued = RandomState(seed=4)
+        continued.load_state_dict(state)
+        torch.rand(3)
+        continued.on_train_start(trainer, L.LightningModule())
+        assert [each.tolist() for states in given for each in states] == expected
+        assert torch.equal(torch.get_rng_state(), saved["torch"])
 
 
 def test_a_picture_that_the_network_cannot_take_is_refused_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
 from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
+from pretrain import hardware
 from pretrain.bc.config import BCConfig
 from pretrain.hardware import choose_threads
 from pretrain.run_folder import load_state
@@ -22,6 +23,7 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
+from rl.run.threads import usable_cores
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import SIDE, recorded, vis_config
@@ -203,11 +205,24 @@ def test_trying_thread_counts_leaves_no_trace(dataset: Path, tmp_path: Path) -> 
     data = FramesModule(dataset, batch_size=19)
     module = VisModule(config)
     before = torch.get_rng_state()
-    assert choose_threads(config, module, data) in (1, os.cpu_count())
+    assert choose_threads(config, module, data) in (1, usable_cores())
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in module.parameters())
     first = next(iter(FramesModule(dataset, batch_size=19).train_dataloader()))["frame_index"]
     assert torch.equal(next(iter(data.train_dataloader()))["frame_index"], first)
+    torch.set_num_threads(1)
+
+
+def test_threads_are_those_of_the_cores_that_the_process_may_use(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "_faster_threads", lambda *_: 3)
+    config = vis_config(dataset, tmp_path, num_threads=None)
+    for cores, expected in (({0}, 1), ({0, 1, 2}, 3)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+        assert choose_threads(config, VisModule(config), FramesModule(dataset, batch_size=19)) == (
+            expected
+        )
     torch.set_num_threads(1)
 
 

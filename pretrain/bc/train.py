@@ -16,7 +16,7 @@ from pretrain.bc.driven import DrivenValidation, driven_tracks
 from pretrain.bc.held_out import predict_held_out, save_held_out
 from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
-from pretrain.hardware import seed_everything
+from pretrain.hardware import check_devices, seed_everything
 from pretrain.memory_need import check_stage_memory
 from pretrain.run_folder import OpenedRun, load_state, mark_finished, open_run
 from pretrain.training import FitResult, fit, report_finished
@@ -40,6 +40,7 @@ def run(config: BCConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data, the encoder or the run's folder do not fit the configuration.
     """
+    check_devices(config)
     check_stage_memory(config)
     seed_everything(config)
     data = _build_data(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.modules import FramesModule
-from pretrain.hardware import seed_everything
+from pretrain.hardware import check_devices, seed_everything, stage_device
 from pretrain.memory_need import check_stage_memory
 from pretrain.run_folder import OpenedRun, mark_finished, open_run
 from pretrain.training import FitResult, fit, report_finished
@@ -14,7 +14,6 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.probe import ProbeFrames, Scores, encoder_of, probe_encoders
 from pretrain.vis.showing import observations, save_pictures, some_frames
-from rl.network.devices import resolve_device
 from rl.transfer.artifacts import Tensors, save_artifacts
 from rl.transfer.metadata import ENCODER_FILE
 
@@ -37,6 +36,7 @@ def run(config: VisConfig, *, max_minutes: float | None = None) -> Path:
     Raises:
         UserError: the data or the run's folder do not fit the configuration.
     """
+    check_devices(config)
     check_stage_memory(config)
     seed_everything(config)
     data = FramesModule(
@@ -105,7 +105,6 @@ def _probe(config: VisConfig, tensors: Tensors, data: FramesModule) -> dict[str,
     """Scores of the written encoder and of what it is compared with; none without held-out data."""
     if len(data.split.val) == 0 or len(data.split.train) < 2:
         return {}
-    device = resolve_device("cpu" if config.accelerator == "cpu" else "auto")
     head = encoder_of(config.network, tensors)
     frames = ProbeFrames.of(data.file, data.split)
-    return probe_encoders({OWN: (config.network, head)}, frames, device)
+    return probe_encoders({OWN: (config.network, head)}, frames, stage_device(config))

@@ -38,11 +38,12 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
     `auto` is bfloat16 where the device multiplies in it, which is about twice as fast.
     """
-    low = _multiplies_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    low = multiplies_bfloat16(device) if precision == "auto" else precision == "bfloat16"
     return torch.bfloat16 if low else torch.float32
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether the device has instructions for it: emulated, it is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
