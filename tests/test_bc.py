@@ -15,14 +15,15 @@ from datasets.contract.minirace import MINI_RACE_ACTIONS
 from datasets.reader import ReplayFile
 from pipeline.recording.drive import drive_dataset
 from pipeline.recording.request import DriveRequest
+from pretrain.bc import held_out
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.bc.module import BCModule
-from pretrain.bc.train import run
+from pretrain.bc.train import _build_data, _load_start, run
 from pretrain.run_folder import load_state
 from pretrain.vis.train import run as run_vis
 from rl.network.iqn import midpoint_taus
-from rl.transfer.artifacts import load_artifact
+from rl.transfer.artifacts import load_artifact, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ArtifactMeta, read_meta
 from tests.pretrain_samples import NETWORK, SIDE, bc_config, recorded, vis_config
@@ -159,6 +160,45 @@ def test_logits_are_not_rounded_where_autocast_is_on(tmp_path: Path) -> None:
         assert not torch.equal(output, output.bfloat16().float())
 
 
+def test_predictions_are_the_logits_of_the_loss_and_need_no_labels(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = bc_config(dataset, tmp_path)
+    module = BCModule(config).eval()
+    batch = next(iter(_build_data(config).train_dataloader()))
+    with torch.inference_mode():
+        taus = midpoint_taus(1, config.num_taus_val)
+        expected = module.losses(batch, taus)[1]["logits"]
+    found = module.predict({name: batch[name] for name in ("frames", "floats")})
+    assert torch.equal(found, expected)
+
+
+def test_held_out_predictions_hold_only_the_frames_that_are_kept(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bc_config(dataset, tmp_path)
+    data = _build_data(config)
+    numbers = torch.arange(12.0).repeat(len(data.frames_of("val")), 3, 1)
+    joined: list[list[torch.Tensor]] = []
+    join = torch.cat
+
+    def noted(parts: list[torch.Tensor]) -> torch.Tensor:
+        joined.append(parts)
+        return join(parts)
+
+    monkeypatch.setattr(held_out, "MAX_FRAMES", 40)
+    monkeypatch.setattr(held_out, "fit_temperature", lambda *_: 2.0)
+    monkeypatch.setattr(BCModule, "predict", lambda _, batch: numbers[: len(batch["frames"])])
+    monkeypatch.setattr(torch, "cat", noted)
+    module = BCModule(config)
+    found = held_out.predict_held_out(module, data, torch.device("cpu"))
+    assert len(joined) == 2
+    for part in (part for parts in joined for part in parts):
+        assert part.untyped_storage().nbytes() == part.nbytes
+    assert found.logits.shape == (len(found.labels), 12)
+    assert 0 < len(found.labels) <= 40
+
+
 def test_full_iqn_run_folder(dataset: Path, tmp_path: Path) -> None:
     folder = run(bc_config(dataset, tmp_path))
     assert (folder / "confusion.png").is_file()
@@ -259,6 +299,23 @@ def test_without_value_loss_the_value_head_is_written_zero(dataset: Path, tmp_pa
     assert not bool(tensors["V_head.2.weight"].any())
     assert not bool(tensors["V_head.2.bias"].any())
     assert _meta_of(folder).extra["value_head"] == "zero"
+
+
+def test_a_start_without_value_loss_leaves_the_value_head_zero(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = bc_config(dataset, tmp_path)
+    policy = OffsetPolicy(config)
+    files = policy.artifacts(config)
+    save_artifacts(tmp_path / "s", files, stage="bc", run_name="s", network=config.network)
+    start = {"init_from": tmp_path / "s", "value_loss_weight": 0.0}
+    module = BCModule(bc_config(dataset, tmp_path, **start))
+    _load_start(module.config, module)
+    assert policy.network.V_head.last.weight.any()
+    assert not module.policy.network.V_head.last.weight.any()
+    assert not module.policy.network.V_head.last.bias.any()
+    given, taken = policy.network.A_head, module.policy.network.A_head
+    assert torch.equal(taken.last.weight, given.last.weight)
 
 
 def test_a_continued_run_reaches_the_weights_of_an_uninterrupted_one(

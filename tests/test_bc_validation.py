@@ -359,23 +359,6 @@ def test_a_run_starts_from_another_ones_weights(dataset: Path, tmp_path: Path) -
     load_policy(again)
 
 
-def test_a_start_without_value_loss_leaves_the_value_head_zero(
-    dataset: Path, tmp_path: Path
-) -> None:
-    config = bc_config(dataset, tmp_path)
-    policy = OffsetPolicy(config)
-    files = policy.artifacts(config)
-    save_artifacts(tmp_path / "s", files, stage="bc", run_name="s", network=config.network)
-    start = {"init_from": tmp_path / "s", "value_loss_weight": 0.0}
-    module = BCModule(bc_config(dataset, tmp_path, **start))
-    train._load_start(module.config, module)
-    assert policy.network.V_head.last.weight.any()
-    assert not module.policy.network.V_head.last.weight.any()
-    assert not module.policy.network.V_head.last.bias.any()
-    given, taken = policy.network.A_head, module.policy.network.A_head
-    assert torch.equal(taken.last.weight, given.last.weight)
-
-
 def test_an_encoder_alone_is_no_start(dataset: Path, tmp_path: Path) -> None:
     config = bc_config(dataset, tmp_path)
     files = OffsetPolicy(config).artifacts(config)

@@ -13,7 +13,7 @@ from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import reliability
 from pretrain.bc.train import run as run_bc
 from pretrain.callbacks import Budget, RandomState
-from pretrain.hardware import check_devices, resolve_precision
+from pretrain.hardware import check_devices, resolve_precision, stage_device
 from pretrain.memory_need import stage_needs
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
@@ -171,6 +171,15 @@ def test_gpus_that_are_not_there_are_refused_before_anything_is_written(
         with pytest.raises(UserError, match=message):
             run(make(tmp_path / "x.h5", tmp_path / "runs", **options))
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_measured_at_the_end_is_computed_where_the_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for accelerator, expected in (("cpu", "cpu"), ("auto", "cuda"), ("gpu", "cuda")):
+        config = bc_config(tmp_path / "x.h5", tmp_path, accelerator=accelerator)
+        assert stage_device(config).type == expected
 
 
 def test_random_numbers_of_gpus_are_continued_on_as_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,20 +57,31 @@ class HeldOut:
         }
 
 
-def predict_held_out(module: BCModule, data: ReplayModule) -> HeldOut:
-    """Let the kept weights predict all held-out frames."""
+def predict_held_out(module: BCModule, data: ReplayModule, device: torch.device) -> HeldOut:
+    """Let the kept weights predict all held-out frames.
+
+    Args:
+        module: on the CPU; it is there again afterwards.
+        data: of the stage.
+        device: to predict on.
+
+    Returns: the predictions, on the CPU.
+    """
     counts, logits, labels = torch.zeros_like(module.confusion), [], []
     decision_counts = torch.zeros_like(module.decision_confusion)
     main = module.config.bc_time_offsets_ms.index(module.config.main_offset_ms)
     stride = -(-len(data.frames_of("val")) // MAX_FRAMES)
-    module.eval()
+    module.to(device).eval()
     for batch in data.held_out():
-        predicted, wanted = module.predict(batch), batch["labels"]
+        seen = {name: batch[name].to(device) for name in ("frames", "floats") if name in batch}
+        predicted, wanted = module.predict(seen).cpu(), batch["labels"]
         counts += count_predictions(predicted, wanted)
         decision_counts += count_at_decisions(predicted, wanted, batch["decisions"])
-        known = wanted[:, main] != MASKED
-        logits.append(predicted[known, main][::stride].float())
-        labels.append(wanted[known, main][::stride])
+        # Indices copy the rows that are held; a slice would keep all of them in memory.
+        rows = torch.nonzero(wanted[:, main] != MASKED).flatten()[::stride]
+        logits.append(predicted[rows, main].float())
+        labels.append(wanted[rows, main])
+    module.cpu()
     held, true = torch.cat(logits), torch.cat(labels)
     temperature = fit_temperature(held, true) if len(true) else 1.0
     return HeldOut(counts, decision_counts, main, held, true, temperature)

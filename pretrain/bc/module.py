@@ -84,9 +84,7 @@ class BCModule(StageModule):
         Returns: the scalar to minimise, and {bc_loss, value_loss} scalars, {offset_losses} (K,),
             {logits} (B, K, A).
         """
-        frames = batch["frames"]
-        floats = batch["floats"] if "floats" in batch else frames.new_zeros(len(frames), 0)
-        inputs = self.policy.head_inputs(frames, floats, taus)
+        inputs = self._head_inputs(batch, taus)
         logits = self.policy.logits(inputs)
         smoothing = self.config.label_smoothing if self.training else 0.0
         weights = self.class_weights if self.training else None
@@ -113,8 +111,10 @@ class BCModule(StageModule):
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of a batch at the fixed fractions of validation, (B, K, A)."""
-        return self.losses(batch, self._fixed_taus(self.config.num_taus_val))[1]["logits"]
+        """Logits of a batch's frames and floats at the fixed fractions of validation, (B, K, A)."""
+        return self.policy.logits(
+            self._head_inputs(batch, self._fixed_taus(self.config.num_taus_val))
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
@@ -162,6 +162,12 @@ class BCModule(StageModule):
         return torch.optim.AdamW(
             parameters, lr=self.config.lr, weight_decay=self.config.weight_decay
         )
+
+    def _head_inputs(self, batch: Batch, taus: Tensor) -> Tensor:
+        """Return the input of the heads, (B, N, D), see `OffsetPolicy.head_inputs`."""
+        frames = batch["frames"]
+        floats = batch["floats"] if "floats" in batch else frames.new_zeros(len(frames), 0)
+        return self.policy.head_inputs(frames, floats, taus)
 
     def _training_taus(self, size: int) -> Tensor:
         """Fractions to train at: (B, N) random ones, or the median alone, (1, 1)."""

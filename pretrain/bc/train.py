@@ -16,7 +16,7 @@ from pretrain.bc.driven import DrivenValidation, driven_tracks
 from pretrain.bc.held_out import predict_held_out, save_held_out
 from pretrain.bc.losses import class_weights
 from pretrain.bc.module import BCModule
-from pretrain.hardware import check_devices, seed_everything
+from pretrain.hardware import check_devices, seed_everything, stage_device
 from pretrain.memory_need import check_stage_memory
 from pretrain.run_folder import OpenedRun, load_state, mark_finished, open_run
 from pretrain.training import FitResult, fit, report_finished
@@ -188,7 +188,9 @@ def _save(
 ) -> None:
     root = opened.folder.root
     metrics: dict[str, Any] = dict(result.metrics)
-    held_out = predict_held_out(module, data) if len(data.split.val) else None
+    held_out = None
+    if len(data.split.val):
+        held_out = predict_held_out(module, data, stage_device(config))
     if held_out is not None:
         metrics |= _copy_baseline(config, data) | held_out.metrics()
         if config.export_temperature:
