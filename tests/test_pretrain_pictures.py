@@ -101,6 +101,19 @@ def test_frames_that_are_shown_are_held_out_where_there_are_any(data: FramesModu
     assert len(some_frames(data, 9, held_out=True)) == 9
 
 
+@pytest.mark.parametrize("held_out", [1, 2, 3])
+def test_few_held_out_frames_have_neighbours_too(
+    data: FramesModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int
+) -> None:
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(showing, "save_neighbours", lambda _, frames, *rest: shown.append(frames))
+    few = data.frames_of("val")[:held_out]
+    monkeypatch.setattr(showing, "some_frames", lambda *_, **__: few)
+    save_pictures(tmp_path, VisModule(vis_config(Path("x.h5"), tmp_path)), data)
+    (frames,) = shown
+    assert len(frames) == {1: 1, 2: 2, 3: 1}[held_out]
+
+
 def test_neighbours_are_of_other_replays(
     data: FramesModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

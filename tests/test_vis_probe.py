@@ -1,6 +1,7 @@
 """The linear probe: exact where the answer is known, and fair to what it compares."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS, VELOCITY, WAYPOINTS
+from datasets.format import DatasetSpec
 from datasets.reader import ReplayFile
 from datasets.split import split_replays
 from pipeline.cli import main
@@ -28,7 +30,7 @@ from pretrain.vis.train import run
 from rl.transfer.artifacts import load_artifact, safe_bytes
 from rl.transfer.metadata import ENCODER_FILE
 from tests.dataset_samples import HEIGHT, WIDTH, sample_records, write_dataset
-from tests.pretrain_samples import recorded, vis_config
+from tests.pretrain_samples import SIDE, recorded, vis_config
 
 RNG = np.random.default_rng(4)
 
@@ -191,9 +193,35 @@ def test_a_folder_with_safetensors_is_probed(
     assert r2[str(tmp_path)] == r2[str(folder)]
 
 
+@pytest.fixture(scope="module")
+def frames_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose floats and metres are unknown."""
+    spec = DatasetSpec((SIDE, SIDE), 50, 50, "test", {"floats": False})
+    records = [
+        replace(
+            record,
+            frames=np.pad(record.frames, ((0, 0), (0, SIDE - HEIGHT), (0, SIDE - WIDTH))),
+            floats=np.zeros_like(record.floats),
+            meters=np.zeros_like(record.meters),
+            finish_meters=0.0,
+        )
+        for record in sample_records()
+    ]
+    return write_dataset(tmp_path_factory.mktemp("frames") / "frames.h5", records, spec)
+
+
+def test_a_run_on_frames_alone_is_not_probed(frames_only: Path, tmp_path: Path) -> None:
+    options = {"epochs": 1, "batch_size": 64, "micro_batch_size": 64}
+    folder = run(vis_config(frames_only, tmp_path, **options))
+    meta = load_artifact(folder / ENCODER_FILE).meta
+    assert meta is not None
+    assert not [name for name in meta.metrics if "probe" in name]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["RUN", "--dataset", "FRAMES"], "imported with --frames-only, so speed and curvature"),
         (["nowhere", "--dataset", "DATA"], "nowhere"),
         (["RUN", "--dataset", "nowhere.h5"], "nowhere.h5: no such file"),
         (["RUN", "--dataset", "OTHER"], "is for frames of 36x36 pixels"),
@@ -203,11 +231,13 @@ def test_a_folder_with_safetensors_is_probed(
 def test_bad_input_is_one_line(
     trained: tuple[Path, Path],
     made_up: ReplayFile,
+    frames_only: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ) -> None:
     places = {"RUN": trained[0], "DATA": trained[1], "OTHER": made_up.path}
+    places["FRAMES"] = frames_only
     assert main(["probe", *(str(places.get(a, a)) for a in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in error

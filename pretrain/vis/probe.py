@@ -81,8 +81,13 @@ class ProbeFrames:
         """Evenly spaced frames of a split's training and validation replays.
 
         Raises:
-            UserError: too few replays.
+            UserError: too few replays, or none of their floats are known.
         """
+        if not file.spec.has_floats:
+            raise UserError(
+                f"{file.path}: imported with --frames-only, so speed and curvature are unknown; "
+                "import it again with meta"
+            )
         if len(split.train) < 2 or len(split.val) == 0:
             raise UserError(
                 f"{file.path}: a probe needs two replays to train on and one held out; "

@@ -83,7 +83,9 @@ def _save_neighbours(path: Path, module: VisModule, data: FramesModule) -> None:
     """Show held-out frames beside those of other replays that are nearest in feature space."""
     everything = np.linspace(0, data.file.n_frames - 1, min(CANDIDATES, data.file.n_frames))
     candidates = everything.astype(np.int64)
-    queries = some_frames(data, NEIGHBOUR_ROWS + 2, held_out=True)[1:-1]
+    queries = some_frames(data, NEIGHBOUR_ROWS + 2, held_out=True)
+    if len(queries) > 2:
+        queries = queries[1:-1]  # not the start of a race and not its end
     features = _unit_features(module, data, np.concatenate([queries, candidates]))
     cosines = features[: len(queries)] @ features[len(queries) :].T
     replays = data.file.replay_of_frame

@@ -102,8 +102,12 @@ def _save(
 
 
 def _probe(config: VisConfig, tensors: Tensors, data: FramesModule) -> dict[str, Scores]:
-    """Scores of the written encoder and of what it is compared with; none without held-out data."""
-    if len(data.split.val) == 0 or len(data.split.train) < 2:
+    """Scores of the written encoder and of what it is compared with.
+
+    None without held-out data, and without floats, which are what the probe looks for.
+    """
+    too_few = len(data.split.val) == 0 or len(data.split.train) < 2
+    if too_few or not data.file.spec.has_floats:
         return {}
     head = encoder_of(config.network, tensors)
     frames = ProbeFrames.of(data.file, data.split)
