@@ -12,7 +12,7 @@ from datasets.batches import CACHE_BYTES, BatchSettings, Field, FrameBatches
 from datasets.content import check_content
 from datasets.contract.errors import UserError
 from datasets.reader import ReplayFile
-from datasets.split import Split, SplitBy, split_replays
+from datasets.split import Split, SplitBy, frames_of_replays, split_replays
 
 
 class FramesModule(L.LightningDataModule):
@@ -103,7 +103,9 @@ class FramesModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> FrameBatches:
-        """Shuffled batches of the training replays; the last one of an epoch may be smaller.
+        """Shuffled batches of the training replays.
+
+        The last one of an epoch may be smaller; with several ranks it is left out then.
 
         Raises:
             UserError: too few frames for a batch on each rank.
@@ -167,9 +169,8 @@ class FramesModule(L.LightningDataModule):
 
     def frames_of(self, part: Literal["train", "val"]) -> npt.NDArray[np.int64]:
         """(n,) indices of the frames of a part, ascending."""
-        chosen = np.zeros(self.file.n_replays, dtype=np.bool_)
-        chosen[self.split.train if part == "train" else self.split.val] = True
-        return np.flatnonzero(chosen[self.file.replay_of_frame])
+        replays = self.split.train if part == "train" else self.split.val
+        return frames_of_replays(self.file, replays)
 
 
 class ReplayModule(FramesModule):

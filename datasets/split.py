@@ -66,6 +66,24 @@ def split_replays(file: ReplayFile, val_fraction: float, seed: int, by: SplitBy 
     return split
 
 
+def frames_of_replays(
+    file: ReplayFile, replays: npt.NDArray[np.int64], at_most: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the indices of the frames of some replays, ascending.
+
+    Args:
+        file: the dataset.
+        replays: (r,) indices of replays.
+        at_most: take this many evenly spaced ones, if there are more; None takes all.
+    """
+    chosen = np.zeros(file.n_replays, dtype=np.bool_)
+    chosen[replays] = True
+    frames = np.flatnonzero(chosen[file.replay_of_frame])
+    if at_most is None or len(frames) <= at_most:
+        return frames
+    return frames[np.linspace(0, len(frames) - 1, at_most).astype(np.int64)]
+
+
 def _resolve(file: ReplayFile, val_fraction: float, by: SplitBy) -> Literal["track", "replay"]:
     if by != "auto":
         return by

@@ -33,8 +33,8 @@ class Budget(L.Callback):
         out_of_time: the run's own minutes are used up.
         cut_off: this call's minutes are used up; the run can be continued.
         has_begun: a batch of this call was trained.
-        cut_inside: they were in the middle of an epoch, and `last` was saved there: a continued
-            run goes on with the batches that were next.
+        cut_inside: the call's minutes ended inside an epoch, and `last` was saved there: a
+            continued run goes on with the batches that were next.
 
     Args:
         config: of the stage.

@@ -100,7 +100,7 @@ class StageConfig(StrictModel):
     @property
     def selecting_metric(self) -> str:
         """What chooses the weights that are exported, in the same way."""
-        return "val_loss" if self.val_fraction > 0 else "train_loss"
+        return self.stopping_metric
 
     @property
     def world_size(self) -> int:
@@ -119,6 +119,11 @@ class StageConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
+        if self.batch_size % self.world_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of {self.world_size} processes "
+                "(devices times num_nodes)"
+            )
         if self.batch_size % (self.frames_per_pass * self.world_size):
             processes = f" times {self.world_size} processes" if self.world_size > 1 else ""
             raise ValueError(

@@ -43,6 +43,11 @@ def test_batch_size_is_that_of_all_processes_together(tmp_path: Path) -> None:
         vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=20, devices=5)
     with pytest.raises(ValidationError, match="not a multiple of micro_batch_size 16 times 2 proc"):
         vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=16, devices=2)
+    for options in ({}, {"micro_batch_size": 20}):
+        with pytest.raises(
+            ValidationError, match="batch_size 240 is not a multiple of 7 processes"
+        ):
+            vis_config(tmp_path, tmp_path, batch_size=240, devices=7, **options)
     with pytest.raises(ValidationError, match="not a multiple of micro_batch_size 7 "):
         vis_config(tmp_path, tmp_path, batch_size=240, micro_batch_size=7)
 

@@ -1,4 +1,4 @@
-"""Losses and counts of behavioural cloning, as pure functions and one accumulator."""
+"""Losses and counts of behavioural cloning, as pure functions."""
 
 from collections.abc import Sequence
 from typing import Final, Literal

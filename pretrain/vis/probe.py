@@ -18,7 +18,7 @@ from torch import Tensor
 from datasets.contract.errors import UserError
 from datasets.contract.floats import N_FLOATS, N_WAYPOINTS, VELOCITY, WAYPOINTS
 from datasets.reader import ReplayFile
-from datasets.split import Split
+from datasets.split import Split, frames_of_replays
 from datasets.windows import read_stacks
 from rl.config.network import NetworkConfig
 from rl.network.encoders import ImageHead, normalise_frames
@@ -98,9 +98,9 @@ class ProbeFrames:
         return cls(
             file,
             {
-                "fit": _frames_of(file, split.train[~choosing], TRAIN_FRAMES),
-                "choose": _frames_of(file, split.train[choosing], TRAIN_FRAMES // share),
-                "val": _frames_of(file, split.val, VAL_FRAMES),
+                "fit": frames_of_replays(file, split.train[~choosing], TRAIN_FRAMES),
+                "choose": frames_of_replays(file, split.train[choosing], TRAIN_FRAMES // share),
+                "val": frames_of_replays(file, split.val, VAL_FRAMES),
             },
         )
 
@@ -216,17 +216,6 @@ def _random_encoders(networks: list[NetworkConfig], device: torch.device) -> dic
 
 def _small_pixels(frames: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(frames.float() / 255.0, PIXELS_SIDE).flatten(1)
-
-
-def _frames_of(
-    file: ReplayFile, replays: npt.NDArray[np.int64], at_most: int
-) -> npt.NDArray[np.int64]:
-    """Evenly spaced frames of some replays, ascending."""
-    chosen = np.zeros(file.n_replays, dtype=np.bool_)
-    chosen[replays] = True
-    frames = np.flatnonzero(chosen[file.replay_of_frame])
-    count = min(len(frames), at_most)
-    return frames[np.linspace(0, len(frames) - 1, count).astype(np.int64)]
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datasets.modules import FramesModule
+from datasets.split import frames_of_replays
 from datasets.windows import read_stacks
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.module import VisModule
@@ -27,9 +28,9 @@ PASS_FRAMES = 256
 
 def some_frames(data: FramesModule, count: int, *, held_out: bool) -> npt.NDArray[np.int64]:
     """Return indices (at most count,) of evenly spaced held-out frames, else training frames."""
-    frames = data.frames_of("val" if held_out and len(data.split.val) else "train")
-    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames)))
-    return frames[chosen.astype(np.int64)]
+    split = data.split
+    replays = split.val if held_out and len(split.val) else split.train
+    return frames_of_replays(data.file, replays, count)
 
 
 def observations(data: FramesModule, frames: npt.NDArray[np.int64]) -> Tensor:
