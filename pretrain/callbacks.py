@@ -247,7 +247,8 @@ class RandomState(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return torch's random state."""
         state: dict[str, Any] = {"torch": torch.get_rng_state()}
-        if torch.cuda.is_initialized():  # not by a run on the CPU of a machine with GPUs
+        # Not in a run on the CPU of a machine with GPUs.
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             state["cuda"] = torch.cuda.get_rng_state_all()
         return state
 

@@ -109,7 +109,7 @@ def fit(
     budget = Budget(config, max_minutes, run.folder.last)
     early = Patience(
         config.stopping_metric,
-        budget=config.model_dump(mode="json", include=BUDGET_KEYS),
+        budget=config.model_dump(mode="json", include=set(BUDGET_KEYS)),
         mode=_mode(config.stopping_metric),
         patience=config.patience_epochs,
         min_delta=config.min_delta,

@@ -167,9 +167,10 @@ def test_gpus_that_are_not_there_are_refused_before_anything_is_written(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     check_devices(vis_config(tmp_path / "x.h5", tmp_path, accelerator="cpu", devices=2))
-    for make, run in ((vis_config, run_vis), (bc_config, run_bc)):
-        with pytest.raises(UserError, match=message):
-            run(make(tmp_path / "x.h5", tmp_path / "runs", **options))
+    with pytest.raises(UserError, match=message):
+        run_vis(vis_config(tmp_path / "x.h5", tmp_path / "runs", **options))
+    with pytest.raises(UserError, match=message):
+        run_bc(bc_config(tmp_path / "x.h5", tmp_path / "runs", **options))
     assert not (tmp_path / "runs").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from datasets.batches import Batch
 from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.files import atomic_path
 from datasets.labels import MASKED
@@ -73,7 +74,8 @@ def predict_held_out(module: BCModule, data: ReplayModule, device: torch.device)
     stride = -(-len(data.frames_of("val")) // MAX_FRAMES)
     module.to(device).eval()
     for batch in data.held_out():
-        seen = {name: batch[name].to(device) for name in ("frames", "floats") if name in batch}
+        inputs = (name for name in ("frames", "floats") if name in batch)
+        seen: Batch = {name: batch[name].to(device) for name in inputs}
         predicted, wanted = module.predict(seen).cpu(), batch["labels"]
         counts += count_predictions(predicted, wanted)
         decision_counts += count_at_decisions(predicted, wanted, batch["decisions"])

@@ -162,10 +162,10 @@ def _start_of(path: Path) -> Sources:
 def _load_start(config: BCConfig, module: BCModule) -> None:
     """Start from the weights of another run, if the configuration names one."""
     if config.init_from is not None:
-        sources = _start_of(config.init_from)
+        start = _start_of(config.init_from)
         # A value head that this run does not train stays zero, as the metadata say.
-        parts = set(sources.parts) - (set() if config.learns_values else {"value"})
-        inject(module.policy.network, [], sources, parts=parts)
+        parts = set(start.parts) - (set() if config.learns_values else {"value"})
+        inject(module.policy.network, [], start, parts=parts)
         module.policy.start_from_main_head()
         logger.info("weights loaded from %s", config.init_from)
     if config.encoder_init_path is None:
