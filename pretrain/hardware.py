@@ -10,10 +10,10 @@ from torch import Tensor
 
 from datasets.batches import Batch
 from datasets.contract.errors import UserError
+from datasets.cores import usable_cores
 from datasets.modules import FramesModule
 from pretrain.config import StageConfig
 from rl.network.devices import multiplies_bfloat16, resolve_device
-from rl.run.threads import usable_cores
 
 PROBE_PASSES = 3
 

@@ -11,6 +11,7 @@ import yaml
 from datasets.contract.config import dump_config, load_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
+from datasets.cores import usable_cores
 from datasets.modules import FramesModule
 from datasets.reader import ReplayFile
 from pretrain import hardware
@@ -23,7 +24,6 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
-from rl.run.threads import usable_cores
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import ENCODER_FILE
 from tests.pretrain_samples import SIDE, recorded, vis_config
