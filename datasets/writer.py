@@ -20,7 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.errors import UserError
-from datasets.contract.files import atomic_path, read_json, write_json
+from datasets.contract.files import (
+    atomic_path,
+    check_output,
+    check_replaceable,
+    read_json,
+    write_json,
+)
 from datasets.format import (
     LABEL_ACTIONS,
     ROW_DTYPES,
@@ -39,6 +45,11 @@ SHARD_BYTES: Final = 32 * 2**20
 """Bytes of replays held in memory before a shard is written."""
 SPEC_FILE: Final = "spec.json"
 LOCK_FILE: Final = ".lock"
+_OWN_NAMES: Final = re.compile(
+    "|".join(map(re.escape, (FOLDER_INDEX, SPEC_FILE, LOCK_FILE)))
+    + r"|shard_\d{5,}\.h5|\..+\.[0-9a-f]{8}\.tmp"
+)
+"""Names of what lies in a folder of shards; the last ones are of writes that were killed."""
 COPY_ROWS: Final = 2048
 TICK_ROWS: Final = ("actions", LABEL_ACTIONS)
 
@@ -53,7 +64,8 @@ class DatasetWriter:
         shard_bytes: bytes of replays after which a shard is closed.
 
     Raises:
-        UserError: the output exists, or unfinished parts of another recording do.
+        UserError: the output exists, or unfinished parts of another recording do; with
+            `overwrite`, the output is a folder that is no dataset.
     """
 
     def __init__(
@@ -66,17 +78,17 @@ class DatasetWriter:
     ) -> None:
         self.path = Path(path)
         self.spec = spec
+        self._overwrite = overwrite
         self.parts = self.path.with_name(self.path.name + ".parts")
         self._shard_bytes = shard_bytes
         self._held: list[ReplayRecord] = []
         self._held_bytes = 0
         self._closed = False
-        if self.path.exists() and not overwrite:
-            raise UserError(f"{self.path} exists; choose another --out or add --overwrite")
+        check_dataset_output(self.path, overwrite=overwrite)
         self._lock = self._take_lock()
         self.done_names: set[str] = set()
         try:
-            self._open_parts(overwrite)
+            self._open_parts()
             if any(self.parts.glob("*.h5")):
                 with ReplayFile(self.parts) as recorded:
                     self.done_names = {str(name) for name in recorded.replays["name"]}
@@ -95,20 +107,20 @@ class DatasetWriter:
         except OSError as error:
             raise UserError(f"{self.parts}: cannot be made or locked ({error.strerror})") from error
 
-    def _open_parts(self, overwrite: bool) -> None:
+    def _open_parts(self) -> None:
+        (self.parts / FOLDER_INDEX).unlink(missing_ok=True)  # of a `close` that was killed
         spec_path = self.parts / SPEC_FILE
-        shards = list(self.parts.glob("*.h5"))
-        if spec_path.exists() and read_json(spec_path) != self.spec.to_json():
-            if shards and not overwrite:
-                raise UserError(
-                    f"{self.parts} holds an unfinished recording with other parameters; repeat its "
-                    "command to finish it, or add --overwrite to drop it"
-                )
-            for shard in shards:
-                shard.unlink()
-            spec_path.unlink()
-        if not spec_path.exists():
-            write_json(spec_path, self.spec.to_json())
+        if spec_path.exists() and read_json(spec_path) == self.spec.to_json():
+            return
+        shards = sorted(self.parts.glob("*.h5"), reverse=True)  # a kill leaves no gap in front
+        if shards and not self._overwrite:
+            raise UserError(
+                f"{self.parts} holds an unfinished recording with other parameters; repeat its "
+                "command to finish it, or drop it: add --overwrite, or remove the folder"
+            )
+        for shard in shards:
+            shard.unlink()
+        write_json(spec_path, self.spec.to_json())
 
     def add(self, record: ReplayRecord) -> None:
         """Take one replay; it is on the disk when its shard is full or `close` is called.
@@ -141,20 +153,22 @@ class DatasetWriter:
         """Write what is held, then put the dataset in its place.
 
         Raises:
-            UserError: nothing was recorded, or the disk is full; closed shards stay.
+            UserError: nothing was recorded, the disk is full, or something that may not be
+                replaced has come to lie at the path; closed shards stay.
         """
         if self._closed:
             return self.path
         self.flush()
         if not any(self.parts.glob("*.h5")):
             raise UserError(f"{self.path}: no replay was recorded, so there is nothing to write")
+        check_dataset_output(self.path, overwrite=self._overwrite)
         with disk_errors(self.path, self.parts):
             if self.path.suffix == ".h5":
                 for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
                     leftover.unlink()  # of an assembly that was killed
                 _assemble(self.parts, self.path)
                 self._lock.release()
-                shutil.rmtree(self.parts)
+                _remove(_set_aside(self.parts))
             else:
                 self._rename_folder()
         self._closed = True
@@ -165,14 +179,9 @@ class DatasetWriter:
         write_json(self.parts / FOLDER_INDEX, {"shards": shards})
         self._lock.release()
         (self.parts / LOCK_FILE).unlink()
-        replaced = self.path.with_name(f".{self.path.name}.replaced")
-        if self.path.exists():
-            self.path.rename(replaced)
+        replaced = _set_aside(self.path)
         self.parts.rename(self.path)
-        if replaced.is_dir():
-            shutil.rmtree(replaced)
-        else:
-            replaced.unlink(missing_ok=True)
+        _remove(replaced)
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +200,37 @@ class DatasetWriter:
                 self.flush()
         finally:
             self._lock.release()
+
+
+def check_dataset_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace what is at `path`, unless that was asked for and is a file or a dataset.
+
+    Raises:
+        UserError: something is there and `overwrite` is false; or it is a folder of anything else
+            than shards.
+    """
+    check_output(path, overwrite=overwrite)
+    if path.is_dir():
+        check_replaceable(path, FOLDER_INDEX, _OWN_NAMES)
+
+
+def _set_aside(path: Path) -> Path:
+    """Return the hidden name under which what is at `path`, if anything, waits to be removed.
+
+    A kill while it is removed so leaves no half of it at `path`.
+    """
+    hidden = path.with_name(f".{path.name}.replaced")
+    if path.exists():
+        _remove(hidden)  # of a removal that was killed
+        path.rename(hidden)
+    return hidden
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,90 @@ def test_a_folder_is_replaced_when_asked(tmp_path: Path) -> None:
         writer.add(make_replay(77))
     assert recorded(path) == {make_replay(77).name}
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+def test_a_folder_of_anything_else_is_never_replaced(tmp_path: Path, *, has_index: bool) -> None:
+    path = tmp_path / "output"
+    if has_index:
+        write_dataset(path, sample_records())
+    (path / "rl").mkdir(parents=True)
+    reason = "rl in it" if has_index else "no dataset.json in it"
+    with pytest.raises(UserError, match=rf"output is not a dataset .*\({reason}\)"):
+        DatasetWriter(path, SPEC, overwrite=True)
+    assert (path / "rl").is_dir()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["output"]
+
+
+def test_a_folder_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    writer = DatasetWriter(path, SPEC, overwrite=True)
+    writer.add(make_replay(1))
+    (path / "notes").mkdir(parents=True)
+    with pytest.raises(UserError, match="not a dataset"):
+        writer.close()
+    assert (path / "notes").is_dir()
+    assert recorded(tmp_path / "data.parts") == {make_replay(1).name}
+
+
+def kill_in_removal(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the next removal of a folder end the program after the removal of one file."""
+
+    def rmtree(folder: Path) -> None:
+        monkeypatch.undo()
+        (folder / name).unlink()
+        raise SystemExit
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+
+
+@pytest.mark.parametrize("out", ["data", "data.h5"])
+@pytest.mark.parametrize("first", ["spec.json", "shard_00000.h5"])
+def test_a_kill_while_leftovers_are_removed_does_not_reach_the_next_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, first: str
+) -> None:
+    path = tmp_path / out
+    if out == "data":
+        write_dataset(path, sample_records())
+    kill_in_removal(monkeypatch, first)
+    with (
+        contextlib.suppress(SystemExit),
+        DatasetWriter(path, SPEC, overwrite=True, shard_bytes=SHARD_BYTES) as writer,
+    ):
+        for record in sample_records():
+            writer.add(record)
+    assert len(recorded(path)) == 11
+
+    other = DatasetSpec((HEIGHT, WIDTH), 50, 50, "test", {"seed": 4})
+    spec = other if first == "spec.json" else SPEC  # shards with their parameters would be kept
+    with DatasetWriter(path, spec, overwrite=True) as writer:
+        assert not writer.done_names
+        writer.add(make_replay(77))
+    assert recorded(path) == {make_replay(77).name}
+    assert [entry.name for entry in tmp_path.iterdir()] == [out]
+
+
+def test_shards_of_unknown_parameters_do_not_continue_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    interrupt_recording(path)
+    (tmp_path / "data.h5.parts" / "spec.json").unlink()
+    with pytest.raises(UserError, match="other parameters"):
+        DatasetWriter(path, SPEC)
+    with DatasetWriter(path, SPEC, overwrite=True) as writer:
+        assert not writer.done_names
+        writer.add(make_replay(2))
+    assert recorded(path) == {make_replay(2).name}
+
+
+def test_a_list_of_shards_from_a_killed_end_does_not_bind_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    interrupt_recording(path)
+    (tmp_path / "data.parts" / "dataset.json").write_text('{"shards": ["shard_00000.h5"]}')
+    with contextlib.suppress(KeyboardInterrupt), DatasetWriter(path, SPEC) as writer:
+        writer.add(make_replay(2))
+        raise KeyboardInterrupt
+    with DatasetWriter(path, SPEC) as writer:
+        assert len(writer.done_names) == 2
 
 
 def test_other_parameters_do_not_continue_a_recording(tmp_path: Path) -> None:

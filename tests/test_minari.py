@@ -232,6 +232,21 @@ def test_environment_of_simulated_runs_is_recovered(minari: Any, tmp_path: Path)
     assert observation["frame"].shape == (1, 34, 34)
 
 
+def test_only_a_dataset_is_replaced(minari: Any, tmp_path: Path) -> None:
+    with ReplayFile(write_dataset(tmp_path / "a", sample_records()[:3])) as file:
+        for taken in ("a", "notes.txt"):
+            (tmp_path / "notes.txt").write_text("kept")
+            before = tree_digest(tmp_path)
+            with pytest.raises(UserError, match=rf"{taken} is not a dataset .*metadata\.json"):
+                export_minari(file, str(tmp_path / taken), overwrite=True)
+            assert tree_digest(tmp_path) == before
+        for _ in range(2):
+            export_minari(file, str(tmp_path / "m"), overwrite=True)
+        (tmp_path / "m" / "notes.txt").write_text("kept")
+        with pytest.raises(UserError, match=r"notes\.txt in it"):
+            export_minari(file, str(tmp_path / "m"), overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["nothing/here-v0", "{tmp}"])
 def test_missing_dataset_is_named(minari: Any, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no dataset of Minari here"):

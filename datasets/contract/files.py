@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,27 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """
     if not overwrite and Path(path).exists():
         raise UserError(f"{path} exists; choose another --out or add --overwrite")
+
+
+def check_replaceable(folder: Path, index: str, names: re.Pattern[str]) -> None:
+    """Refuse to remove a folder with anything in it that this program does not write there.
+
+    Args:
+        folder: that is to be replaced.
+        index: name of the file that every such folder has.
+        names: of everything that it may hold.
+
+    Raises:
+        UserError: another folder, or a file.
+    """
+    there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(name for name in there if not names.fullmatch(name))
+    if index in there and not others:
+        return
+    reason = f"{others[0]} in it" if index in there else f"no {index} in it"
+    raise UserError(
+        f"{folder} is not a dataset that can be replaced ({reason}); choose another --out"
+    )
 
 
 def fsync_folder(folder: Path) -> None:

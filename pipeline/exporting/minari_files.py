@@ -23,7 +23,7 @@ import numpy as np
 from datasets.content import check_content
 from datasets.contract.actions import ACTION_MS, ACTION_NAMES, N_ACTIONS, TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_output, parse_json, read_json
+from datasets.contract.files import check_output, check_replaceable, parse_json, read_json
 from datasets.contract.floats import N_FLOATS
 from datasets.format import DatasetSpec, ReplayRecord, check_text
 from datasets.hdf5_output import new_hdf5
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
 DATA_FILE: Final = "main_data.hdf5"
 METADATA_FILE: Final = "metadata.json"
+_OWN_FILES: Final = re.compile("|".join(map(re.escape, (DATA_FILE, METADATA_FILE))))
 OWN_KEY: Final = "rulka"
 """Key of a dataset's metadata under which the specification and the rewards are kept."""
 FOREIGN_SOURCE: Final = "minari"
@@ -108,12 +109,15 @@ def export_minari(
         overwrite: replace what is there, at the end.
 
     Raises:
-        UserError: a dataset that has no steps of 50 ms, an output that exists, a full disk.
+        UserError: a dataset that has no steps of 50 ms, an output that exists (with
+            `overwrite`: one that is no dataset of Minari), a full disk.
     """
     check_export_extra("minari")
     _check_source(file)
     path, name = place_of(out)
     check_output(path, overwrite=overwrite)
+    if path.exists():
+        check_replaceable(path, METADATA_FILE, _OWN_FILES)
     summary = MinariSummary(path, name)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

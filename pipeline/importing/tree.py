@@ -21,10 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.captured import find_captured
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
-from datasets.contract.files import check_output
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.wheels import CAPTURED_SOURCE
-from datasets.writer import DatasetWriter
+from datasets.writer import DatasetWriter, check_dataset_output
 from pipeline.importing.replay import Outline, Selection, load_record, outline
 from pipeline.recording.request import check_image_size, frame_interval
 
@@ -110,7 +109,7 @@ def import_tree(out: Path, request: ImportRequest, *, overwrite: bool = False) -
         UserError: nothing to import, a bad replay without `skip_bad`, an existing output.
     """
     request.check()
-    check_output(out, overwrite=overwrite)  # before a long survey
+    check_dataset_output(out, overwrite=overwrite)  # before a long survey
     folders = find_captured(request.root)
     summary = ImportSummary(Path(out))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "replays")
