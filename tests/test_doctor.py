@@ -1,5 +1,6 @@
 """The doctor finds each defect that is planted into a sound recording, and cleans it."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from datasets.writer import DatasetWriter
 from pipeline.cli import main
 from pipeline.recording.drive import drive_dataset
 from pipeline.recording.request import DriveRequest
-from tests.dataset_samples import sample_records, write_dataset
+from tests.dataset_samples import SPEC, sample_records, write_dataset
 from tests.planted_defects import (
     ERRORS,
     INCURABLE,
@@ -152,6 +153,32 @@ def test_a_replay_stays_when_the_one_that_it_repeats_is_left_out(
     dropped = cleaned(path, tmp_path / "cleaned.h5").dropped
     assert [line.split(":")[0] for line in dropped] == ["short/a_copy", "short/z_copy"]
     assert "repeats short/short_00004" in dropped[1]
+
+
+def test_one_time_after_the_race_costs_its_own_frame_alone(sound: Path, tmp_path: Path) -> None:
+    with ReplayFile(sound) as file:
+        frames = int(file.replays["frame_count"][0])
+    path = tmp_path / "data.h5"
+    path.write_bytes(sound.read_bytes())
+    with h5py.File(path, "r+") as handle:
+        handle["frame_time_ms"][3] = 999_990
+    cleaned(path, tmp_path / "cleaned.h5")
+    with ReplayFile(tmp_path / "cleaned.h5") as file:
+        assert str(file.replays["name"][0]) == "short_00000"
+        assert int(file.replays["frame_count"][0]) == frames - 4  # a part of 3 frames is too short
+
+
+def test_cleaning_leaves_an_interrupted_recording_of_that_name(sound: Path, tmp_path: Path) -> None:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        DatasetWriter(tmp_path / "cleaned.h5", SPEC) as writer,
+    ):
+        writer.add(sample_records()[0])
+        raise KeyboardInterrupt
+    with pytest.raises(UserError, match="unfinished recording with other parameters"):
+        cleaned(sound, tmp_path / "cleaned.h5")
+    with ReplayFile(tmp_path / "cleaned.h5.parts") as file:
+        assert file.spec == SPEC
 
 
 def test_previous_actions_are_written_anew(sound: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def clean(
         changes.counts["shards left out"] = len(file.skipped)
     parameters = {**file.spec.parameters, "cleaned_from": file.identity()}
     spec = DatasetSpec(**{**vars(file.spec), "parameters": parameters})
-    with DatasetWriter(Path(out), spec, overwrite=True) as writer:
+    with DatasetWriter(Path(out), spec) as writer:
         earlier = set(writer.done_names)  # of an interrupted call
         for index in range(file.n_replays):
             records = _clean_replay(file, index, diagnosis, changes)
@@ -185,7 +185,8 @@ def _frames_to_keep(rows: ReplayRows, end_ms: int, changes: Changes) -> npt.NDAr
         changes.counts[f"frames left out: {check}"] += int((keep & rows.bad[check]).sum())
         keep &= ~rows.bad[check]
     in_race = (rows.times >= 0) & (rows.times <= end_ms)
-    ahead = rows.times > np.concatenate([[-1], np.maximum.accumulate(rows.times)[:-1]])
+    latest = np.maximum.accumulate(np.where(in_race, rows.times, -1))
+    ahead = rows.times > np.concatenate([[-1], latest[:-1]])
     changes.counts["frames left out: outside the race, or back in time"] += int(
         (keep & ~(in_race & ahead)).sum()
     )
