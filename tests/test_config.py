@@ -19,6 +19,7 @@ class Entry(StrictModel):
 
 class Example(StrictModel):
     vis: Part = Part()
+    floats: Part = Part()
     learning_rate: float = 1e-3
     entries: tuple[Entry, ...] = ()
 
@@ -37,6 +38,15 @@ def test_each_layer_covers_the_one_below(tmp_path: Path) -> None:
     assert (loaded.learning_rate, loaded.vis.freeze, loaded.entries[0].repeat) == (3.0, False, 2)
     loaded = load_config(Example, path, ["learning_rate=4"], environment=environment)
     assert loaded.learning_rate == 4.0
+
+
+@pytest.mark.parametrize("layer", ["--set", "environment"])
+def test_a_change_of_one_section_leaves_its_yaml_alias(tmp_path: Path, layer: str) -> None:
+    path = write(tmp_path / "top.yaml", "vis: &part {freeze: false}\nfloats: *part\n")
+    overrides = ["vis.freeze=true"] if layer == "--set" else []
+    environment = {} if overrides else {"RULKA_VIS__FREEZE": "true"}
+    loaded = load_config(Example, path, overrides, environment=environment)
+    assert (loaded.vis.freeze, loaded.floats.freeze) == (True, False)
 
 
 def test_all_problems_are_in_one_message_with_hints(tmp_path: Path) -> None:

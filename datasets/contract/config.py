@@ -233,9 +233,11 @@ def _assign(values: dict[str, Any], keys: Sequence[str], text: str, source: str)
         raise UserError(f"{source}: the value is not valid YAML: {error}") from error
     section = values
     for key in keys[:-1]:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
+        inner = section.get(key, {})
+        if not isinstance(inner, dict):
             raise UserError(f"{source}: `{key}` is a value, not a section")
+        section[key] = dict(inner)  # YAML gives all aliases of a section the same object
+        section = section[key]
     section[keys[-1]] = value
 
 
