@@ -65,7 +65,7 @@ def load_part(path: Path) -> Part:
     """Open a file and check it.
 
     Raises:
-        UserError: it is missing, damaged, foreign, or of another version.
+        UserError: it is missing, damaged, foreign, empty, or of another version.
     """
     with open_trusted(path) as handle:
         try:
@@ -231,6 +231,8 @@ def _read_replay_table(handle: h5py.File, path: Path) -> npt.NDArray[np.void]:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
         raise UserError(f"{path}: the columns of replays/ have different lengths: {lengths}")
+    if not lengths["name"]:
+        raise UserError(f"{path}: no replays in it; record it again")
     if lengths["name"] > MAX_REPLAYS:
         raise UserError(f"{path}: {lengths['name']:,} replays, at most {MAX_REPLAYS:,}")
     table = np.zeros(lengths["name"], dtype=REPLAY_DTYPE)
@@ -307,8 +309,6 @@ def _check_ranges(path: Path, replays: npt.NDArray[np.void], n_frames: int, n_ac
             not np.array_equal(ends - counts, replays[f"first_{kind}"])
             or (ends[-1:] != total).any()
         ):
-            raise UserError(f"{path}: the table of replays does not cover its {total} {kind}s")
-        if not len(ends) and total:
             raise UserError(f"{path}: the table of replays does not cover its {total} {kind}s")
 
 

@@ -133,6 +133,16 @@ def shift_replays(path: Path) -> None:
         handle["replays/first_frame"][1] += 2
 
 
+def remove_replays(path: Path) -> None:
+    with h5py.File(path, "a") as handle:
+        columns = [f"replays/{name}" for name in handle["replays"]]
+        for name in [*columns, *(name for name in handle if name != "replays")]:
+            rows = handle[name]
+            shape, dtype = (0, *rows.shape[1:]), rows.dtype
+            del handle[name]
+            handle.create_dataset(name, shape, dtype)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -145,6 +155,7 @@ def shift_replays(path: Path) -> None:
         (drop_floats, "no dataset 'floats'"),
         (drop_column, "no column replays/finished"),
         (shift_replays, "does not cover"),
+        (remove_replays, "no replays in it"),
     ],
 )
 def test_bad_files_are_refused_by_path_and_reason(
