@@ -115,6 +115,22 @@ def test_the_demo_moves_only_demos_out_of_its_way(tmp_path: Path) -> None:
     assert (kept / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["demo --seed -1", "game serve-sim --fault-seed -1", "game serve-sim --hang-s -1"],
+)
+def test_numbers_that_cannot_be_meant_are_refused_before_the_start(
+    command: str, tmp_path: Path, capsys: Capture
+) -> None:
+    options = ["--out", str(tmp_path)] if command.startswith("demo") else ["--track", "short"]
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), *options])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected a" in line
+    assert (tmp_path / "summary.json").exists()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder; locks and logs may come and grow."""
     files = (path for path in folder.rglob("*") if path.is_file())

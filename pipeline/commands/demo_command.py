@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import Final
 
+from pipeline.commands.options import output_path, seed
 from pipeline.commands.stage_commands import Commands
+
+OUT: Final = Path("output/demo")
 
 
 def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -11,8 +15,12 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "demo", help="all stages on a short track, with a summary; about 8 minutes on two cores"
     )
-    parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0, help="of drivers, training and starts")
+    parser.add_argument(
+        "--out", type=output_path, default=OUT, metavar="DIR", help=f"default {OUT}"
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of drivers, training and starts; default 0"
+    )
     parser.set_defaults(run=run_demo)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands.options import count, number_up_to
+from pipeline.commands.options import count, number_up_to, positive_number, seed
 from pipeline.commands.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         "--fault-rate", type=float, default=0.0, metavar="R", help="share of the messages, 0 to 1"
     )
     faults.add_argument("--faults", nargs="+", metavar="KIND", help="default: all kinds")
-    faults.add_argument("--fault-seed", type=int, default=0, metavar="S", help="default: 0")
+    faults.add_argument("--fault-seed", type=seed, default=0, metavar="S", help="default: 0")
     faults.add_argument(
         "--fault-gap",
         type=int,
@@ -134,7 +134,9 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="N",
         help="messages after a fault in which no other one follows; default: 0",
     )
-    faults.add_argument("--hang-s", type=float, default=3.0, metavar="S", help="default: 3")
+    faults.add_argument(
+        "--hang-s", type=positive_number, default=3.0, metavar="S", help="default: 3"
+    )
     serve.set_defaults(run=run_serve)
 
 
