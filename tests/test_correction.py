@@ -22,6 +22,7 @@ from pretrain.bc.heads import OffsetPolicy
 from rl.transfer.artifacts import save_artifacts
 from tests.dataset_samples import make_replay, sample_records, write_dataset
 from tests.pretrain_samples import SIDE, bc_config, recorded
+from tests.rl_samples import straight_line
 
 
 @pytest.fixture(scope="module")
@@ -211,5 +212,18 @@ def test_wrong_options_are_refused(
 
 
 def test_a_policy_without_its_pixels_is_refused(request_of: DriveRequest, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give --image-size"):
+    with pytest.raises(UserError, match=f"give --image-size {SIDE}x{SIDE}$"):
         drive_dataset(tmp_path / "x.h5", replace(request_of, image_size=(9, 11)))
+
+
+def test_a_policy_of_rectangles_is_corrected_from_the_command_line(tmp_path: Path) -> None:
+    config = bc_config(tmp_path / "x.h5", tmp_path, image_size=(SIDE, SIDE + 6))
+    files = OffsetPolicy(config).artifacts(config)
+    save_artifacts(tmp_path / "bc", files, stage="bc", run_name="wide", network=config.network)
+    out = tmp_path / "round.h5"
+    line = str(straight_line(tmp_path))
+    options = ["--replays", "1", "--policy", str(tmp_path / "bc"), "--policy-share", "0.2"]
+    size = ["--image-size", f"{SIDE}x{SIDE + 6}"]
+    assert main(["data", "drive", "--tracks", line, *options, *size, "--out", str(out)]) == 0
+    with ReplayFile(out) as file:
+        assert file.image_size == (SIDE, SIDE + 6)

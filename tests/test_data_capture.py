@@ -181,12 +181,13 @@ def test_drive_info_and_validate_work_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(tmp_path / "data.h5")
-    options = ["--replays", "2", "--driver", "expert", "--image-size", "8", "--out", path]
+    options = ["--replays", "2", "--driver", "expert", "--image-size", "8x10", "--out", path]
     assert command(capsys, ["drive", "--tracks", "short", *options])[0] == 0
     code, out, _ = command(capsys, ["info", path, "--json"])
     facts = json.loads(out)
     assert code == 0
     assert facts["replays"] == 2
+    assert facts["image_size"] == [8, 10]
     assert facts["tracks"]["short"]["frames"] == facts["frames"]
     assert facts["drivers"]["expert"]["skill"] == [1.0, 1.0]
     assert sum(facts["actions"].values()) == pytest.approx(1, abs=1e-3)

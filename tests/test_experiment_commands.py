@@ -240,6 +240,10 @@ def test_scalars_are_written_as_csv(
     run, tag, *numbers = lines[1].split(",")
     assert (run, tag) == ("uni_7", "Training/loss")
     assert [float(n) for n in numbers] == pytest.approx([300_000, 0.0, 1.5, 10_050.0])
+    assert "loss.csv exists" in refused(capsys, "scalars", "uni_7", "--out", str(out))
+    assert out.read_text(encoding="utf-8").splitlines() == lines
+    assert main(["scalars", "uni_7", *tags[:2], "--out", str(out), "--overwrite"]) == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 1 + 40
     assert main(["scalars", "uni_7", *tags]) == 0
     assert "Gradients/norm_before_clip_max       40" in capsys.readouterr().out
 

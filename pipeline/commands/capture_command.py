@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from datasets.contract.files import check_output, write_text
-from pipeline.commands.options import output_path, path_argument, positive_int
+from pipeline.commands.options import output_path, parse_size, path_argument, positive_int
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
@@ -61,14 +61,13 @@ def add_parsers(subcommands: "Commands[argparse.ArgumentParser]") -> None:
 
 def run_capture(arguments: argparse.Namespace) -> int:
     """Drive and record; the same command continues after an interruption."""
-    from pipeline.commands.import_command import parse_size
     from pipeline.recording.capture import CaptureRequest, capture_inputs
 
     request = CaptureRequest(
         replays=arguments.replays,
         track=arguments.track,
         fps=arguments.fps,
-        image_size=parse_size(arguments.image_size) or (64, 64),
+        image_size=parse_size(arguments.image_size),
         keep_unfinished=arguments.keep_unfinished,
     )
     capture_inputs(arguments.out, request, overwrite=arguments.overwrite)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pipeline.commands.options import add_logdir, add_time_axis, output_path
 from pipeline.commands.stage_commands import Commands
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOGDIR: Final = Path("tensorboard")
 PICTURES: Final = Path("output/reports")
 _LONGEST_PREFIX: Final = 80
 
@@ -29,7 +29,7 @@ def add_parsers(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("compare", help="compare runs by time and by step, with pictures")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="name of a run, or its folder")
-    _add_logdir(parser)
+    add_logdir(parser)
     parser.add_argument(
         "--interval", type=float, metavar="MINUTES", help="between checkpoints by time"
     )
@@ -40,12 +40,7 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="STEPS",
         help="between checkpoints by step",
     )
-    parser.add_argument(
-        "--time-axis",
-        choices=("auto", "wall_minutes", "cumul_training_hours"),
-        default="auto",
-        help="auto: training time if every run logs it, else wall time",
-    )
+    add_time_axis(parser)
     parser.add_argument(
         "--target", type=float, nargs="+", default=[], metavar="S", help="race times to reach"
     )
@@ -71,16 +66,13 @@ def _add_scalars(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="name of a run, or its folder; none lists the runs"
     )
-    _add_logdir(parser)
+    add_logdir(parser)
     parser.add_argument("--tags", nargs="+", metavar="TAG", help="which; default all")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="write every entry to this file")
-    parser.set_defaults(run=run_scalars)
-
-
-def _add_logdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--logdir", type=Path, default=LOGDIR, help=f"folder of logs; {LOGDIR} is also output/it"
+        "--out", type=output_path, metavar="CSV", help="write every entry to this file"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing CSV file")
+    parser.set_defaults(run=run_scalars)
 
 
 # -- compare ------------------------------------------------------------------------------------
@@ -201,6 +193,7 @@ def _prefix_of(names: Sequence[str]) -> str:
 
 def run_scalars(arguments: argparse.Namespace) -> int:
     """List the runs, list the tags of some runs, or write their entries as CSV."""
+    from datasets.contract.files import check_output
     from pipeline.analysis.log_folders import find_logdirs, log_folders
     from pipeline.analysis.summary import tag_table
     from pipeline.analysis.tables import text_of
@@ -209,6 +202,8 @@ def run_scalars(arguments: argparse.Namespace) -> int:
         folders = log_folders(find_logdirs(arguments.logdir))
         print("\n".join(str(path) for path in folders.values()) or "no folders with logs")
         return 0
+    if arguments.out is not None:
+        check_output(arguments.out, overwrite=arguments.overwrite)
     runs = _read(arguments.runs, arguments.logdir, every_tag=True)
     for run in runs:
         _check_tags(run, arguments.tags or ())

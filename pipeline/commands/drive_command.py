@@ -3,7 +3,14 @@
 import argparse
 
 from datasets.contract.errors import UserError
-from pipeline.commands.options import count, output_path, path_argument, positive_int, seed
+from pipeline.commands.options import (
+    count,
+    output_path,
+    parse_size,
+    path_argument,
+    positive_int,
+    seed,
+)
 from pipeline.commands.stage_commands import Commands
 from pipeline.recording.request import MIXED
 
@@ -55,10 +62,9 @@ def add_parser(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     )
     drive.add_argument(
         "--image-size",
-        type=positive_int,
-        default=64,
+        default="64",
         metavar="PX",
-        help="pixels of a side; default: 64",
+        help="pixels of a side, or HEIGHTxWIDTH; default: 64",
     )
     drive.add_argument("--seed", type=seed, default=0, help="of drivers and starts; default: 0")
     drive.add_argument(
@@ -108,7 +114,7 @@ def run_drive(arguments: argparse.Namespace) -> int:
         fps=arguments.fps,
         key_ms=arguments.key_ms,
         seed=arguments.seed,
-        image_size=(arguments.image_size, arguments.image_size),
+        image_size=parse_size(arguments.image_size),
         keep_unfinished=arguments.keep_unfinished,
         policy=arguments.policy,
         policy_share=1.0 if arguments.policy_share is None else arguments.policy_share,

@@ -1,11 +1,9 @@
 """`rulka-pipeline data import`: captured replays of the game become a dataset."""
 
 import argparse
-import re
 from typing import TYPE_CHECKING
 
-from datasets.contract.errors import UserError
-from pipeline.commands.options import count, output_path, path_argument, positive_int
+from pipeline.commands.options import count, output_path, parse_size, path_argument, positive_int
 
 if TYPE_CHECKING:
     from pipeline.commands.stage_commands import Commands
@@ -60,7 +58,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
     request = ImportRequest(
         root=arguments.root,
-        image_size=parse_size(arguments.image_size),
+        image_size=None if arguments.image_size is None else parse_size(arguments.image_size),
         fps=arguments.fps,
         line=arguments.line,
         frames_only=arguments.frames_only,
@@ -69,17 +67,3 @@ def run_import(arguments: argparse.Namespace) -> int:
     )
     import_tree(arguments.out, request, overwrite=arguments.overwrite)
     return 0
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of "64" or "120x160".
-
-    Raises:
-        UserError: anything else.
-    """
-    if text is None:
-        return None
-    sides = text.split("x")
-    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,6}", side) for side in sides):
-        raise UserError(f"--image-size {text}: expected 64, or height and width as in 120x160")
-    return int(sides[0]), int(sides[-1])

@@ -3,15 +3,16 @@
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from datasets.contract.errors import UserError
 from datasets.contract.race import LARGEST_SEED
 
+LOGDIR: Final = Path("tensorboard")
 LARGEST_COUNT: Final = 2**63 - 1
-
-
 LONGEST_NAME: Final = 255
 """Bytes of a name that file systems take."""
 LONGEST_PATH: Final = 4096
@@ -119,3 +120,32 @@ def number_up_to(most: float) -> Callable[[str], float]:
         return number
 
     return convert
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return the (height, width) in pixels of `64` or `120x160`.
+
+    Raises:
+        UserError: `text` is anything else.
+    """
+    sides = text.split("x")
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,6}", side) for side in sides):
+        raise UserError(f"--image-size {text}: expected 64, or height and width as in 120x160")
+    return int(sides[0]), int(sides[-1])
+
+
+def add_logdir(parser: argparse.ArgumentParser) -> None:
+    """Add `--logdir`, where runs are looked for by name."""
+    parser.add_argument(
+        "--logdir", type=Path, default=LOGDIR, help=f"folder of logs; {LOGDIR} is also output/it"
+    )
+
+
+def add_time_axis(parser: argparse.ArgumentParser) -> None:
+    """Add `--time-axis`, the time of tables and curves."""
+    parser.add_argument(
+        "--time-axis",
+        choices=("auto", "wall_minutes", "cumul_training_hours"),
+        default="auto",
+        help="auto: training time if every run logs it, else wall time",
+    )

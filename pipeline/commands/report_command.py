@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from pipeline.commands.options import add_logdir, add_time_axis
 from pipeline.commands.stage_commands import Commands
 
-LOGDIR: Final = Path("tensorboard")
 RUNS: Final = Path("output/rl")
 REPORT: Final = Path("output/reports/report.html")
 VIDEO: Final = Path("output/reports/best.mp4")
@@ -27,18 +27,11 @@ def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "-o", "--out", type=Path, default=REPORT, metavar="HTML", help=f"default {REPORT}"
     )
-    parser.add_argument(
-        "--logdir", type=Path, default=LOGDIR, help=f"folder of logs; {LOGDIR} is also output/it"
-    )
+    add_logdir(parser)
     parser.add_argument(
         "--runs-dir", type=Path, default=RUNS, metavar="DIR", help=f"of run folders, default {RUNS}"
     )
-    parser.add_argument(
-        "--time-axis",
-        choices=("auto", "wall_minutes", "cumul_training_hours"),
-        default="auto",
-        help="auto: training time if every run logs it, else wall time",
-    )
+    add_time_axis(parser)
     parser.add_argument("--map", help="short name of the map to watch; default: that of most runs")
     parser.add_argument(
         "--replay",

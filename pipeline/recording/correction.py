@@ -54,7 +54,8 @@ class Corrector:
         if network.config.use_image_head and size != request.image_size:
             raise UserError(
                 f"{request.policy}: this policy sees {size[0]}x{size[1]} pixels, the recording "
-                f"would have {request.image_size[0]}x{request.image_size[1]}; give --image-size"
+                f"would have {request.image_size[0]}x{request.image_size[1]}; give --image-size "
+                f"{size[0]}x{size[1]}"
             )
         digest = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):
