@@ -1,9 +1,13 @@
 """Policies on the disk as commands name them: artifacts, or the run folder of stage 3."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from datasets.contract.errors import UserError
+from datasets.contract.ownership import stage_of_snapshot
+
+if TYPE_CHECKING:
+    from rl.envs.sim.road import Track
 
 
 def policy_folder(path: Path) -> Path:
@@ -20,6 +24,36 @@ def policy_folder(path: Path) -> Path:
     if run.checkpoints.is_dir() and run.stats.exists():
         raise UserError(f"{path}: no {run.best.name} folder yet; the first evaluation writes it")
     return path
+
+
+def trained_track(path: Path) -> "Track | None":
+    """Return the track that a stage 3 policy was trained on.
+
+    Args:
+        path: a run, its champion's folder, or an artifact with the run's snapshot beside it.
+
+    Returns:
+        None if there is no such snapshot, if it has several maps, or one that the simulator lacks.
+
+    Raises:
+        UserError: the snapshot is damaged.
+    """
+    from rl.config.experiment import load_rl_config
+    from rl.envs.registry import make_track
+    from rl.run.folder import RunFolder
+
+    folder = path if path.is_dir() else path.parent
+    outer = RunFolder(folder.parent)
+    run = outer if folder == outer.best else RunFolder(folder)
+    if stage_of_snapshot(run.root) != "rl":
+        return None
+    maps = load_rl_config(run.config).map_cycle.maps
+    if len(maps) > 1:
+        return None
+    try:
+        return make_track(maps[0].map_path, maps[0].reference_line_path)
+    except UserError:  # a map of the game, or a line that lies elsewhere by now
+        return None
 
 
 class CutOffTimes(TypedDict, total=False):

@@ -14,6 +14,7 @@ from datasets.contract.config import dump_config, load_config
 from datasets.contract.errors import UserError
 from pipeline.cli import main
 from pipeline.demo.chain import keep_earlier
+from pipeline.saved_policies import trained_track
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
 from rl.network.iqn import IQN
@@ -66,6 +67,36 @@ def test_eval_of_a_policy_without_metadata(tmp_path: Path, capsys: Capture) -> N
     assert "--legacy-input" in refused(capsys, *command)
     assert main([*map(str, command), "--legacy-input", "iqn"]) == 0
     assert json.loads(capsys.readouterr().out)["policy"]["finish_rate"] == 1.0
+
+
+def test_eval_drives_the_track_of_the_training(tmp_path: Path, capsys: Capture) -> None:
+    zero_init = {"decoder": {"zero_init_last": True}}
+    folder = saved_alone(tmp_path / "old", NetworkConfig.model_validate(zero_init))
+    dump_config(tiny_config(tmp_path), folder / "config_snapshot.yaml")
+    command = ("eval", str(folder), "--episodes", "2", "--json", "--legacy-input", "iqn")
+    assert main([*command]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["track"], report["policy"]["finish_rate"]) == ("straight", 1.0)
+
+
+def test_the_track_of_a_training_is_a_single_one_of_the_simulator(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.best.mkdir(parents=True)
+    places = (run.root, run.best, run.root / "iqn_bc.pt")
+    assert [trained_track(place) for place in places] == [None] * 3
+    entry = {"short_name": "hock", "map_path": "hock", "is_exploration": True}
+    cases = {
+        "hock": [entry],
+        "none": [{**entry, "map_path": "A01-Race.Challenge.Gbx"}],
+        "several": [entry, {**entry, "short_name": "A01", "map_path": "A01"}],
+    }
+    for expected, entries in cases.items():
+        dump_config(tiny_config(tmp_path, map_cycle={"entries": entries}), run.config)
+        for place in places:
+            track = trained_track(place)
+            assert (None if track is None else track.name) == (
+                expected if expected == "hock" else None
+            )
 
 
 @pytest.mark.parametrize("scale", ["01", "iqn"])

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.options import path_argument, positive_int, seed
 from pipeline.commands.stage_commands import Commands, add_legacy_input
-from pipeline.saved_policies import cut_offs, policy_folder
+from pipeline.saved_policies import cut_offs, policy_folder, trained_track
 
 if TYPE_CHECKING:
     from rl.evaluation.best_known import BestKnown
     from rl.evaluation.greedy import EvaluationResult
 
+DEFAULT_TRACK = "A01"
 COMPARED_DRIVERS = ("novice", "amateur", "good", "expert")
 
 
@@ -20,7 +21,11 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the parser of `eval`."""
     parser = commands.add_parser("eval", help="drive a policy greedily and compare with drivers")
     parser.add_argument("policy", type=path_argument, metavar="ARTIFACT_OR_RUN")
-    parser.add_argument("--track", default="A01", help="name, random:SEED or a .npy line")
+    parser.add_argument(
+        "--track",
+        help="name, random:SEED or a .npy line; default: the map that a run of rl was trained on, "
+        f"else {DEFAULT_TRACK}, as with several maps or one that the simulator lacks",
+    )
     parser.add_argument(
         "--episodes", type=positive_int, default=32, metavar="N", help="runs, default 32"
     )
@@ -41,7 +46,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rl.reporting.progress import ProgressBar
     from rl.transfer.load_policy import load_policy
 
-    track = find_track(arguments.track)
+    trained = trained_track(arguments.policy) if arguments.track is None else None
+    track = trained or find_track(arguments.track or DEFAULT_TRACK)
     folder = policy_folder(arguments.policy)
     legacy = arguments.legacy_input
     # Files without metadata do not say which network they belong to: it can only be the usual one.
@@ -50,7 +56,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     starts = arguments.episodes
     observed = starts * observation_bytes(network.config)
     check_memory([MemoryNeed("what the cars see", observed, "--episodes")], machine_memory())
-    with ProgressBar(f"driving {arguments.episodes} runs on {arguments.track}") as bar:
+    with ProgressBar(f"driving {arguments.episodes} runs on {track.name}") as bar:
         policy = evaluate(
             network,
             track,
@@ -65,14 +71,15 @@ def run_eval(arguments: argparse.Namespace) -> int:
     }
     limit = best_known(track)
     if arguments.json:
-        report = _report(policy, drivers, folder, limit)
+        report = _report(track.name, policy, drivers, folder, limit)
         print(json.dumps(report, allow_nan=False))
     else:
-        _print_table(arguments.track, policy, drivers, folder, limit)
+        _print_table(track.name, policy, drivers, folder, limit)
     return 0
 
 
 def _report(
+    track: str,
     policy: "EvaluationResult",
     drivers: "dict[str, EvaluationResult]",
     path: Path,
@@ -83,6 +90,7 @@ def _report(
         return {**result.to_json(), "above_best_known_percent": above}
 
     return {
+        "track": track,
         "policy_file": path.as_posix(),
         "policy": of(policy),
         "drivers": {name: of(result) for name, result in drivers.items()},

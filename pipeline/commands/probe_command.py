@@ -41,9 +41,18 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
         help="file or folder of shards",
     )
     parser.add_argument("--val-fraction", type=float, default=0.1, help="held out, default 0.1")
-    parser.add_argument("--split-by", choices=("auto", "track", "replay"), default="auto")
     parser.add_argument(
-        "--seed", type=seed, default=0, help="of the split; as in training, it holds out the same"
+        "--split-by",
+        choices=("auto", "track", "replay"),
+        default="auto",
+        help="what is held out as a whole; auto (default): tracks, if some are generated or one of "
+        "them is little enough, else replays",
+    )
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        help="of the split, default 0; with that of a training it holds out the same",
     )
     add_legacy_input(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
