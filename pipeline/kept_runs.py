@@ -56,13 +56,20 @@ def track_of_kept_run(folder: Path, run: DrivenRun) -> Track:
         run: what it holds.
 
     Raises:
-        UserError: there is no configuration, or it does not have the map.
+        UserError: there is no configuration, it does not have the map, or that is one of the game.
     """
     snapshot = RunFolder(folder.parent.parent).config
     if not snapshot.is_file():
         raise UserError(f"{folder}: no {snapshot} beside it, which says what was driven")
-    for entry in load_rl_config(snapshot).map_cycle.maps:
+    config = load_rl_config(snapshot)
+    for entry in config.map_cycle.maps:
         if entry.short_name == run.track:
+            if config.env == "game" and config.game.link == "tcp":
+                raise UserError(
+                    f"{folder}: driven in the game, which the simulator cannot drive again; "
+                    f"`rulka-pipeline game drive FILE --map {entry.map_path}` does, with its "
+                    ".inputs file"
+                )
             track = make_track(entry.map_path, entry.reference_line_path)
             return dataclasses.replace(track, name=run.track)
     raise UserError(f"{folder}: its map {run.track} is not in {snapshot}")

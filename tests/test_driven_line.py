@@ -114,6 +114,24 @@ def test_several_maps_need_a_choice(
     assert main([*command, "--map", "s"]) == 0
 
 
+def test_a_run_of_the_game_names_the_command_that_drives_it_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = tmp_path / "game", "A01-Race.Challenge.Gbx"
+    shutil.copytree(trained, folder)
+    entry = f"short_name: s, map_path: {path}, reference_line_path: x.npy, is_exploration: true"
+    options = [
+        *("env=game", f"map_cycle.entries=[{{{entry}}}]", "performance.cars_per_collector=1"),
+        *("environment.start_noise=0", "evaluation.every_s=null", "evaluation.every_frames=null"),
+        "evaluation.champion=false",
+    ]
+    dump_config(load_rl_config(None, options), folder / "config_snapshot.yaml")
+    assert main(["data", "line", str(folder), "--out", str(tmp_path / "x.npy")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "driven in the game" in line
+    assert f"`rulka-pipeline game drive FILE --map {path}`" in line
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
