@@ -73,8 +73,8 @@ class Inputs:
 def format_inputs(inputs: Inputs, form: TextForm = "inputs") -> str:
     """Return the run as text, one line per hold, by time.
 
-    A key that is held at the end has no end in the text. So `read` gives the same run back, except
-    for ticks of coasting at its end.
+    A key that is held at the end has no end in the text. So `parse_inputs` gives the same run back,
+    except for ticks of coasting at its end.
 
     Args:
         form: "inputs" for seconds, "script" for milliseconds.
@@ -90,6 +90,8 @@ def format_inputs(inputs: Inputs, form: TextForm = "inputs") -> str:
     for time_ms in inputs.respawns_ms:
         tick = time_ms // TICK_MS
         lines.append((tick, f"{_time_text(tick, form)} press {RESPAWN}\n"))
+    if not lines:  # a run that only coasts: the text must hold a command
+        return f"{_time_text(0, form)} rel {SCRIPT_KEYS[0]}\n"
     return "".join(text for _, text in sorted(lines, key=lambda line: line[0]))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from datasets.contract.actions import ACTION_NAMES
 from datasets.contract.errors import UserError
-from datasets.inputs import Inputs, TextForm, format_inputs, parse_inputs, read_inputs
+from datasets.inputs import ACTION_COAST, Inputs, TextForm, format_inputs, parse_inputs, read_inputs
 
 COAST, GAS, BRAKE = (ACTION_NAMES.index(name) for name in ("coast", "accelerate", "brake"))
 LEFT, RIGHT = ACTION_NAMES.index("left"), ACTION_NAMES.index("right")
@@ -32,6 +32,13 @@ def test_any_run_survives_writing_and_reading(form: TextForm) -> None:
     assert again.rest == GAS_LEFT
     assert again.respawns_ms == (70, 1230)
     assert not again.has_analog
+
+
+@pytest.mark.parametrize("form", ["script", "inputs"])
+def test_a_run_that_only_coasts_survives_writing_and_reading(form: TextForm) -> None:
+    coasting = Inputs(np.full(23, ACTION_COAST, dtype=np.uint8))
+    again = parse_inputs(format_inputs(coasting, form))
+    np.testing.assert_array_equal(again.at_ticks(31), coasting.at_ticks(31))
 
 
 def test_both_forms_are_written_hold_by_hold() -> None:

@@ -3,9 +3,8 @@
 import csv
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from datasets.contract.errors import UserError
 from datasets.contract.files import atomic_path, set_aside
@@ -72,7 +71,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return []
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(_reader(file))
+            rows = list(csv.DictReader(file))
     except _BAD_CONTENT as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
     return [{key: value or "" for key, value in row.items() if key} for row in rows]
@@ -95,10 +94,6 @@ def _drop_half_a_row(path: Path) -> None:
     if content and not content.endswith(b"\n"):
         with atomic_path(path) as temporary:
             temporary.write_bytes(content[: content.rfind(b"\n") + 1])
-
-
-def _reader(file: IO[str]) -> Iterator[dict[str, str]]:
-    yield from csv.DictReader(file)
 
 
 def _columns(path: Path) -> list[str]:

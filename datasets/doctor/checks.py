@@ -45,7 +45,6 @@ class Diagnosis:
         checks: one outcome per check.
         twins: replay -> an earlier one that it repeats.
         out_of_step: replay -> ms by which its keys are early (positive) or late.
-        lag_ms: usual answer of the car; None where it is not known.
         displaced: names of the replays whose pictures are out of step with their floats.
         all_displaced: so is the dataset as a whole.
     """

@@ -24,8 +24,9 @@ TOLERANCE_MS: Final = 40
 """By how much the lag of a replay may differ from that of the dataset."""
 MIN_ROWS: Final = 40
 MIN_EXPLAINED: Final = 0.3
+"""Share of the changes of the yaw rate that the best lag must explain."""
 MIN_GAIN: Final = 0.1
-"""Share of the changes of the yaw rate that the best lag must explain, and explain more than 0."""
+"""By how much that share must exceed the one of the best usual lag, or the lag proves nothing."""
 _YAW_RATE: Final = ANGULAR_VELOCITY.start + 1
 Curve = npt.NDArray[np.float64]
 

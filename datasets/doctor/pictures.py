@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from datasets.contract.floats import N_WAYPOINTS, WAYPOINTS
+from datasets.contract.floats import N_WAYPOINTS, WAYPOINT_STRIDE_ZONES, WAYPOINTS
+from datasets.contract.line import LINE_SPACING_M
 from datasets.doctor.findings import Findings
 from datasets.doctor.rows import ReplayRows
 
@@ -31,6 +32,7 @@ REPLAY_FRAMES: Final = 1.5
 """Displacements in frames that are reported, of the whole and of one replay."""
 MIN_REPLAY_FRAMES: Final = 100
 RIDGE: Final = 0.01
+_WAYPOINT_M: Final = WAYPOINT_STRIDE_ZONES * LINE_SPACING_M
 Array = npt.NDArray[np.float64]
 
 
@@ -51,7 +53,7 @@ class PictureChanges:
 def changes_of(rows: ReplayRows) -> PictureChanges:
     """Return the changes over two frames of one replay."""
     points = rows.floats[:, WAYPOINTS].reshape(-1, N_WAYPOINTS, 3).astype(np.float64)
-    bearings = np.stack([points[:, i, 0] / (10.0 * i) for i in BEARINGS], axis=1)
+    bearings = np.stack([points[:, i, 0] / (_WAYPOINT_M * i) for i in BEARINGS], axis=1)
     bearings = np.clip(np.nan_to_num(bearings, posinf=0, neginf=0), -10, 10)
     pictures = rows.thumbnails.astype(np.float64)
     return PictureChanges(pictures[2:] - pictures[:-2], bearings[2:] - bearings[:-2])

@@ -55,6 +55,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def _export_tensors(arguments: argparse.Namespace) -> int:
     from datasets.contract.files import atomic_path
+    from pipeline.printing import say
     from rl.transfer.artifacts import load_artifact, safe_bytes
     from rl.transfer.sources import artifact_kind, artifacts_in
 
@@ -69,9 +70,7 @@ def _export_tensors(arguments: argparse.Namespace) -> int:
     data = safe_bytes(artifact)
     with atomic_path(arguments.out) as temporary:
         temporary.write_bytes(data)
-    _say(
-        f"{arguments.out}: {len(artifact.tensors)} tensors of {artifact.path}, {len(data):,} bytes"
-    )
+    say(f"{arguments.out}: {len(artifact.tensors)} tensors of {artifact.path}, {len(data):,} bytes")
     return 0
 
 
@@ -151,14 +150,10 @@ def _facts(network: "Driver", artifacts: "list[Artifact]") -> dict[str, Any]:
 
 
 def _tell(out: Path, parity: "Parity", track: str) -> None:
-    _say(
+    from pipeline.printing import say
+
+    say(
         f"{out}: {parity.observations:,} observations driven on {track}: greedy agreement "
         f"{parity.agreement:.2%}, max |dQ| {parity.max_difference:.2g} "
         f"(largest |Q| {parity.max_value:.3g})"
     )
-
-
-def _say(text: str) -> None:
-    from pipeline.printing import say
-
-    say(text)

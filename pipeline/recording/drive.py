@@ -96,16 +96,16 @@ def drive_dataset(
         UserError: a wrong request, an existing output, or a full disk.
     """
     request.check()
-    tracks, counts = _tracks_of(request)
+    tracks = _tracks_of(request)
     corrector = None if request.policy is None else Corrector.load(request)
     tag = "" if corrector is None else corrector.tag(request)
     summary = DriveSummary(Path(out))
-    spec = _spec(request, tracks, counts, corrector)
+    spec = _spec(request, tracks, corrector)
     with DatasetWriter(Path(out), spec, overwrite=overwrite) as writer:
         jobs = [
             ReplayJob(i, track.name, number, tag)
-            for i, (track, count) in enumerate(zip(tracks, counts, strict=True))
-            for number in range(count)
+            for i, track in enumerate(tracks)
+            for number in range(request.replays)
         ]
         waiting = [job for job in jobs if job.name not in writer.done_names]
         summary.already_there = len(jobs) - len(waiting)
@@ -132,28 +132,25 @@ def _log_summary(summary: DriveSummary, request: DriveRequest) -> None:
     )
 
 
-def _tracks_of(request: DriveRequest) -> tuple[list["Track"], list[int]]:
-    """Tracks without repetition, and how many replays each gets."""
+def _tracks_of(request: DriveRequest) -> list["Track"]:
+    """Tracks without repetition."""
     from rl.envs.registry import find_tracks
 
-    found: dict[str, tuple[Track, int]] = {}
+    found: dict[str, Track] = {}
     for spec in dict.fromkeys(request.tracks):
-        count = request.replays if isinstance(request.replays, int) else request.replays[spec]
         for track in find_tracks(spec):
             check_text("track", track.name, spec)
-            if track.name in found and found[track.name][0] is not track:
+            if found.setdefault(track.name, track) is not track:
                 raise UserError(f"two tracks are called {track.name!r}; rename one of the files")
-            found.setdefault(track.name, (track, count))
-    counts = [count for _, count in found.values()]
-    if sum(counts) > MAX_REPLAYS:
-        raise UserError(f"{sum(counts):,} replays on {len(counts)} tracks, at most {MAX_REPLAYS:,}")
-    return [track for track, _ in found.values()], counts
+    total = len(found) * request.replays
+    if total > MAX_REPLAYS:
+        raise UserError(f"{total:,} replays on {len(found)} tracks, at most {MAX_REPLAYS:,}")
+    return list(found.values())
 
 
 def _spec(
     request: DriveRequest,
     tracks: Sequence["Track"],
-    counts: Sequence[int],
     corrector: Corrector | None,
 ) -> DatasetSpec:
     return DatasetSpec(
@@ -164,7 +161,7 @@ def _spec(
         parameters={
             "tracks": [track.name for track in tracks],
             "lines": [zlib.crc32(track.line.points.tobytes()) for track in tracks],
-            "replays": list(counts),
+            "replays": [request.replays] * len(tracks),
             "driver": request.driver,
             "skills": list(request.skill_range()),
             "seed": request.seed,
@@ -328,8 +325,8 @@ def _warn_of_another_request(path: Path, request: DriveRequest) -> None:
     """Warn if the dataset of a default path was recorded for other tracks or numbers of replays."""
     with ReplayFile(path, skip_bad=True) as file:
         recorded = file.spec.parameters
-    tracks, counts = _tracks_of(request)
-    names = [track.name for track in tracks]
+    names = [track.name for track in _tracks_of(request)]
+    counts = [request.replays] * len(names)
     if recorded.get("tracks") != names or recorded.get("replays") != counts:
         logger.warning(
             "%s was recorded with tracks %s and replays %s, not with today's default (%s, %s): it "

@@ -1,6 +1,5 @@
 """What scripted drivers are asked to drive, and how it is recorded."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,7 +37,7 @@ class DriveRequest:
 
     Attributes:
         tracks: names, `random:N` for N generated tracks, paths of reference lines.
-        replays: replays per track; or one number per entry of `tracks`.
+        replays: replays per track.
         driver: "novice", "amateur", "good", "expert", or "mixed" for novice to good.
         skills: range of skill to draw from, 0 novice to 1 expert; overrides `driver`.
         fps: frames per second of race, with 1000 / fps a multiple of 10 ms.
@@ -55,7 +54,7 @@ class DriveRequest:
     """
 
     tracks: tuple[str, ...]
-    replays: int | Mapping[str, int] = 200
+    replays: int = 200
     driver: str = MIXED
     skills: tuple[float, float] | None = None
     fps: int = 20
@@ -100,11 +99,10 @@ class DriveRequest:
         from rl.envs.sim.drivers import SKILLS
 
         known = (*SKILLS, MIXED)
-        counts = [self.replays] if isinstance(self.replays, int) else list(self.replays.values())
         low, high = self.skills or (0.0, 1.0)
         problems = {
             "no tracks; name at least one, such as A01": not self.tracks,
-            "replays must be at least 1 per track": min(counts, default=1) < 1,
+            "replays must be at least 1 per track": self.replays < 1,
             f"unknown driver {self.driver!r}; known: {', '.join(known)}": self.driver not in known,
             f"skills {low}:{high} must be a range within 0:1": not 0 <= low <= high <= 1,
             f"policy-share {self.policy_share}: must be 0 to 1": not 0 <= self.policy_share <= 1,
