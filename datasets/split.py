@@ -116,12 +116,19 @@ def _hold_out_tracks(
 def _hold_out_replays(
     file: ReplayFile, val_fraction: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Take the share from every track, rounded; at least one replay in all."""
+    """Take the share from every track, rounded; at least one replay in all.
+
+    What rounding leaves of one track is counted with the next, so that many tracks of few replays
+    give the share, too.
+    """
     held = np.zeros(file.n_replays, dtype=np.bool_)
     groups = [np.flatnonzero(file.replays["track"] == track) for track in file.tracks]
+    seen = taken = 0
     for group in groups:
-        count = min(round(val_fraction * len(group)), len(group) - 1)
+        seen += len(group)
+        count = min(round(val_fraction * seen) - taken, len(group) - 1)
         held[rng.permutation(group)[:count]] = True
+        taken += count
     largest = max(groups, key=len, default=np.zeros(0, dtype=np.int64))
     if not held.any() and len(largest) > 1:
         held[rng.choice(largest)] = True

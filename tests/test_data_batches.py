@@ -207,6 +207,14 @@ def test_split_of_a_single_track_is_by_replay(tmp_path: Path) -> None:
             split_replays(file, 0.2, 3, "track")
 
 
+def test_many_tracks_of_few_replays_give_the_share_too(tmp_path: Path) -> None:
+    records = [make_replay(i, track=f"track{i % 9}", n_frames=3) for i in range(45)]
+    with ReplayFile(write_dataset(tmp_path / "data.h5", records)) as file:
+        split = split_replays(file, 0.1, 3)
+        assert split.by == "replay"
+        assert len(split.val) == len(tracks_of(file, split.val)) == 4
+
+
 def test_module_refuses_another_image_size(path: Path) -> None:
     with pytest.raises(UserError, match=r"images of 10x12 pixels, the config asks for 64x64"):
         FramesModule(path, batch_size=8, image_size=64).setup()
