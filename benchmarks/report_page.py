@@ -34,7 +34,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.contract.config import dump_config
-from pipeline.commands.compare_command import LOGDIR
+from pipeline.commands.options import LOGDIR
 from pipeline.report.page import write_report
 from pipeline.report.replays import ReplayRequest
 from pipeline.report.run_sources import find_runs
