@@ -130,9 +130,8 @@ def test_memory_is_written_once_and_comes_back_slot_by_slot(tmp_path: Path) -> N
     again = SegmentStore(tmp_path)
     again.adopt(segments)
     again.restore(restored, parts["memory"])
-    expected, got = memory.state_dict(), restored.state_dict()
-    for name, column in expected["rows"].items():
-        np.testing.assert_array_equal(got["rows"][name], column)
+    for name, column in memory.rows().items():
+        np.testing.assert_array_equal(restored.rows()[name], column)
     draws = [
         m.sample(11, np.random.default_rng(5), gamma=0.9).slots.tolist() for m in (memory, restored)
     ]

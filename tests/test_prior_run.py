@@ -195,9 +195,7 @@ class TestTraining:
         assert float(rows[-1]["prior_weight"]) < 0.05
         assert 0.0 <= float(rows[-1]["prior_changed_share"]) <= 1.0
 
-    def test_its_tags_are_those_that_the_documentation_lists(
-        self, finished: TrainingResult
-    ) -> None:
+    def test_its_tags_are_documented(self, finished: TrainingResult) -> None:
         folder = finished.folder.root.parents[1] / "tensorboard" / "tiny"
         written = {tag for tag in scalars(events_of(folder)) if tag.startswith("RL/prior")}
         listed = [pattern for pattern in documented() if pattern.startswith("RL/prior")]

@@ -13,6 +13,7 @@ from rl.config.learning import MemoryConfig
 from rl.network.freezing import FrozenEncoder
 from rl.network.iqn import IQN
 from rl.replay.memory import ReplayMemory
+from rl.replay.ring import Columns, Parts
 from rl.replay.rollout import PriorRun, Rollout
 from rl.replay.transitions import Batch
 from tests.rl_samples import tiny_network
@@ -228,6 +229,11 @@ def test_test_transitions_come_in_stretches_and_are_never_trained_on() -> None:
     assert (neighbours == 1).mean() > 0.8
 
 
+def in_parts(rows: Columns) -> Parts:
+    """The rows in two parts, as segments of a checkpoint have them."""
+    return {name: (column[:7], column[7:]) for name, column in rows.items()}
+
+
 @pytest.mark.parametrize("prio_alpha", [0.0, 0.6])
 def test_a_restored_memory_samples_the_same_and_goes_on_the_same(prio_alpha: float) -> None:
     config = MemoryConfig(prio_alpha=prio_alpha)
@@ -238,7 +244,7 @@ def test_a_restored_memory_samples_the_same_and_goes_on_the_same(prio_alpha: flo
     memory.update_priorities(batch, np.linspace(0, 2, 16, dtype=np.float32))
     memory.resize(91)
     other = ReplayMemory(33, (H, W), F, config)
-    other.load_state_dict(memory.state_dict())
+    other.restore(memory.cursor(), in_parts(memory.rows()))
     for k in range(3):
         other.check_valid()
         first = memory.sample(64, np.random.default_rng(k), gamma=GAMMA)
@@ -256,9 +262,9 @@ def test_rows_since_the_last_save_complete_a_checkpoint() -> None:
     mark = memory.total
     add(memory, make_rollout(45, 2))
     newer = memory.rows(mark)
-    rows = {name: np.concatenate((saved[name], newer[name])) for name in saved}
+    rows = {name: (saved[name], newer[name]) for name in saved}
     other = ReplayMemory(97, (H, W), F, MemoryConfig())
-    other.load_state_dict({"cursor": memory.cursor(), "rows": rows})
+    other.restore(memory.cursor(), rows)
     assert all(np.array_equal(memory.rows()[name], other.rows()[name]) for name in rows)
 
 
@@ -267,7 +273,7 @@ def test_rows_of_another_image_size_are_refused() -> None:
     add(memory, make_rollout(20, 1))
     other = ReplayMemory(50, (W, H), F, MemoryConfig())
     with pytest.raises(ValueError, match="frames should be"):
-        other.load_state_dict(memory.state_dict())
+        other.restore(memory.cursor(), in_parts(memory.rows()))
 
 
 @pytest.mark.parametrize(
@@ -285,11 +291,11 @@ def test_rows_that_no_run_can_have_left_are_invalid(name: str, value: float, mes
     prior = PriorRun(np.zeros((2, A), np.float16), 0.1, 0, 0, True, 0, 0, 0)
     rollout = replace(make_rollout(1, 1), prior=prior)
     memory.add(rollout, np.zeros(1, np.float32), np.random.default_rng(1))
-    state = memory.state_dict()
-    memory.load_state_dict(state)
+    cursor, rows = memory.cursor(), memory.rows()
+    memory.restore(cursor, in_parts(rows))
     memory.check_valid()
-    state["rows"][name][0] = value
-    memory.load_state_dict(state)
+    rows[name][0] = value
+    memory.restore(cursor, in_parts(rows))
     with pytest.raises(ValueError, match=message):
         memory.check_valid()
 

@@ -23,7 +23,7 @@ from rl.collecting.guide import Guide
 from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
 from rl.collecting.saved_races import check_measured, check_races
-from rl.collecting.shared_weights import flat_size, to_flat
+from rl.collecting.shared_weights import flat_state
 from rl.collecting.timing import StepTimer
 from rl.config.experiment import RLConfig
 from rl.config.prior_options import PriorConfig
@@ -240,10 +240,7 @@ class Collector:
         return rollouts
 
     def _encoded(self) -> torch.Tensor | None:
-        """(B, image_features) of the frames, if the prior's image encoder serves all networks.
-
-        So it is while the learner keeps the cloned encoder frozen.
-        """
+        """(B, image_features) of the frames, if the prior's frozen encoder serves all networks."""
         if self._prior is None:
             return None
         if self._compared_version != self.weights_version:
@@ -301,12 +298,8 @@ class Collector:
         self._go(cars)
 
     def _flat_network(self, car: int) -> npt.NDArray[np.float32]:
-        """Return the state of a car's network."""
-        network = self.averaged if self._network_of_car[car] else self.online
-        assert network is not None
-        flat = np.empty(flat_size(network), dtype=np.float32)
-        to_flat(network, flat)
-        return flat
+        """Return the state of the network that drives a car."""
+        return flat_state(self._policies[int(self._network_of_car[car])].network)
 
     def _drive_again(self) -> None:
         """Begin all cars' runs anew, each with its entry of the cycle and its seed."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from datasets.contract.config import LARGEST_INTEGER
 from datasets.limits import check_within
-from rl.collecting.shared_weights import flat_size, from_flat, to_flat
+from rl.collecting.shared_weights import flat_state, from_flat
 from rl.config.sections import GuideConfig
 from rl.network.policy import Policy
 from rl.network.prior import Driver, build_driver, describe
@@ -35,9 +35,7 @@ class GuideDriver:
 
     def __reduce__(self) -> tuple[Callable[..., "GuideDriver"], tuple[Any, ...]]:
         """Return how to build an equal one from plain data."""
-        flat = np.empty(flat_size(self.network), dtype=np.float32)
-        to_flat(self.network, flat)
-        return _received, (describe(self.network), flat, self.typical_race_ms)
+        return _received, (describe(self.network), flat_state(self.network), self.typical_race_ms)
 
     def guide(self, config: GuideConfig, cars: int) -> "Guide":
         """Return the guide of a collector with this number of cars."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.contract.config import LARGEST_INTEGER
 from datasets.limits import check_keys, check_whole, check_within
-from rl.collecting.shared_weights import flat_size, from_flat, to_flat
+from rl.collecting.shared_weights import flat_state, from_flat
 from rl.config.network import NetworkConfig
 from rl.config.prior_options import COHORT_OF_START, HIGHER, LOWER, PRESENT, PriorConfig
 from rl.network.iqn import IQN
@@ -45,9 +45,7 @@ class FrozenPrior:
     def __reduce__(self) -> tuple[Callable[..., "FrozenPrior"], tuple[Any, ...]]:
         """Return how to build an equal one from plain data."""
         network = self.policy.network
-        flat = np.empty(flat_size(network), dtype=np.float32)
-        to_flat(network, flat)
-        return _received, (network.config, flat, self.policy.floor)
+        return _received, (network.config, flat_state(network), self.policy.floor)
 
 
 def _received(config: NetworkConfig, flat: npt.NDArray[np.float32], floor: float) -> FrozenPrior:

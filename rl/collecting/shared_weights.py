@@ -36,6 +36,13 @@ def to_flat(module: nn.Module, flat: npt.NDArray[np.float32]) -> None:
         start = end
 
 
+def flat_state(module: nn.Module) -> npt.NDArray[np.float32]:
+    """Return the module's state, (`flat_size`,) float32."""
+    flat = np.empty(flat_size(module), dtype=np.float32)
+    to_flat(module, flat)
+    return flat
+
+
 @torch.no_grad()
 def from_flat(flat: npt.NDArray[np.float32], module: nn.Module) -> None:
     """Read the module's state from `flat`, (`flat_size`,) float32."""

@@ -368,20 +368,8 @@ class ReplayMemory:
             "images": self.has_images,
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Cursor and rows, from which `load_state_dict` rebuilds the memory exactly."""
-        return {"cursor": self.cursor(), "rows": self.rows()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, slot by slot.
-
-        Raises:
-            ValueError: rows that are missing or of another shape.
-        """
-        self.load_parts(state["cursor"], {name: [rows] for name, rows in state["rows"].items()})
-
-    def load_parts(self, cursor: Mapping[str, Any], rows: Parts) -> None:
-        """Restore a cursor and rows, of which each column may come in several parts.
+    def restore(self, cursor: Mapping[str, Any], rows: Parts) -> None:
+        """Become the memory of `cursor` and `rows`, each column in parts, slot by slot.
 
         Raises:
             ValueError: rows that are missing or of another shape.

@@ -137,7 +137,7 @@ class SegmentStore:
             place = segment.end
         if place != total:
             raise ValueError(f"replay memory: observations {place} to {total} are missing")
-        memory.load_parts(cursor, rows)
+        memory.restore(cursor, rows)
         memory.check_valid()
 
 

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import Any, Final
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -22,7 +21,7 @@ from rl.collecting.base_pool import CollectorPool, PoolSetup
 from rl.collecting.collector import CollectorPlan
 from rl.collecting.ray.actor import Heartbeat, Message, ObjectRef, RayCollector
 from rl.collecting.ray.session import RaySession
-from rl.collecting.shared_weights import flat_size, to_flat
+from rl.collecting.shared_weights import flat_state
 from rl.collecting.worker import forwarded, is_hanging
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
@@ -203,6 +202,4 @@ def _message(
 
 
 def _put(network: IQN) -> ObjectRef:
-    flat = np.empty(flat_size(network), dtype=np.float32)
-    to_flat(network, flat)
-    return ray.put(flat)
+    return ray.put(flat_state(network))
