@@ -97,6 +97,8 @@ def problems_of_vis(disk: Path) -> list[str]:
         load_state(path)
     if (run / META_FILE).exists():
         load_artifact(run / "encoder.pt")
+    elif (run / "finished.json").exists():
+        return ["finished without its artifacts"]
     return [f"half-written: {path}" for path in run.rglob(".*.tmp")]
 
 

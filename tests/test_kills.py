@@ -139,6 +139,8 @@ class Workplace:
         epochs = 0
         for path in sorted((run / "checkpoints").glob("*.ckpt")):
             epochs = max(epochs, load_state(path)["epoch"] + 1)
+        if (run / "finished.json").exists():
+            assert (run / META_FILE).exists(), "finished without its artifacts"
         if (run / META_FILE).exists():
             for path in sorted(run.glob("*.pt")):
                 load_artifact_or_half_replaced(path)
