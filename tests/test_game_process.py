@@ -31,7 +31,7 @@ from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, is_installed
 from rl.envs.tmnf.machine.machine_paths import GameMachine, check_map_path, check_plain_name
 from rl.envs.tmnf.messages import MessageId
 from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
+from rl.envs.tmnf.server.plugin_model import PluginModel
 from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from tests.game_samples import machine, settings
 from tests.test_game_batch import expert_keys
@@ -307,31 +307,6 @@ def test_an_input_file_is_driven_to_its_time(connection: GameConnection) -> None
     assert driven.checkpoint_times_ms[-1] == driven.race_time_ms
     assert 5 * 10 * (len(keys) - 1) < driven.race_time_ms <= 50 * len(keys)
     assert len(KEY_NAMES) == 4
-
-
-def test_a_map_that_the_game_does_not_have_is_named(tmp_path: Path) -> None:
-    there = settings(map_timeout_s=0.5)
-    connection = GameConnection(
-        there, 0, None, open_link=link_to_simulator(["short"]), machine=machine(tmp_path)
-    )
-    with pytest.raises(UserError, match="hock"):
-        drive_inputs(connection, "hock", Inputs(expert_keys("short", 0)[:3]))
-
-
-@pytest.mark.parametrize(
-    "behaviour",
-    [Behaviour(), Behaviour(run_step="before"), Behaviour(own_plugin=False)],
-    ids=["own plugin", "run step before its tick", "community plugin"],
-)
-def test_a_missing_map_is_not_mistaken_for_the_map_of_before(
-    tmp_path: Path, behaviour: Behaviour
-) -> None:
-    there, link = settings(map_timeout_s=0.5), link_to_simulator(["short"], behaviour)
-    connection = GameConnection(there, 0, None, open_link=link, machine=machine(tmp_path))
-    keys = Inputs(expert_keys("short", 0)[:3])
-    assert not drive_inputs(connection, "short", keys).finished
-    with pytest.raises(UserError, match="hock"):
-        drive_inputs(connection, "hock", keys)
 
 
 @pytest.mark.parametrize(

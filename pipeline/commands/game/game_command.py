@@ -118,6 +118,7 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         ("--checkpoint-first", "a tick's checkpoint comes before its run step"),
         ("--counts-laps", "the finish comes as a lap, too"),
         ("--reversed-commands", "console commands of one picture run in reverse"),
+        ("--no-exit-map", "the console command exit_map does nothing"),
         ("--community-plugin", "no client is taken while another is waited for"),
     ):
         unknown.add_argument(name, action="store_true", help=text)
@@ -274,6 +275,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         checkpoint_first=arguments.checkpoint_first,
         counts_laps=arguments.counts_laps,
         reversed_commands=arguments.reversed_commands,
+        knows_exit_map=not arguments.no_exit_map,
         own_plugin=not arguments.community_plugin,
     )
     tracks = tracks_by_map(arguments.tracks)

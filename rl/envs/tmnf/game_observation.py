@@ -48,12 +48,14 @@ class RaceCounters:
         latest_pause_ms: longest time that it had run on for.
         repeated_steps: run steps of a time that had been told already.
         other_times: states with another time than their message.
+        races_not_left: races that went on although the menus were asked for.
     """
 
     late_pauses: int = 0
     latest_pause_ms: int = 0
     repeated_steps: int = 0
     other_times: int = 0
+    races_not_left: int = 0
 
 
 def time_of(blob: bytes) -> int:

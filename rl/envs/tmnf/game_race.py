@@ -59,7 +59,8 @@ class GameRace:
         """
         self._session, self._settings, self._image_hw = session, settings, image_hw
         self.counters = RaceCounters()
-        self._maps = MapLoader(session, settings, self.counters, alive)
+        frame_wh = (64, 64) if image_hw is None else (image_hw[1], image_hw[0])
+        self._maps = MapLoader(session, settings, self.counters, alive, frame_wh)
         self._start_blob: bytes | None = None
         self._checkpoints = 0
         self._time_ms = 0

@@ -14,6 +14,8 @@ from rl.envs.tmnf.link import LinkError, SilentGameError
 from rl.envs.tmnf.messages import LinkMessage, MessageId
 
 FOREVER_MS: Final = 1 << 30
+LEAVE_S: Final = 10.0
+"""Seconds within which a race is left for the menus."""
 LOOK_S: Final = 1.0
 """Seconds between two signs of life while the greeting is waited for."""
 
@@ -31,6 +33,7 @@ class MapLoader:
         settings: GameConfig,
         counters: RaceCounters,
         alive: Callable[[], None] = lambda: None,
+        frame_wh: tuple[int, int] = (64, 64),
     ) -> None:
         """Prepare.
 
@@ -39,8 +42,9 @@ class MapLoader:
             settings: of the game.
             counters: of what the game does otherwise than expected.
             alive: called while the game is waited for, as a sign that nothing hangs.
+            frame_wh: (W, H) pixels of a frame that the game can send.
         """
-        self._alive = alive
+        self._alive, self._frame_wh = alive, frame_wh
         self._session, self._settings, self._counters = session, settings, counters
         self._was_in_menus = True
 
@@ -102,40 +106,52 @@ class MapLoader:
         session, settings = self._session, self._settings
         deadline = time.monotonic() + settings.map_timeout_s
         session.set_period(ACTION_MS)
-        self._leave_race(path, deadline)
+        before_ms = self._leave_race(path, deadline)
         session.command(MessageId.CANCEL_FRAME)
         session.console(f'map "{path}"')
         session.command(MessageId.SET_SPEED, settings.running_speed)
         session.acknowledge()
-        counts_down = False
+        # A race that could not be left is over once its time has jumped back.
+        is_new = counts_down = False
         while True:
             message = self._next(path, deadline)
             if message.id == MessageId.RUN_STEP:
                 time_ms = int(message.values[0])
-                counts_down = counts_down or time_ms < 0
+                is_new = is_new or time_ms < before_ms
+                before_ms = time_ms
+                counts_down = is_new and (counts_down or time_ms < 0)
                 if counts_down and time_ms == 0:
                     return self._start()
-                if time_ms >= 0:  # the countdown was missed: the race begins anew
+                if is_new and time_ms >= 0:  # the countdown was missed: the race begins anew
                     session.command(MessageId.GIVE_UP)
                     counts_down = False
             session.acknowledge()
 
-    def _leave_race(self, path: str, deadline: float) -> None:
-        """Go to the menus. A race that went on could be taken for one on the map to be loaded."""
-        session = self._session
+    def _leave_race(self, path: str, deadline: float) -> int:
+        """Go to the menus. A race that went on could be taken for one on the map to be loaded.
+
+        Returns:
+            A time in ms below which a race is another one. A game may not know the command: then
+            it is the present race's time.
+        """
+        session, time_ms = self._session, 0
         if self._was_in_menus:
-            return
+            return FOREVER_MS
         session.console("exit_map")
         session.command(MessageId.SET_SPEED, 1.0)
-        while True:
+        began = time.monotonic()
+        while time.monotonic() < began + LEAVE_S:
             # Menus have no run steps, only frames; the community plugin forgets a request that is
             # made while it sends a frame, so the run steps until then ask again.
-            session.command(MessageId.REQUEST_FRAME, 1, 1)
+            session.command(MessageId.REQUEST_FRAME, *self._frame_wh)
             session.acknowledge()
-            self._next(path, deadline)
+            message = self._next(path, deadline)
+            if message.id == MessageId.RUN_STEP:
+                time_ms = int(message.values[0])
             if session.ask_number(MessageId.IS_IN_MENUS):
-                self._was_in_menus = True
-                return
+                return FOREVER_MS
+        self._counters.races_not_left += 1
+        return time_ms
 
     def _next(self, path: str, deadline: float) -> LinkMessage:
         left_s = deadline - time.monotonic()

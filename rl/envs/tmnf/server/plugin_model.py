@@ -61,6 +61,7 @@ class Behaviour:
         own_plugin: whether it is this project's plugin: a new client ends the wait for the old one,
             a lost one leaves the game running, one that sends an unknown id is dropped, none can
             ask for a wait without end, and a frame may be requested while another one is sent.
+        knows_exit_map: whether the console command `exit_map` leads to the menus.
         loading_pictures: pictures between the command to load a map and its first run step.
     """
 
@@ -71,6 +72,7 @@ class Behaviour:
     counts_laps: bool = False
     reversed_commands: bool = False
     own_plugin: bool = True
+    knows_exit_map: bool = True
     loading_pictures: int = 3
 
 
@@ -249,7 +251,7 @@ class PluginModel:
                 self._is_fresh, self._was_rewound = True, False
             else:
                 logger.warning("no map %r", name)
-        elif verb == "exit_map":
+        elif verb == "exit_map" and self._behaviour.knows_exit_map:
             self.game.leave()
 
     # -- client -------------------------------------------------------------------------------
