@@ -118,17 +118,18 @@ def _hold_out_replays(
 ) -> npt.NDArray[np.bool_]:
     """Take the share from every track, rounded; at least one replay in all.
 
-    What rounding leaves of one track is counted with the next, so that many tracks of few replays
-    give the share, too.
+    Shares below half a replay are added up over their tracks, each of which gives one at most.
     """
     held = np.zeros(file.n_replays, dtype=np.bool_)
     groups = [np.flatnonzero(file.replays["track"] == track) for track in file.tracks]
-    seen = taken = 0
+    saved_up = 0.0
     for group in groups:
-        seen += len(group)
-        count = min(round(val_fraction * seen) - taken, len(group) - 1)
+        count = min(round(val_fraction * len(group)), len(group) - 1)
+        if count == 0:
+            saved_up += val_fraction * len(group)
+            count = int(saved_up >= 1.0 and len(group) > 1)
+            saved_up -= count
         held[rng.permutation(group)[:count]] = True
-        taken += count
     largest = max(groups, key=len, default=np.zeros(0, dtype=np.int64))
     if not held.any() and len(largest) > 1:
         held[rng.choice(largest)] = True

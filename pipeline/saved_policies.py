@@ -1,5 +1,6 @@
 """Policies on the disk as commands name them: artifacts, or the run folder of stage 3."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -8,6 +9,9 @@ from datasets.contract.ownership import stage_of_snapshot
 
 if TYPE_CHECKING:
     from rl.envs.sim.road import Track
+
+
+logger = logging.getLogger(__name__)
 
 
 def policy_folder(path: Path) -> Path:
@@ -33,10 +37,8 @@ def trained_track(path: Path) -> "Track | None":
         path: a run, its champion's folder, or an artifact with the run's snapshot beside it.
 
     Returns:
-        None if there is no such snapshot, if it has several maps, or one that the simulator lacks.
-
-    Raises:
-        UserError: the snapshot is damaged.
+        None if there is no such snapshot; with a line in the log if it cannot be read, has several
+        maps, or one that the simulator lacks.
     """
     from rl.config.experiment import load_rl_config
     from rl.envs.registry import make_track
@@ -47,12 +49,13 @@ def trained_track(path: Path) -> "Track | None":
     run = outer if folder == outer.best else RunFolder(folder)
     if stage_of_snapshot(run.root) != "rl":
         return None
-    maps = load_rl_config(run.config).map_cycle.maps
-    if len(maps) > 1:
-        return None
     try:
+        maps = load_rl_config(run.config).map_cycle.maps
+        if len(maps) > 1:
+            raise UserError(f"{run.config}: several maps")
         return make_track(maps[0].map_path, maps[0].reference_line_path)
-    except UserError:  # a map of the game, or a line that lies elsewhere by now
+    except UserError as error:  # also a map of the game, or a line that lies elsewhere by now
+        logger.warning("not on the track of its training (%s); choose one with --track", error)
         return None
 
 

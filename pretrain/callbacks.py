@@ -168,7 +168,8 @@ class EpochCheckpoint(ModelCheckpoint):
         """
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: self._here(state_dict[key]) for key in paths}
-        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        scores = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        best = {path: score for path, score in scores.items() if Path(path).exists()}
         here = {"dirpath": self.dirpath, "best_k_models": best, **moved}
         super().load_state_dict(state_dict | here)
 

@@ -266,7 +266,7 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
         (VisConfig, {"image_size": [0, 64]}, "image_size must be positive"),
         (RLConfig, {"memory_size_schedule": [[0, [1, 1]]]}, "holds no transition"),
         (MapCycleEntry, {"short_name": "../a", "map_path": "A01"}, "short_name"),
-        (MapCycleEntry, {"short_name": "a[/]", "map_path": "A01"}, "short_name"),
+        (MapCycleEntry, {"short_name": "a\nb", "map_path": "A01"}, "short_name"),
         (RLConfig, {"transfer": {"legacy_input": True}}, "legacy_input"),
         (RLConfig, {"performance": {"learner_threads": 10**6}}, "less than or equal to 1024"),
         (BCConfig, {"bc_time_offsets_ms": [0, 10**15]}, "a whole race"),

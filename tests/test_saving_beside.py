@@ -97,7 +97,12 @@ def test_weights_come_back_though_the_saved_memory_is_damaged(run: Run, tmp_path
     assert (tmp_path / "run" / "checkpoints" / "000001").is_dir()
 
 
-def test_restoring_the_memory_takes_no_copy_of_it(run: Run, tmp_path: Path) -> None:
+def test_restoring_the_memory_takes_no_copy_of_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of numpy, nor of torch, which can read a file without taking memory for it."""
+    mapped = []
+    load = torch.load
     run.memory.resize(2000)
     for k in range(150):
         add_rollout(run, k)
@@ -108,12 +113,20 @@ def test_restoring_the_memory_takes_no_copy_of_it(run: Run, tmp_path: Path) -> N
     store.adopt(segments)
     other = build_run(tiny_config(tmp_path)).memory
     frames = run.memory.rows()["frames"]
+
+    def load_mapped(*arguments: Any, **options: Any) -> Any:
+        mapped.append(options.get("mmap"))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load_mapped)
     tracemalloc.start()
     store.restore(other, cursor)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_array_equal(other.rows()["frames"], frames)
     assert most < 1.5 * other.capacity * other.bytes_per_transition
+    assert mapped
+    assert all(mapped)
 
 
 def test_a_failed_write_is_reported_once_and_the_next_one_holds_all(

@@ -44,6 +44,13 @@ RunName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)
 ]
 """Name of a run, which is the name of one folder: never a path."""
+FolderName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[^/\\:\x00-\x1f. ]([^/\\:\x00-\x1f]*[^/\\:\x00-\x1f. ])?$", max_length=100
+    ),
+]
+"""Any name of one folder: no path, no line break, no dot or space at either end."""
 LogSuffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]*$", max_length=50)]
 """What is appended to a run's name for its log folders."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from datasets.contract.config import RunName, StrictModel, switch
+from datasets.contract.config import FolderName, StrictModel, switch
 from datasets.contract.errors import UserError
 from datasets.contract.race import MAX_RACE_MS
 from datasets.cores import usable_cores
@@ -18,7 +18,7 @@ MOST_THREADS: Final = 1024
 class MapCycleEntry(StrictModel):
     """One map and how it is driven."""
 
-    short_name: RunName = Field(description="letters, digits, . _ + -: name in tags and folders")
+    short_name: FolderName = Field(description="name in tags and of folders")
     map_path: str = Field(description="track: built-in name, random:N or path of a line")
     reference_line_path: str | None = Field(
         None, description="another line (.npy) for zones and floats on the same road; null: its own"

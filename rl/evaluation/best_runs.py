@@ -40,27 +40,49 @@ def save_best_run(
     notes: dict[str, Any],
     q_values: npt.NDArray[np.float32] | None = None,
 ) -> Path:
-    """Write a run into `<folder>/<map>_<ms>/` and drop all but the map's fastest runs.
+    """Write a run into `<folder>/<map>_<ms>/` and drop all but the map's `KEPT_PER_MAP` fastest.
 
     Returns:
         The run's folder.
     """
     target = folder / _name_of(run)
-    save_run(target, run, notes, q_values)
+    if not _holds(target, run):  # as it does where a resumed run drives a race again
+        _save_run(target, run, notes, q_values)
     for slower in saved_runs(folder, run.track)[KEPT_PER_MAP:]:
         (slower / RUN_FILE).unlink()  # first: a run is whole or does not count
         shutil.rmtree(slower, ignore_errors=True)
     return target
 
 
-def free_folder(folder: Path, run: DrivenRun) -> Path:
-    """Return `<folder>/<map>_<ms>`, or `<map>_<ms>.2` and so on where runs took the same time."""
+def save_good_run(folder: Path, run: DrivenRun, notes: dict[str, Any]) -> None:
+    """Write a run beside all others, unless it is there already.
+
+    Args:
+        folder: gets `<map>_<ms>/`, or `<map>_<ms>.2/` and so on where runs took the same time.
+        run: that finished.
+        notes: as for `save_best_run`.
+    """
     name = _name_of(run)
-    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
-    return next(folder / each for each in names if not (folder / each / RUN_FILE).exists())
+    for each in itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2))):
+        if _holds(folder / each, run):
+            return
+        if not (folder / each / RUN_FILE).exists():
+            _save_run(folder / each, run, notes)
+            return
 
 
-def save_run(
+def _holds(folder: Path, run: DrivenRun) -> bool:
+    """Whether a folder holds this run."""
+    if not (folder / RUN_FILE).exists():
+        return False
+    try:
+        saved = load_run(folder)
+    except UserError:
+        return False
+    return saved.start_seed == run.start_seed and np.array_equal(saved.actions, run.actions)
+
+
+def _save_run(
     target: Path,
     run: DrivenRun,
     notes: dict[str, Any],

@@ -128,10 +128,10 @@ class PriorPolicy(nn.Module):
     ) -> Tensor:
         """Return (B, A) scores Q + w l in reward units; see `IQN.q_values`."""
         network = self.network
-        if image is None and network.has_encoder_of(self.prior.network):
-            image = network.encode_frames(frames)
+        image = network.encode_frames(frames) if image is None else image
         values = network.q_values(frames, floats, taus, image)
-        preferences: Tensor = self.prior(frames, floats, image)
+        is_shared = network.has_encoder_of(self.prior.network)
+        preferences: Tensor = self.prior(frames, floats, image if is_shared else None)
         return values + self.weight * preferences.float()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract.errors import UserError
-from rl.evaluation.best_runs import free_folder, run_of_rollout, save_best_run, save_run
+from rl.evaluation.best_runs import run_of_rollout, save_best_run, save_good_run
 from rl.evaluation.greedy import DrivenRun
 from rl.network.prior import describe
 from rl.replay.rollout import Rollout
@@ -32,8 +32,8 @@ def keep_rollout(folder: RunFolder, run: Run, rollout: Rollout, *, is_best: bool
     driven, notes = run_of_rollout(rollout), _notes(folder, run)
     if is_best:
         keep_best_run(folder, run, driven, rollout.q_values)
-    elif not rollout.guided and rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
-        save_run(free_folder(folder.good_runs, driven), driven, notes)
+    if not rollout.guided and rollout.race_time_ms < run.cfg.threshold_to_save_all_runs_ms:
+        save_good_run(folder.good_runs, driven, notes)
 
 
 def keep_best_run(

@@ -2,7 +2,11 @@
 
 int Check()
 {
-    portVariable = 8478;  // saved by an earlier launch
+    portVariable = 8477;  // saved by an earlier launch
+    Render();
+    if (portsListenedOn.Length != 0)
+        return 5;
+    portVariable = 8478;
     OnListenCommand(0, 0, "rulka_listen", array<string>());
     @client = Net::Socket();
     Render();

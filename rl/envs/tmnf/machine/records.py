@@ -101,5 +101,5 @@ def _records(autosaves: Path, map_path: str, suffix: str) -> list[Path]:
     name = PurePosixPath(map_path.replace("\\", "/")).name
     for ending in (".Challenge.Gbx", ".Challenge.gbx", ".gbx", ".Gbx"):
         name = name.removesuffix(ending)
-    pattern = re.compile(rf".*_{re.escape(name)}(\.\d+)?{re.escape(suffix)}")
-    return [path for path in autosaves.iterdir() if pattern.fullmatch(path.name)]
+    pattern = re.compile(rf".*_{re.escape(name)}(\.\d+)*{re.escape(suffix)}")
+    return sorted(path for path in autosaves.iterdir() if pattern.fullmatch(path.name))

@@ -45,6 +45,8 @@ const uint BUSY_WAIT_MS = 50;
 
 Net::Socket@ listener = null;
 int listeningPort = 0;
+// Whether rulka_listen has run: before it, custom_port may be another game's port.
+bool launchIsOver = false;
 Net::Socket@ client = null;
 bool greetingDue = false;
 bool focusDue = false;
@@ -89,6 +91,7 @@ void OnDisabled()
 
 void OnListenCommand(int fromTime, int toTime, const string&in line, const array<string>&in args)
 {
+    launchIsOver = true;
     const int port = WantedPort();
     if (port == 0)
         log("RulkaLink: set custom_port to a port from 1 to 65535");
@@ -115,7 +118,7 @@ void OnStatusCommand(int fromTime, int toTime, const string&in line, const array
 void Render()
 {
     const int port = WantedPort();
-    if (port != 0 && port != listeningPort)
+    if (launchIsOver && port != 0 && port != listeningPort)
         Listen(port);
     AcceptClient(0);
     if (focusDue) {
