@@ -135,6 +135,7 @@ def test_times_are_compared_in_per_cent() -> None:
     known = BestKnown(10_000)
     assert known.above_percent(10_250) == pytest.approx(2.5)
     assert known.describe(10_250) == "from the exact start 2.5 % above the best known lap"
+    assert known.describe(9_600) == "from the exact start 4.0 % below the best known lap"
     assert "no finish" in known.describe(None)
     assert BestKnown(None, "none here").describe(10_250) == "none here"
 

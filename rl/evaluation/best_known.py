@@ -80,7 +80,7 @@ class BestKnown:
         return 100.0 * (race_time_ms / self.race_time_ms - 1.0)
 
     def describe(self, race_time_ms: float | None) -> str:
-        """Say how far a time from the exact start is above the best known one, or why not.
+        """Say how far a time from the exact start is from the best known one, or why not.
 
         Args:
             race_time_ms: None for a race without a finish.
@@ -90,7 +90,8 @@ class BestKnown:
         above = self.above_percent(race_time_ms)
         if above is None:
             return "no finish from the exact start to compare with the best known lap"
-        return f"from the exact start {above:.1f} % above the best known lap"
+        side = "above" if above >= 0.0 else "below"
+        return f"from the exact start {abs(above):.1f} % {side} the best known lap"
 
     def to_json(self) -> dict[str, int | str | None]:
         """Return the time in ms, and why there is none."""
