@@ -205,16 +205,21 @@ def test_a_kill_while_leftovers_are_removed_does_not_reach_the_next_dataset(
     assert [entry.name for entry in tmp_path.iterdir()] == [out]
 
 
+def assert_records_anew(path: Path, spec: DatasetSpec) -> None:
+    """With `overwrite`, what another recording left is dropped and none of it passed on."""
+    with DatasetWriter(path, spec, overwrite=True) as writer:
+        assert not writer.done_names
+        writer.add(make_replay(2))
+    assert recorded(path) == {make_replay(2).name}
+
+
 def test_shards_of_unknown_parameters_do_not_continue_a_recording(tmp_path: Path) -> None:
     path = tmp_path / "data.h5"
     interrupt_recording(path)
     (tmp_path / "data.h5.parts" / "spec.json").unlink()
     with pytest.raises(UserError, match="other parameters"):
         DatasetWriter(path, SPEC)
-    with DatasetWriter(path, SPEC, overwrite=True) as writer:
-        assert not writer.done_names
-        writer.add(make_replay(2))
-    assert recorded(path) == {make_replay(2).name}
+    assert_records_anew(path, SPEC)
 
 
 def test_a_list_of_shards_from_a_killed_end_does_not_bind_a_recording(tmp_path: Path) -> None:
@@ -235,10 +240,7 @@ def test_other_parameters_do_not_continue_a_recording(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="other parameters"):
         DatasetWriter(path, other)
     assert recorded(tmp_path / "data.h5.parts") == {make_replay(1).name}
-    with DatasetWriter(path, other, overwrite=True) as writer:
-        assert not writer.done_names
-        writer.add(make_replay(2))
-    assert recorded(path) == {make_replay(2).name}
+    assert_records_anew(path, other)
 
 
 def test_a_recording_without_shards_does_not_bind_the_next_one(tmp_path: Path) -> None:
