@@ -17,8 +17,9 @@ from datasets.contract.errors import UserError
 from datasets.contract.floats import CLOCK, VELOCITY
 from rl.collecting import worker as collector_setup
 from rl.collecting.base_pool import PoolSetup
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
 from rl.collecting.guide import Guide, GuideDriver
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.processes import ProcessPool, _ProcessWorker, note_sign_of_life
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
 from rl.collecting.worker import DEATHS_IN_A_ROW, Restarts

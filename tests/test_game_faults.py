@@ -12,7 +12,8 @@ import pytest
 
 from datasets.contract.errors import UserError
 from datasets.contract.line import START_ZONE
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.envs.cars import CarBatch, RunLostError
 from rl.envs.factory import RaceFactory, do_nothing

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from datasets.contract.errors import UserError
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.factory import RaceFactory
 from rl.envs.registry import find_track

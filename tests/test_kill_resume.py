@@ -18,7 +18,8 @@ import pytest
 from datasets.contract.config import dump_config
 from datasets.contract.csv_log import read_csv
 from datasets.contract.errors import UserError
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.evaluation.best_runs import KEPT_PER_MAP, load_run, saved_runs
 from rl.network.iqn import IQN
 from rl.run.checkpoint import MANIFEST, check_checkpoint, load_checkpoint

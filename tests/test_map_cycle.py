@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 
 from datasets.contract.files import read_json
 from datasets.contract.floats import MARGIN
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from datasets.contract.floats import FLOAT_MEAN, FLOAT_STD
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
 from rl.collecting.guide import GuideDriver
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import FrozenPrior
 from rl.config.learning import BtrConfig, LearningConfig, MemoryConfig
 from rl.config.network import NetworkConfig

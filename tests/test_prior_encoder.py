@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import load_rl_config
 from rl.network.prior import ActionPrior, copy_of
 from rl.run.build import build_run

@@ -13,7 +13,7 @@ import torch
 
 from datasets.contract.errors import UserError
 from rl.collecting.base_pool import PoolSetup
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.config.sections import PerformanceConfig
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout

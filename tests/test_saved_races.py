@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from datasets.contract.actions import N_ACTIONS
 from datasets.contract.errors import UserError
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
 from rl.collecting.guide import Guide
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import PriorCars
 from rl.collecting.saved_races import LARGEST, check_cars
 from rl.config.prior_options import PriorConfig

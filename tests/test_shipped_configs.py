@@ -18,7 +18,8 @@ from pipeline.recording.drive import DEFAULT_DATASETS
 from pretrain.bc.config import BCConfig
 from pretrain.bc.heads import OffsetPolicy
 from pretrain.vis.config import VisConfig
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import RLConfig, load_rl_config
 from rl.envs.factory import SIMULATOR
 from rl.envs.registry import find_track

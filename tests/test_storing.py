@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.run.build import build_run

@@ -14,7 +14,7 @@ from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
 from datasets.contract.race import DNF_MS
 from pipeline.analysis.run_log import read_runs
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.envs.factory import SIMULATOR
 from rl.envs.rewards import potential, step_rewards
 from rl.network.iqn import IQN, midpoint_taus

@@ -7,7 +7,6 @@ recorded in natural order, whichever of them is ready first.
 
 import dataclasses
 import logging
-import os
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.captured import find_captured
 from datasets.contract.actions import TICK_MS
 from datasets.contract.errors import UserError
+from datasets.cores import usable_cores
 from datasets.format import DatasetSpec, ReplayRecord
 from datasets.wheels import CAPTURED_SOURCE
 from datasets.writer import DatasetWriter, check_dataset_output
@@ -72,7 +72,7 @@ class ImportRequest:
 
     def threads(self) -> int:
         """Return the number of threads."""
-        return self.workers or min(os.cpu_count() or 1, MAX_WORKERS)
+        return self.workers or min(usable_cores(), MAX_WORKERS)
 
 
 @dataclass

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rl.collecting.collector import CollectorPlan
 from rl.collecting.guide import GuideDriver
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import FrozenPrior
 from rl.collecting.worker import CollectorSetup, Restarts
 from rl.config.sections import PerformanceConfig

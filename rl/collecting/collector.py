@@ -7,7 +7,6 @@ mode runs one in the learner's process.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -20,17 +19,14 @@ from datasets.contract.line import START_ZONE
 from datasets.contract.race import DNF_MS
 from rl.collecting.exploration import choose_actions
 from rl.collecting.guide import Guide
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import PriorCars
 from rl.collecting.recorder import Recorder
 from rl.collecting.saved_races import check_measured, check_races
 from rl.collecting.shared_weights import flat_state
 from rl.collecting.timing import StepTimer
-from rl.config.experiment import RLConfig
-from rl.config.prior_options import PriorConfig
-from rl.config.schedules import ScheduleConfig
-from rl.config.sections import EnvironmentConfig, GuideConfig, MapCycleEntry
-from rl.envs.cars import RaceMap, RunLostError
-from rl.envs.factory import SIMULATOR, RaceFactory, do_nothing
+from rl.envs.cars import RunLostError
+from rl.envs.factory import do_nothing
 from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.network.prior import ActionPrior
@@ -39,56 +35,6 @@ from rl.replay.rollout import Rollout
 logger = logging.getLogger(__name__)
 
 MAX_SEED: Final = 2**62
-
-
-@dataclass(frozen=True)
-class CollectorPlan:
-    """What a collector drives and how; plain data that a new process can be given."""
-
-    cycle: tuple[MapCycleEntry, ...]
-    """One round of the map cycle, repetitions written out."""
-    environment: EnvironmentConfig
-    schedules: ScheduleConfig
-    guide: GuideConfig
-    tau_epsilon_boltzmann: float
-    cars: int
-    averaged_share: float
-    """Share of the cars that averaged weights drive."""
-    seed: int
-    first_entry: int = 0
-    """Where in the cycle this collector starts, so that several do not all evaluate at once."""
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    """How a prior is used, where there is one."""
-    races: RaceFactory = SIMULATOR
-    """Builds maps and cars."""
-    built: dict[str, RaceMap] | None = None
-    """The maps of the cycle, for machines that may lack their files; None: built where needed."""
-
-    @classmethod
-    def from_config(
-        cls, cfg: RLConfig, index: int = 0, count: int = 1, *, progress: int = 0
-    ) -> "CollectorPlan":
-        """Build the plan of collector `index` of `count`; `progress` of a run varies the seed."""
-        cycle = tuple(entry for entry in cfg.map_cycle.entries for _ in range(entry.repeat))
-        return cls(
-            cycle=cycle,
-            environment=cfg.environment,
-            schedules=cfg,
-            guide=cfg.guide,
-            tau_epsilon_boltzmann=cfg.tau_epsilon_boltzmann,
-            cars=cfg.performance.cars_per_collector,
-            averaged_share=cfg.averaging.collector_share if cfg.averaging.decay > 0 else 0.0,
-            seed=int(np.random.SeedSequence([cfg.seed, index, progress]).generate_state(1)[0]),
-            first_entry=index * len(cycle) // max(count, 1),
-            prior=cfg.prior,
-            races=RaceFactory.from_config(cfg, index),
-        )
-
-    def tracks(self) -> dict[str, RaceMap]:
-        """Return the maps of the cycle by short name."""
-        if self.built is not None:
-            return self.built
-        return self.races.maps(self.cycle)
 
 
 class Collector:
@@ -142,16 +88,7 @@ class Collector:
             self._prior = PriorCars(prior, plan.prior, plan.cars, plan.seed)
         self._one_encoder, self._compared_version = False, -1
         config = online.config
-        environment = plan.environment
-        self._batch = plan.races.cars(
-            list(tracks.values()),
-            plan.cars,
-            image_size=config.image_hw,
-            render=config.use_image_head,
-            no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-            max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
-            alive=alive,
-        )
+        self._batch = plan.cars_on(tracks.values(), config, alive)
         self._recorder = Recorder(
             plan.cars, config.image_hw, N_FLOATS, N_ACTIONS, with_prior=prior is not None
         )

@@ -23,7 +23,7 @@ import torch
 
 from datasets.contract.child_process import follow_parent, sigint_ignored
 from rl.collecting.base_pool import CollectorPool, PoolSetup
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.shared_weights import SharedWeights
 from rl.collecting.worker import (
     CollectorSetup,

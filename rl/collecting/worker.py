@@ -14,8 +14,9 @@ import numpy as np
 from torch import nn
 
 from datasets.contract.errors import UserError, one_line_of
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
 from rl.collecting.guide import GuideDriver
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import FrozenPrior
 from rl.config.network import NetworkConfig
 from rl.envs.factory import do_nothing

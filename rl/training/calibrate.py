@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from datasets.contract.files import write_json
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.replay.rollout import Rollout
 from rl.reporting.progress import ProgressBar
 from rl.run.state import Run

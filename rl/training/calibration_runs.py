@@ -10,7 +10,8 @@ import torch
 
 from datasets.contract.floats import CLOCK
 from datasets.contract.minirace import MINI_RACE_ACTIONS, draw_clock
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
+from rl.collecting.plan import CollectorPlan
 from rl.config.reward_weights import RewardConfig
 from rl.config.schedules import ScheduleConfig
 from rl.envs.rewards import potential, step_rewards

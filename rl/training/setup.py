@@ -17,8 +17,9 @@ from datasets.contract.errors import UserError, one_line_of
 from datasets.contract.files import write_json
 from datasets.wheels import CONTRACT
 from rl.collecting.base_pool import PoolSetup
-from rl.collecting.collector import Collector, CollectorPlan
+from rl.collecting.collector import Collector
 from rl.collecting.guide import GuideDriver
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.prior_cars import FrozenPrior
 from rl.collecting.processes import ProcessPool
 from rl.collecting.source import RolloutSource, SerialSource

@@ -183,10 +183,7 @@ def _train(
             evaluator = evaluator_setup(run, tracks).build(run.champion)
             evaluations = Evaluations(run, evaluator, beside, saver, reporter)
             loop = TrainingLoop(run, source, evaluations, saver, reporter, limits, stop)
-            for rollout in pretrained.driven:
-                loop.take(rollout, own=False)
-            if pretrained.policy is not None and races.has_room:
-                evaluations.evaluate(pretrained.policy)
+            _take(pretrained, loop, evaluations if races.has_room else None)
             if resumed:
                 reporter.write_stats()  # without what was lost since the last save
             else:
@@ -223,6 +220,14 @@ def _first_weights(
         return start_weights(run, folder, tracks, pretrain, called_off)
     repair_champion(folder, run)
     return finish_calibration(run, folder, called_off)
+
+
+def _take(pretrained: Pretrained, loop: TrainingLoop, evaluations: Evaluations | None) -> None:
+    """Store the runs that the start of the training drove, and evaluate the pretrained policy."""
+    for rollout in pretrained.driven:
+        loop.take(rollout, own=False)
+    if pretrained.policy is not None and evaluations is not None:
+        evaluations.evaluate(pretrained.policy)
 
 
 @contextmanager

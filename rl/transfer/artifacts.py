@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -143,9 +143,7 @@ def save_artifacts(
     Raises:
         UserError: a tensor is not finite, or the disk refuses; what was there stays.
     """
-    for name in files:
-        if name not in FILE_PARTS and (name != PRIOR_FILE or prior is None):
-            raise ValueError(f"{name} is not an artifact's name: {', '.join(FILE_PARTS)}")
+    _check_names(files, prior)
     contents = {name: serialise(folder / name, tensors) for name, tensors in files.items()}
     normalisation, actions = input_contract()
     meta = ArtifactMeta(
@@ -166,12 +164,16 @@ def save_artifacts(
         extra=_finite(dict(extra or {})),
         prior=prior,
     )
-    # Without a prior the key is absent, so that the file is the one of versions before it.
-    left_out = {"prior"} if prior is None else None
-    written = meta.model_dump_json(indent=2, exclude=left_out)
-    texts = {META_FILE: written + "\n", CARD_FILE: model_card(meta, folder)}
+    texts = {META_FILE: meta.to_text(), CARD_FILE: model_card(meta, folder)}
     _replace(folder, {**{name: text.encode() for name, text in texts.items()}, **contents})
     return meta
+
+
+def _check_names(names: Iterable[str], prior: PriorMeta | None) -> None:
+    """Raise ValueError for a name that no artifact has."""
+    for name in names:
+        if name not in FILE_PARTS and (name != PRIOR_FILE or prior is None):
+            raise ValueError(f"{name} is not an artifact's name: {', '.join(FILE_PARTS)}")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

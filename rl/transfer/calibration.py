@@ -153,28 +153,10 @@ def fit_calibration(
         ValueError: see `CalibrationData.check`.
     """
     data.check()
-    started = time.perf_counter()
     with _only_value_head_trains(online):
         work = _PASSES * _CHUNK_WORK * -(-len(data.returns) // _CHUNK) + grad_steps
         fit = _Fit(online, data, batch_size, generator, _Work(watch, work))
-        loss_before = fit.held_out_loss()
-        greedy_before = fit.greedy_actions()
-        found = fit.find_gain()
-        scale_head(online.A_head, found.gain)
-        fit.fit_value(found.gain, grad_steps, learning_rate)
-        report = CalibrationReport(
-            samples=len(data.returns),
-            gain=found.gain,
-            gain_estimate=found.estimate,
-            gain_standard_error=found.standard_error,
-            gain_source=found.source,
-            greedy_gap=found.gain * float(fit.advantage.amax(dim=1).mean()),
-            return_std=found.return_std,
-            value_loss_before=loss_before,
-            value_loss_after=fit.held_out_loss(),
-            greedy_agreement=float((fit.greedy_actions() == greedy_before).float().mean()),
-            seconds=time.perf_counter() - started,
-        )
+        report = fit.run(grad_steps, learning_rate)
     for copy in copies:
         copy.A_head.load_state_dict(online.A_head.state_dict())
         copy.V_head.load_state_dict(online.V_head.state_dict())
@@ -213,11 +195,10 @@ class _Fit:
         generator: torch.Generator | None,
         work: "_Work",
     ) -> None:
-        self.online = online
-        self.work = work
+        self._started = time.perf_counter()
+        self.online, self.work = online, work
         self.device = next(online.parameters()).device
-        self.batch_size = batch_size
-        self.generator = generator
+        self.batch_size, self.generator = batch_size, generator
         self.kappa = online.config.iqn.kappa
         self.taus = midpoint_taus(1, online.config.iqn.k, device=self.device)
         self.features = self._features(data)
@@ -230,6 +211,27 @@ class _Fit:
         self.taken_advantage = self._advantage_of(self.actions)
         self.preferred = data.greedy.to(self.device).long()
         self.epsilon = data.epsilon
+
+    def run(self, grad_steps: int, learning_rate: float) -> CalibrationReport:
+        """Fit gain and value head, in place."""
+        loss_before = self.held_out_loss()
+        greedy_before = self.greedy_actions()
+        found = self.find_gain()
+        scale_head(self.online.A_head, found.gain)
+        self.fit_value(found.gain, grad_steps, learning_rate)
+        return CalibrationReport(
+            samples=len(self.returns),
+            gain=found.gain,
+            gain_estimate=found.estimate,
+            gain_standard_error=found.standard_error,
+            gain_source=found.source,
+            greedy_gap=found.gain * float(self.advantage.amax(dim=1).mean()),
+            return_std=found.return_std,
+            value_loss_before=loss_before,
+            value_loss_after=self.held_out_loss(),
+            greedy_agreement=float((self.greedy_actions() == greedy_before).float().mean()),
+            seconds=time.perf_counter() - self._started,
+        )
 
     def _advantage_of(self, actions: Tensor) -> Tensor:
         """(n,) centred logit of one action of each sample."""

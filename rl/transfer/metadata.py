@@ -66,6 +66,12 @@ class ArtifactMeta(StrictModel):
     extra: dict[str, Any] = Field(default_factory=dict, description="what else the stage notes")
     prior: PriorMeta | None = Field(None, description="of a policy that is driven with a prior")
 
+    def to_text(self) -> str:
+        """Return the content of the metadata file."""
+        # Without a prior the key is absent, so that the file is the one of versions before it.
+        left_out = {"prior"} if self.prior is None else None
+        return self.model_dump_json(indent=2, exclude=left_out) + "\n"
+
 
 def input_contract() -> tuple[dict[str, str], dict[str, Any]]:
     """Return how the network scales frames and floats, and the actions of its outputs."""

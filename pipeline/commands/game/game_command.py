@@ -98,6 +98,12 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     serve.add_argument(
         "--checkpoints", type=int, default=3, metavar="N", help="before the finish; default: 3"
     )
+    _add_unknowns(serve)
+    _add_faults(serve)
+    serve.set_defaults(run=run_serve)
+
+
+def _add_unknowns(serve: argparse.ArgumentParser) -> None:
     unknown = serve.add_argument_group("what is unknown of the real game")
     unknown.add_argument(
         "--run-step",
@@ -122,6 +128,9 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
         ("--community-plugin", "no client is taken while another is waited for"),
     ):
         unknown.add_argument(name, action="store_true", help=text)
+
+
+def _add_faults(serve: argparse.ArgumentParser) -> None:
     faults = serve.add_argument_group("faults on purpose")
     faults.add_argument(
         "--fault-rate", type=float, default=0.0, metavar="R", help="share of the messages, 0 to 1"
@@ -138,7 +147,6 @@ def _add_serve(subcommands: "Commands[argparse.ArgumentParser]") -> None:
     faults.add_argument(
         "--hang-s", type=positive_number, default=3.0, metavar="S", help="default: 3"
     )
-    serve.set_defaults(run=run_serve)
 
 
 def _settings(arguments: argparse.Namespace) -> "GameConfig":

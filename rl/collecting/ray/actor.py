@@ -19,7 +19,7 @@ import ray
 import torch
 from torch import nn
 
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.shared_weights import from_flat
 from rl.collecting.worker import CollectorSetup, DrivingCollector, WeightsReaders, forwarded
 from rl.envs.cars import RaceMap

@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from datasets.contract.errors import one_line_of
 from rl.collecting import worker as limits
 from rl.collecting.base_pool import CollectorPool, PoolSetup
-from rl.collecting.collector import CollectorPlan
+from rl.collecting.plan import CollectorPlan
 from rl.collecting.ray.actor import Heartbeat, Message, ObjectRef, RayCollector
 from rl.collecting.ray.session import RaySession
 from rl.collecting.shared_weights import flat_state
