@@ -215,6 +215,18 @@ def _slot_of_key(table: I32, keys: I64, key: int) -> int:
 
 
 @compiled
+def _place_of(key: int, value: float, table: I32, following: Layer, filled: int) -> int:
+    """Return where a car goes, `_EMPTY` if its cell has one as good or no place is left."""
+    entry = _slot_of_key(table, following.keys, key)
+    place: int = table[entry]
+    if place != _EMPTY:
+        return place if value > following.values[place] else _EMPTY
+    if filled < len(following.values):
+        table[entry] = place = filled
+    return place
+
+
+@compiled
 def expand_layer(
     slot: int,
     count: int,
@@ -265,17 +277,10 @@ def expand_layer(
             key = _cell_key(state, seen, profile, s, grid)
             if key == _EMPTY:
                 continue
-            entry = _slot_of_key(table, following.keys, key)
-            place = table[entry]
+            place = _place_of(key, value, table, following, filled)
             if place == _EMPTY:
-                if filled == len(following.values):
-                    continue
-                place = filled
-                table[entry] = place
-                filled += 1
-            elif value <= following.values[place]:
                 continue
-            top = max(top, value)
+            filled, top = max(filled, place + 1), max(top, value)
             following.states[place] = state
             following.rows[place], following.values[place] = row, value
             following.parents[place], following.actions[place] = car, action
