@@ -283,7 +283,9 @@ def _explain(
         origin = _origin(location, origins)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
+            elsewhere = _places_of(location[-1], model)
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.6)
+            near = elsewhere if len(elsewhere) == 1 else near
             listed = f" (known: {', '.join(sorted(known))})" if len(known) <= MOST_LISTED else ""
             hint = f", did you mean `{near[0]}`?" if near else listed
             lines.append(f"{origin}unknown key `{key}`{hint}")
@@ -314,6 +316,18 @@ def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
         if field is not None:
             section = _inner_model(field.annotation) or section
     return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _places_of(name: str, model: type[BaseModel], above: str = "") -> list[str]:
+    """Dotted keys of the fields of this name in the sections of `model`, lists left out."""
+    places = []
+    for key, field in model.model_fields.items():
+        if key == name and above:
+            places.append(above + key)
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            places += _places_of(name, section, f"{above}{key}.")
+    return places
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:

@@ -249,6 +249,12 @@ _RENAMED: Final = {
     "prio_eps": "prio_epsilon",
     "learning_rate": "lr_schedule",
     "lr": "lr_schedule",
+    "use_jit": "performance.compile",
+    "timeout_during_run_ms": "game.timeout_s",
+    "timeout_between_runs_ms": "game.timeout_s",
+    "tmi_protection_timeout_s": "game.response_margin_s",
+    "game_reboot_interval": "game.reboot_after_hours",
+    "game_camera_number": "game.camera",
     "final_speed_reward_as_if_duration_s": "rewards.final_speed_reward_as_if_duration_s",
 }
 _OLD_SECTIONS: Final = ("neural_network", "training", "performance", "exploration", "memory")
