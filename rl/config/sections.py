@@ -19,7 +19,7 @@ class MapCycleEntry(StrictModel):
     """One map and how it is driven."""
 
     short_name: FolderName = Field(description="name in tags and of folders")
-    map_path: str = Field(description="track: built-in name, random:N or path of a line")
+    map_path: str = Field(description="track: built-in name, random:SEED or path of a line")
     reference_line_path: str | None = Field(
         None, description="another line (.npy) for zones and floats on the same road; null: its own"
     )
