@@ -25,7 +25,7 @@ class PriorConfig(StrictModel):
     )
     floor: float = Field(-5.0, lt=0.0, description="lowest log probability relative to the best")
     weight: float = Field(
-        0.05, gt=0.0, description="reward units per unit of log probability, at the start and most"
+        0.05, gt=0.0, description="reward units per unit of log probability, at the start"
     )
     weight_factor: float = Field(0.7, gt=0.0, lt=1.0, description="0 to 1: a step of the ladder")
     lowest_weight: float = Field(
