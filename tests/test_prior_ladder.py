@@ -20,12 +20,18 @@ RULE = {
 
 
 def run(
-    ms: int | None, cohort: int, *, level: int = 1, started: int = 0, track: str = "a"
+    ms: int | None,
+    cohort: int,
+    *,
+    judged: bool = True,
+    level: int = 1,
+    started: int = 0,
+    track: str = "a",
 ) -> LadderRun:
     """One run; None did not finish."""
     return LadderRun(
         track=track,
-        judged=True,
+        judged=judged,
         finished=ms is not None,
         race_time_ms=300_000 if ms is None else ms,
         level=level,
@@ -117,11 +123,15 @@ def test_collectors_number_their_runs_apart() -> None:
     assert ladder.level == 2
 
 
-def test_runs_of_another_weight_and_greedy_runs_do_not_count() -> None:
+@pytest.mark.parametrize(("level", "judged"), [(0, True), (1, False)])
+def test_runs_of_another_weight_and_those_that_are_not_judged_do_not_count(
+    level: int, judged: bool
+) -> None:
     ladder = ladder_at(1)
     for number in range(60):
-        each = run(1000, (PRESENT, LOWER)[number % 2], level=0)
+        each = run(1000, (PRESENT, LOWER)[number % 2], level=level, judged=judged)
         assert not ladder.note(0, number, each, FRAMES)
+    assert ladder.level == 1
 
 
 def test_a_step_waits_for_frames_and_for_new_runs() -> None:
