@@ -45,10 +45,10 @@ def make_plan(folder: Path, **changes: object) -> CollectorPlan:
     return CollectorPlan.from_config(cfg)
 
 
-def collect(collector: Collector, count: int) -> list[Rollout]:
+def collect(collector: Collector, count: int, frames_played: int = 0) -> list[Rollout]:
     rollouts: list[Rollout] = []
     while len(rollouts) < count:
-        rollouts += collector.step(0)
+        rollouts += collector.step(frames_played)
     return rollouts
 
 
@@ -103,10 +103,12 @@ def test_greedy_flag_and_values_belong_together(tmp_path: Path) -> None:
 
 
 def test_averaged_network_drives_its_share(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]])
+    plan = make_plan(tmp_path, epsilon_schedule=[[0, 0.0]], epsilon_boltzmann_schedule=[[0, 0.0]])
+    plan = replace(plan, cars=4, averaged_share=0.25)
     collector = Collector(plan, make_network(action=0), make_network(action=3))
-    preferred = [int(r.actions[0]) for r in collect(collector, 8)]
-    assert set(preferred) == {0, 3}
+    first = collector.seeds.tolist()
+    preferred = {r.seed: int(r.actions[0]) for r in collect(collector, 16)}
+    assert sorted(preferred[seed] for seed in first) == [0, 0, 0, 3]
 
 
 def test_guide_drives_until_its_time_and_is_marked_where_it_differs(tmp_path: Path) -> None:
@@ -191,6 +193,30 @@ def test_long_run_outgrows_its_arrays(tmp_path: Path) -> None:
     rollout = collect(Collector(plan, make_network(action=3)), 1)[0]
     assert len(rollout) == 300
     np.testing.assert_array_equal(rollout.time_ms, np.arange(301) * ACTION_MS)
+
+
+@pytest.mark.parametrize("name", ["epsilon_schedule", "epsilon_boltzmann_schedule"])
+def test_cars_explore_as_the_schedules_say_at_the_frames_played(tmp_path: Path, name: str) -> None:
+    schedules = {"epsilon_schedule": [[0, 0.0]], "epsilon_boltzmann_schedule": [[0, 0.0]]}
+    falling = {name: [[0, 1.0], [10, 0.0]], "global_schedule_speed": 1.0}
+    plan = make_plan(tmp_path, **{**schedules, **falling}, tau_epsilon_boltzmann=10.0)
+    for frames_played, is_greedy in ((0, False), (10, True)):
+        rollouts = collect(Collector(plan, make_network()), 4, frames_played)
+        exploring = [run for run in rollouts if run.is_exploration]
+        assert exploring
+        assert all(run.action_was_greedy.all() == is_greedy for run in exploring)
+
+
+def test_collectors_have_seeds_of_their_own_and_new_ones_in_a_resumed_run(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    plans = [
+        CollectorPlan.from_config(cfg, 0, 2),
+        CollectorPlan.from_config(cfg, 1, 2),
+        CollectorPlan.from_config(cfg, 0, 2, progress=70),
+        CollectorPlan.from_config(cfg.model_copy(update={"seed": cfg.seed + 1}), 0, 2),
+    ]
+    assert len({plan.seed for plan in plans}) == 4
+    assert CollectorPlan.from_config(cfg, 1, 2).seed == plans[1].seed
 
 
 def test_weights_travel_whole() -> None:
