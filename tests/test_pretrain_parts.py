@@ -2,19 +2,23 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
 
 from datasets.contract.errors import UserError
+from datasets.modules import FramesModule
 from pretrain.bc.module import BCModule
 from pretrain.bc.temperature import reliability
 from pretrain.bc.train import run as run_bc
 from pretrain.callbacks import Budget, RandomState
-from pretrain.hardware import check_devices, resolve_precision, stage_device
+from pretrain.hardware import StageModule, check_devices, resolve_precision, stage_device
 from pretrain.memory_need import stage_needs
+from pretrain.run_folder import open_run
+from pretrain.training import fit
 from pretrain.vis.autoencoder import divergences
 from pretrain.vis.config import SimclrConfig
 from pretrain.vis.module import VisModule
@@ -22,7 +26,7 @@ from pretrain.vis.showing import TRAVERSAL_VALUES
 from pretrain.vis.simclr import Views
 from pretrain.vis.train import run as run_vis
 from rl.config.network_size import activation_count
-from tests.pretrain_samples import SIDE, bc_config, vis_config
+from tests.pretrain_samples import SIDE, bc_config, recorded, vis_config
 
 B, A = 5, 12
 
@@ -80,6 +84,88 @@ def test_time_of_a_validation_counts_and_is_kept(tmp_path: Path) -> None:
     budget.leave_out(10.0)
     budget.on_validation_end(trainer, module)
     assert budget.elapsed_s < 0.0  # ten seconds that a driven validation would have taken
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "elapsed_s", "factor"),
+    [
+        ("cosine", 0, 0.0, 0.25),  # the first of three steps of warm-up before the highest rate
+        ("cosine", 2, 0.0, 0.75 * (0.5 + 0.25 * 2**0.5)),  # a quarter of the 8 steps
+        ("cosine", 2, 30.0, 0.75 * 0.5),  # half of the minute
+        ("cosine", 4, 15.0, 0.5),
+        ("cosine", 4, 45.0, 0.5 - 0.25 * 2**0.5),
+        ("cosine", 8, 0.0, 0.0),
+        ("cosine", 4, 70.0, 0.0),
+        ("constant", 1, 0.0, 0.5),
+        ("constant", 7, 59.0, 1.0),
+    ],
+)
+def test_the_rate_rises_and_then_falls_over_steps_or_time_whichever_is_used_up_faster(
+    tmp_path: Path, schedule: str, steps: int, elapsed_s: float, factor: float
+) -> None:
+    options = {"lr_schedule": schedule, "warmup_steps": 3, "lr": 0.02}
+    config = vis_config(Path("x.h5"), tmp_path, max_minutes=1.0, **options)
+    budget = Budget(config, None, tmp_path / "last.ckpt")
+    budget.elapsed_s = elapsed_s
+    groups = [{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr_scale": 0.1}]
+    optimizer = torch.optim.AdamW(groups)
+    trainer = SimpleNamespace(
+        global_step=steps, estimated_stepping_batches=8, optimizers=[optimizer]
+    )
+    budget.on_train_batch_start(cast(L.Trainer, trainer), L.LightningModule(), None, 0)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.02 * factor, 0.002 * factor], abs=1e-9)
+
+
+@pytest.mark.parametrize("stage", ["vis", "bc"])
+def test_weights_decay_by_the_rate_times_the_configured_share(tmp_path: Path, stage: str) -> None:
+    options = {"lr": 0.5, "weight_decay": 0.2}
+    module: StageModule = (
+        VisModule(vis_config(Path("x.h5"), tmp_path, **options))
+        if stage == "vis"
+        else BCModule(bc_config(Path("x.h5"), tmp_path, **options))
+    )
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    parameters = optimizer.param_groups[0]["params"]
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for ours, old in zip(parameters, before, strict=True):
+        torch.testing.assert_close(ours.detach(), 0.9 * old)
+
+
+class GradientNorms(L.Callback):
+    """Notes the norm of the gradients that each step was made with."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: object
+    ) -> None:
+        """Note the norm."""
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.0])
+def test_gradients_are_clipped_to_the_configured_norm(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, limit: float
+) -> None:
+    sizes = {"batch_size": 128, "micro_batch_size": 128, "epochs": 1}
+    config = vis_config(recorded(tmp_path_factory), tmp_path, gradient_clip=limit, **sizes)
+    data = FramesModule(
+        config.dataset, batch_size=128, image_size=SIDE, val_fraction=config.val_fraction
+    )
+    data.setup()
+    noted = GradientNorms()
+    with open_run(config, {}) as opened:
+        fit(config, opened, VisModule(config), data, max_minutes=None, callbacks=[noted])
+    assert len(noted.norms) >= 2
+    for norm in noted.norms:
+        assert (norm == pytest.approx(0.01, rel=1e-3)) if limit else (norm > 0.02)
 
 
 def test_noise_of_views_has_the_configured_strength() -> None:
