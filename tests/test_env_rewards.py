@@ -78,6 +78,19 @@ def test_kamikaze_and_distance_extras() -> None:
     np.testing.assert_allclose(rewards, [2.0 - 1.0, -2.5], atol=1e-5)
 
 
+def test_kamikaze_pays_for_gas_without_the_brake_and_for_one_wheel_on_the_ground() -> None:
+    gas = layout.PREVIOUS_ACTIONS.stop - 4
+    floats = _floats(5)
+    floats[1, gas] = 1.0
+    floats[2, gas : gas + 2] = 1.0  # the brake, too
+    floats[3:, layout.WHEEL_CONTACT] = 0.0
+    floats[3, layout.WHEEL_CONTACT.start] = 1.0
+    floats[4, layout.WHEEL_CONTACT.start : layout.WHEEL_CONTACT.start + 2] = 1.0
+    config = RewardConfig(constant_reward_per_ms=0.0, kamikaze=2.0)
+    rewards = step_rewards(np.arange(5) * 50, np.zeros(5), floats, False, config)
+    np.testing.assert_allclose(rewards, [2.0, 0.0, 2.0, 0.0], atol=1e-6)
+
+
 @pytest.mark.parametrize(("distance", "value"), [(0.5, -0.2), (10.0, -1.0), (60.0, -2.5)])
 def test_the_potential_falls_with_the_distance_from_the_line(distance: float, value: float) -> None:
     floats = _floats(5).reshape(5, 1, -1)
