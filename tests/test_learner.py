@@ -106,6 +106,19 @@ def test_steps_lead_where_the_plain_form_leads() -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
 
 
+def test_a_step_shrinks_the_weights_by_the_decay_times_the_rate() -> None:
+    config, learning = network(), LearningConfig(weight_decay_lr_ratio=2.0)
+    learner = Learner(config, learning, seed=1)
+    plain = PlainLearner(config, learning, weights_of(learner))
+    taus = learner.objective.draw_taus(B, torch.Generator().manual_seed(5), learner.device)
+    learner.generator.manual_seed(5)
+    learner.step(make_batch(), learning_rate=0.1)
+    plain.step(make_batch(), taus, 0.1)  # a fifth of each weight is lost
+    expected = plain.online.state_dict()
+    for name, tensor in weights_of(learner).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("frozen", [(), ("vis",), ("vis", "advantage"), ("floats", "iqn", "value")])
 @pytest.mark.parametrize("arch", ["default", "impala"])
 def test_every_trainable_parameter_moves_and_no_frozen_one(
