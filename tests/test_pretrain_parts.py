@@ -107,7 +107,10 @@ def test_the_rate_rises_and_then_falls_over_steps_or_time_whichever_is_used_up_f
     config = vis_config(Path("x.h5"), tmp_path, max_minutes=1.0, **options)
     budget = Budget(config, None, tmp_path / "last.ckpt")
     budget.elapsed_s = elapsed_s
-    groups = [{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr_scale": 0.1}]
+    groups: list[dict[str, Any]] = [
+        {"params": [torch.zeros(1)]},
+        {"params": [torch.zeros(1)], "lr_scale": 0.1},
+    ]
     optimizer = torch.optim.AdamW(groups)
     trainer = SimpleNamespace(
         global_step=steps, estimated_stepping_batches=8, optimizers=[optimizer]
