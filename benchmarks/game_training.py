@@ -106,18 +106,19 @@ def main() -> int:
             for arm in ARMS:  # each in a process of its own, as a user would
                 command = [sys.executable, "-m", "benchmarks.game_training", *sys.argv[1:]]
                 subprocess.run([*command, "--one", arm, str(seed)], check=True)
-    laps = {
-        arm: np.array(
-            [mean_greedy_s(arguments.out, f"{arm}_{seed}")[0] for seed in range(arguments.seeds)]
-        )
+    seeds = range(arguments.seeds)
+    found = {
+        arm: np.array([mean_greedy_s(arguments.out, f"{arm}_{seed}") for seed in seeds])
         for arm in ARMS
     }
+    laps = {arm: values[:, 0] for arm, values in found.items()}
+    all_finish = all(bool((values[:, 1] == 1.0).all()) for values in found.values())
     relative = (laps["socket"] - laps["direct"]) / laps["direct"].mean()
     half = T_975.get(len(relative) - 1, 2.0) * relative.std(ddof=1) / np.sqrt(len(relative))
     low, high = relative.mean() - half, relative.mean() + half
     print(f"difference of mean greedy laps: {low:+.1%} to {high:+.1%} (bar: within {BAR:.0%})")
     met = bool(np.isfinite(relative).all() and low >= -BAR and high <= BAR)
-    return 0 if met else 1
+    return 0 if met and all_finish else 1
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ QUICK: Final = frozenset(
             "test_replay_priorities.py",
             "test_several_devices.py",
         ),
-        *("test_schedules.py", "test_storing.py", "test_transfer_artifacts.py"),
+        *("test_evaluator.py", "test_objective.py", "test_prior_cars.py"),
+        *("test_schedules.py", "test_shared_weights.py", "test_storing.py"),
+        *("test_training_loop.py", "test_transfer_artifacts.py"),
         *("test_transfer_calibration.py", "test_transfer_injector.py", "test_vis.py"),
         *("test_vis_probe.py", "test_vis_simclr.py", "test_vis_stacks.py"),
     }
