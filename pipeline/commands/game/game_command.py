@@ -119,7 +119,15 @@ def _add_unknowns(serve: argparse.ArgumentParser) -> None:
         metavar="TICKS",
         help="number of ticks that are still driven after speed 0; default: 0",
     )
+    unknown.add_argument(
+        "--state-offset",
+        type=int,
+        default=0,
+        metavar="MS",
+        help="race time inside a state, less that of its message; default: 0",
+    )
     for name, text in (
+        ("--no-rewind-in-frame", "a rewind has no effect while a frame is sent"),
         ("--step-after-rewind", "the run step of the time that was rewound to comes again"),
         ("--checkpoint-first", "a tick's checkpoint comes before its run step"),
         ("--counts-laps", "the finish comes as a lap, too"),
@@ -257,6 +265,7 @@ def tracks_by_map(specs: Sequence[str]) -> "dict[str, Track]":
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    from datasets.contract.actions import TICK_MS
     from datasets.contract.errors import UserError
     from rl.envs.tmnf.server.faults import Fault, FaultPlan
     from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
@@ -267,6 +276,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
         raise UserError(f"--checkpoints {arguments.checkpoints}: expected 0 to 100")
     if arguments.late_pause < 0:
         raise UserError(f"--late-pause {arguments.late_pause}: expected 0 or more ticks")
+    if arguments.state_offset % TICK_MS:
+        raise UserError(f"--state-offset {arguments.state_offset}: expected a multiple of 10 ms")
     known = {fault.value: fault for fault in Fault}
     for kind in arguments.faults or ():
         if kind not in known:
@@ -279,6 +290,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     behaviour = Behaviour(
         run_step=arguments.run_step,
         late_pause_ticks=arguments.late_pause,
+        state_offset_ms=arguments.state_offset,
+        rewinds_in_frames=not arguments.no_rewind_in_frame,
         step_after_rewind=arguments.step_after_rewind,
         checkpoint_first=arguments.checkpoint_first,
         counts_laps=arguments.counts_laps,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Final
 
 from datasets.contract.errors import UserError
@@ -32,6 +33,7 @@ class GameConnection:
 
     Attributes:
         instance: number of the game, from 0; its plugin listens on the base port plus it.
+        failures_in_a_row: calls of `fail` since `note_sound`.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class GameConnection:
         self._race: GameRace | None = None
         self._loaded: str | None = None
         self._failures = 0
+        self.failures_in_a_row = 0
+        self._were_loaded: set[str] = set()
         self._was_connected = False
 
     @property
@@ -113,7 +117,8 @@ class GameConnection:
             with records_aside(autosaves, path, self._alive) if hides else nullcontext():
                 self._alive()
                 race.load(path)
-            self._loaded, self._failures = path, 0
+            self._loaded = path
+            self._were_loaded.add(path)
             self._focus()
         self._alive()
         return race
@@ -126,13 +131,27 @@ class GameConnection:
         self.close()
         self._alive()
         self._failures += 1
+        self.failures_in_a_row += 1
         if self._failures >= MOST_FAILURES_OF_A_GAME and self._process.is_running:
             logger.warning("game %d hangs (%s): it is launched anew", self.instance, error)
             self._process.end()
             self._failures = 0
 
+    def note_sound(self) -> None:
+        """Note that the game drives well: failures before this are forgotten."""
+        self._failures = self.failures_in_a_row = 0
+
+    def has_loaded(self, path: str) -> bool:
+        """Return whether this map was loaded before."""
+        return path in self._were_loaded
+
     def close(self) -> None:
         """Let the game go on without a client; may be called twice."""
+        if self._race is not None:
+            counters = self._race.counters
+            unexpected = {name: count for name, count in asdict(counters).items() if count}
+            if unexpected:
+                logger.info("game %d did otherwise than expected: %s", self.instance, unexpected)
         if self._session is not None:
             self._session.close()
         self._session = self._race = self._loaded = None
@@ -158,7 +177,7 @@ class GameConnection:
                 greeting_s=patience_s,
                 alive=self._alive,
             )
-        except LinkError:
+        except BaseException:
             session.close()
             raise
         self._process.note_greeting()
@@ -175,7 +194,7 @@ class GameConnection:
         waits_long = launches or self._was_connected
         patience_s = settings.launch_timeout_s if waits_long else settings.timeout_s
         deadline = time.monotonic() + patience_s
-        launches_done = 0
+        launches_done, rounds_left = 0, int(launches and self._was_connected)
         while True:
             try:
                 return TcpLink(self._port, timeout_s=TRY_S)
@@ -189,7 +208,11 @@ class GameConnection:
                     self._process.launch()
                     launches_done += 1
                 if time.monotonic() > deadline:
-                    raise UserError(self._nobody(error)) from error
+                    if not rounds_left:
+                        raise UserError(self._nobody(error)) from error
+                    logger.warning("game %d does not come up: launched anew", self.instance)
+                    self._process.end()
+                    deadline, rounds_left = time.monotonic() + patience_s, rounds_left - 1
 
     def _nobody(self, error: LinkError) -> str:
         hint = "launch it" if self._machine.can_launch else "launch it, or set TMLOADER_PATH"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,8 @@ from datasets.inputs import Inputs
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.link import LinkError
 from rl.envs.tmnf.map_loading import MapNotLoadedError
+
+logger = logging.getLogger(__name__)
 
 REST_MS: Final = 20_000
 """How long the last keys of a file are held."""
@@ -53,6 +56,10 @@ def drive_inputs(
     Raises:
         UserError: the map is not there, or the link broke.
     """
+    if inputs.respawns_ms:
+        logger.warning("respawns are left out: the car drives on where it is")
+    if inputs.has_analog:
+        logger.warning("analog steering is driven as the keys that come nearest to it")
     ticks = inputs.at_ticks(len(inputs.actions) + REST_MS // TICK_MS)
     try:
         race = connection.race_on(path)
@@ -74,4 +81,4 @@ def drive_inputs(
     state = seen.state
     passed = tuple(time_ms for time_ms in state.checkpoint_times_ms if time_ms >= 0)
     way = float(np.linalg.norm(state.position - start))
-    return DrivenInputs(seen.finished, state.race_time_ms, passed, way)
+    return DrivenInputs(seen.finished, seen.time_ms, passed, way)

@@ -33,8 +33,14 @@ logger = logging.getLogger(__name__)
 
 U8 = npt.NDArray[np.uint8]
 
+MOST_LOADS: Final = 3
+"""Times that a map is tried that has been loaded before; a game of ours is then a new one."""
+MOST_FAILURES: Final = 20
+"""Failures without half a second of driving between them after which a run ends."""
 MOST_STARTS: Final = 10
 """Times that a start is tried before the game counts as unusable."""
+SOUND_MS: Final = 500
+"""Race time after which a game has driven well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,13 +207,13 @@ class GameBatch:
             passed: number of checkpoints passed until then.
             ticks: actions of the 10 ms steps until then.
         """
-        game_map = self.tracks[int(self.track_of_car[0])]
+        path = self.tracks[int(self.track_of_car[0])].path
         last: Exception | None = None
-        was_not_loaded = False
+        not_loaded = 0
         for _ in range(MOST_STARTS):
             try:
-                race = self._connection.race_on(game_map.path)
-                seen = race.resume(blob, passed) if blob else race.start()
+                race = self._connection.race_on(path)
+                seen = race.resume(blob, TICK_MS * len(ticks), passed) if blob else race.start()
                 break
             except LinkError as error:
                 logger.warning("the game did not start a race: %s", error)
@@ -215,12 +221,12 @@ class GameBatch:
                 last = error
             except MapNotLoadedError as error:
                 self._connection.fail(error)
-                if was_not_loaded:
+                not_loaded += 1
+                if not_loaded >= (MOST_LOADS if self._connection.has_loaded(path) else 2):
                     raise UserError(
-                        f"the game does not load the map {game_map.path!r}: is it in its folder "
+                        f"the game does not load the map {path!r}: is it in its folder "
                         "Tracks/Challenges? A new file is found after a restart of the game"
                     ) from error
-                was_not_loaded = True
         else:
             raise UserError(f"the game failed to start a race {MOST_STARTS} times in a row: {last}")
         bound = self._bound[int(self.track_of_car[0])]
@@ -235,19 +241,26 @@ class GameBatch:
         given = np.asarray(actions)
         if given.shape != (1,) or not 0 <= int(given[0]) < N_ACTIONS:
             raise ValueError(f"expected one action of 0 to {N_ACTIONS - 1}, got {given}")
-        action, race = int(given[0]), self._connection.race
-        before_ms = int(self.race_time_ms[0])
+        action, before_ms = int(given[0]), int(self.race_time_ms[0])
         try:
+            race = self._connection.race
             seen = race.act(action) if ticks > 1 else race.tick(action)
         except LinkError as error:
             raise self._lost(error) from error
-        driven = (seen.state.race_time_ms - before_ms) // TICK_MS
+        if seen.finished or seen.time_ms >= SOUND_MS:
+            self._connection.note_sound()
+        driven = (seen.time_ms - before_ms) // TICK_MS
         self._ticks += bytes([action]) * driven
         self._follow(seen, driven * TICK_MS)
         self._show(seen)
 
     def _lost(self, error: LinkError) -> RunLostError:
         self._connection.fail(error)
+        if self._connection.failures_in_a_row >= MOST_FAILURES:
+            raise UserError(
+                f"game {self._connection.instance} failed {MOST_FAILURES} times in a row, at last "
+                f"with: {error}; does another program drive in it?"
+            ) from error
         return RunLostError(f"game {self._connection.instance}: {error}")
 
     def _follow(self, seen: GameObservation, for_ms: int) -> None:
@@ -258,7 +271,7 @@ class GameBatch:
             progress.finish()
             self.finished[0] = True
             return
-        time_ms = state.race_time_ms
+        time_ms = seen.time_ms
         progress.move(state.position, state.velocity, time_ms, for_ms, seen.checkpoints)
         progress.note_passes(self._passed, seen.checkpoints)
         self._passed = seen.checkpoints
@@ -272,7 +285,7 @@ class GameBatch:
         progress = self._progress
         assert progress is not None
         self._blob = seen.blob
-        self.race_time_ms[0] = seen.state.race_time_ms
+        self.race_time_ms[0] = seen.time_ms
         self.zone[0], self.furthest_zone[0] = progress.zone, progress.furthest_zone
         self.meters[0] = progress.meters
         if seen.frame is not None:

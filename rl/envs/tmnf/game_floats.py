@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.contract import floats as layout
+from datasets.contract.actions import TICK_MS
 from datasets.contract.floats import previous_actions
 from datasets.contract.line import ReferenceLine
 from datasets.contract.surfaces import ASPHALT, DIRT, GRASS, N_SURFACES, TURBO
@@ -56,8 +57,7 @@ def write_game_floats(
         gearbox_counter: observations in a row in which a gear was being changed.
         ticks: (M,) action of each 10 ms of the race so far.
     """
-    time_ms = np.array([max(state.race_time_ms, 0)])
-    out[layout.PREVIOUS_ACTIONS] = previous_actions(ticks, time_ms)[0]
+    out[layout.PREVIOUS_ACTIONS] = previous_actions(ticks, np.array([TICK_MS * len(ticks)]))[0]
     out[_WHEELS_AND_GEAR] = (
         *(state.sliding[wheel] for wheel in GAME_WHEELS),
         *(state.contact[wheel] for wheel in GAME_WHEELS),

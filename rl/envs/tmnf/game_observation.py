@@ -27,13 +27,15 @@ class GameObservation:
     Attributes:
         state: the car and the race.
         blob: the state as bytes; a rewind to it goes on from here.
+        time_ms: race time of the run step, or of the finish; that of `state` may be another.
         frame: (H, W) uint8 gray; None where no frames are wanted.
         checkpoints: number of checkpoints passed in this race.
-        finished: whether the finish was crossed, at `state.race_time_ms`.
+        finished: whether the finish was crossed, at `time_ms`.
     """
 
     state: GameState
     blob: bytes
+    time_ms: int
     frame: U8 | None
     checkpoints: int
     finished: bool = False
@@ -46,6 +48,8 @@ class RaceCounters:
     Attributes:
         late_pauses: observations after which the game had to be put back, since it had run on.
         latest_pause_ms: longest time that it had run on for.
+        rewinds_without_effect: frames after which the game could not be put back, so that the next
+            keys acted late.
         repeated_steps: run steps of a time that had been told already.
         other_times: states with another time than their message.
         races_not_left: races that went on although the menus were asked for.
@@ -53,6 +57,7 @@ class RaceCounters:
 
     late_pauses: int = 0
     latest_pause_ms: int = 0
+    rewinds_without_effect: int = 0
     repeated_steps: int = 0
     other_times: int = 0
     races_not_left: int = 0

@@ -5,6 +5,7 @@ Between two calls the game always waits for an acknowledgement, so it never runs
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -16,13 +17,11 @@ from rl.envs.tmnf.game_session import GameSession
 from rl.envs.tmnf.link import LinkError
 from rl.envs.tmnf.map_loading import FOREVER_MS, MapLoader
 from rl.envs.tmnf.messages import LinkMessage, MessageId
-from rl.envs.tmnf.state_blob import GameState, race_time_of, without_last_time
+from rl.envs.tmnf.state_blob import GameState, without_last_time
 
 NO_KEYS: Final = (0, 0, 0, 0)
 KEYS: Final = tuple((*keys[2:], *keys[:2]) for keys in ACTION_KEYS.astype(int).tolist())
 """Left, right, accelerate, brake of each action, as `SET_KEYS` holds them."""
-MOST_CORRECTIONS: Final = 20
-"""Times that a game that runs on in spite of speed 0 is put back within one observation."""
 
 
 class GameRace:
@@ -79,13 +78,14 @@ class GameRace:
             LinkError: the link broke, or the race has ended.
         """
         assert self._start_blob is not None, "no map is loaded"
-        return self.resume(self._start_blob)
+        return self.resume(self._start_blob, 0)
 
-    def resume(self, blob: bytes, checkpoints: int = 0) -> GameObservation:
+    def resume(self, blob: bytes, time_ms: int, checkpoints: int = 0) -> GameObservation:
         """Go on from a state of the loaded map and observe.
 
         Args:
             blob: an earlier observation's.
+            time_ms: race time of that observation.
             checkpoints: number of checkpoints passed until then.
 
         Raises:
@@ -100,7 +100,7 @@ class GameRace:
             self._go_on_to(None)
         session.command(MessageId.REWIND, blob)
         session.command(MessageId.SET_KEYS, *NO_KEYS)
-        self._checkpoints, self._time_ms = checkpoints, race_time_of(blob)
+        self._checkpoints, self._time_ms = checkpoints, time_ms
         return self._observe()
 
     def act(self, action: int) -> GameObservation:
@@ -134,14 +134,15 @@ class GameRace:
         session.command(MessageId.SET_KEYS, *KEYS[action])
         session.command(MessageId.SET_SPEED, self._settings.running_speed)
         session.acknowledge()
-        self._time_ms += for_ms
-        self._go_on_to(self._time_ms)
+        since_ms, self._time_ms = self._time_ms, self._time_ms + for_ms
+        self._go_on_to(self._time_ms, since_ms)
 
-    def _go_on_to(self, at_ms: int | None) -> None:
+    def _go_on_to(self, at_ms: int | None, since_ms: int | None = None) -> None:
         """Wait for a run step, or for the finish.
 
         Args:
             at_ms: race time of the run step; None takes any and passes over a finish.
+            since_ms: race time before; an earlier run step is that of another race.
         """
         session = self._session
         while True:
@@ -153,6 +154,8 @@ class GameRace:
                 self.counters.repeated_steps += 1
                 if time_ms > at_ms:
                     raise LinkError(f"the game went on to {time_ms} ms, past {at_ms} ms")
+                if since_ms is not None and time_ms < since_ms:
+                    raise LinkError(f"the race went back from {since_ms} to {time_ms} ms")
             elif self._is_finish(message):
                 if at_ms is not None:
                     return
@@ -178,7 +181,8 @@ class GameRace:
             blob = self._call_off_finish(blob)
         elif state.race_time_ms != self._time_ms:
             self.counters.other_times += 1
-        return GameObservation(state, blob, None, self._passed(state), finished)
+        time_ms = _finish_ms(state) if finished else self._time_ms
+        return GameObservation(state, blob, time_ms, None, self._passed(state), finished)
 
     def _passed(self, state: GameState) -> int:
         """Return the number of checkpoints passed, where a state tells it from the state."""
@@ -201,16 +205,19 @@ class GameRace:
         """Wait for the frame of a state, in which the game should stand still."""
         session, height_width = self._session, self._image_hw
         assert height_width is not None
-        for _ in range(MOST_CORRECTIONS):
+        # As often as a fast game takes run steps until it draws the picture that stops it.
+        deadline = time.monotonic() + self._settings.timeout_s
+        while time.monotonic() < deadline:
             message = session.next()
             if message.id == MessageId.FRAME:
-                self._put_back(seen, time_of(session.ask_bytes(MessageId.GET_STATE)))
+                if self._put_back(seen, self._late_ms(seen)) and self._late_ms(seen) != 0:
+                    self.counters.rewinds_without_effect += 1
                 frame = gray(bytes(message.values[0]), height_width)  # type: ignore[arg-type]
                 return replace(seen, frame=frame)
             if self._is_finish(message):
                 seen = self._finish_before_frame(seen)
             elif message.id == MessageId.RUN_STEP:
-                self._put_back(seen, int(message.values[0]))
+                self._put_back(seen, int(message.values[0]) - seen.time_ms)
             else:
                 self._note_event(message)
             session.acknowledge()
@@ -225,19 +232,25 @@ class GameRace:
         blob = self._session.ask_bytes(MessageId.GET_STATE)
         state = parsed(blob)
         blob = self._call_off_finish(blob)
-        if state.race_time_ms > seen.state.race_time_ms:
-            self._put_back(seen, state.race_time_ms)
+        late_ms = state.race_time_ms - seen.state.race_time_ms
+        if late_ms > 0:
+            self._put_back(seen, late_ms)
             return seen
-        return GameObservation(state, blob, None, self._passed(state), finished=True)
+        passed = self._passed(state)
+        return GameObservation(state, blob, _finish_ms(state), None, passed, finished=True)
 
-    def _put_back(self, seen: GameObservation, now_ms: int) -> None:
-        """Return to the observed state, if the game has run on from it."""
-        late_ms = now_ms - seen.state.race_time_ms
+    def _late_ms(self, seen: GameObservation) -> int:
+        """Ask for how long the game has run on from the observed state."""
+        return time_of(self._session.ask_bytes(MessageId.GET_STATE)) - seen.state.race_time_ms
+
+    def _put_back(self, seen: GameObservation, late_ms: int) -> bool:
+        """Return to the observed state, if the game has run on from it; returns whether it has."""
         if late_ms == 0:
-            return
+            return False
         self.counters.late_pauses += 1
         self.counters.latest_pause_ms = max(self.counters.latest_pause_ms, late_ms)
         self._session.command(MessageId.REWIND, seen.blob)
+        return True
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -257,3 +270,9 @@ class GameRace:
             return blob
         self._session.command(MessageId.REWIND, changed)
         return changed
+
+
+def _finish_ms(state: GameState) -> int:
+    """Return the race time at the finish: that of the last checkpoint, where a state tells it."""
+    times = state.checkpoint_times_ms
+    return times[-1] if times and times[-1] >= 0 else state.race_time_ms

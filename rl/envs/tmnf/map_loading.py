@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -108,11 +109,11 @@ class MapLoader:
         session.set_period(ACTION_MS)
         before_ms = self._leave_race(path, deadline)
         session.command(MessageId.CANCEL_FRAME)
-        session.console(f'map "{path}"')
+        session.console(f'map "{_as_the_game_writes(path)}"')
         session.command(MessageId.SET_SPEED, settings.running_speed)
         session.acknowledge()
         # A race that could not be left is over once its time has jumped back.
-        is_new = counts_down = False
+        is_new = counts_down = is_set = False
         while True:
             message = self._next(path, deadline)
             if message.id == MessageId.RUN_STEP:
@@ -120,6 +121,9 @@ class MapLoader:
                 is_new = is_new or time_ms < before_ms
                 before_ms = time_ms
                 counts_down = is_new and (counts_down or time_ms < 0)
+                if counts_down and not is_set:
+                    self._set_race_up()
+                    is_set = True
                 if counts_down and time_ms == 0:
                     return self._start()
                 if is_new and time_ms >= 0:  # the countdown was missed: the race begins anew
@@ -164,18 +168,26 @@ class MapLoader:
         self._alive()
         return message
 
-    def _start(self) -> bytes:
-        """Return the state at race time 0, and set what belongs to each race."""
+    def _set_race_up(self) -> None:
+        """Set what belongs to each race, in its countdown: it takes effect with later pictures."""
         session, settings = self._session, self._settings
-        blob = session.ask_bytes(MessageId.GET_STATE)
-        if time_of(blob) != 0:
-            self._counters.other_times += 1
         session.console(f"cam {settings.camera}")
         session.command(MessageId.SHOW_INTERFACE, int(not settings.hide_interface))
         if settings.focus:
             session.console("rulka_focus")
+
+    def _start(self) -> bytes:
+        """Return the state at race time 0."""
+        blob = self._session.ask_bytes(MessageId.GET_STATE)
+        if time_of(blob) != 0:
+            self._counters.other_times += 1
         self._was_in_menus = False
         return blob
+
+
+def _as_the_game_writes(path: str) -> str:
+    """Return the path of a map with the system's separators, which the game wants."""
+    return path.replace("/", "\\") if sys.platform == "win32" else path
 
 
 def _console_commands(

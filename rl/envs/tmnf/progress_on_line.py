@@ -130,7 +130,13 @@ class Progress:
         self._position, self._velocity = position, velocity
 
     def note_passes(self, before: int, passed: int) -> None:
-        """Note that the checkpoints from number `before` on were passed about here."""
+        """Note that the checkpoints from number `before` on were passed about here.
+
+        Not if the zone is far from the car: it lags behind one that has left the line.
+        """
+        center = self._bound.line.zone_centers[self.zone]
+        if float(np.linalg.norm(center - self._position)) > MATCH_M:
+            return
         for checkpoint in range(before, passed):
             self._bound.note_pass(checkpoint, self.zone)
 

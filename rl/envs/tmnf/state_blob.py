@@ -175,7 +175,9 @@ def read_state(blob: bytes) -> GameState:
     gearbox, rpm, gear, freewheeling = values[19:23]
     if not values[0] & HAS_RACE:
         raise StateBlobError("a state without the race: its times mean nothing")
-    if not math.isfinite(sum(motion) + rpm):  # finite float32 cannot add up to infinity
+    if not math.isfinite(
+        sum(motion) + rpm + sum(wheels[::4])
+    ):  # finite float32 cannot add up to infinity
         raise StateBlobError("a state with numbers that are not finite")
     numbers = np.array(motion)
     return GameState(

@@ -54,6 +54,8 @@ class Behaviour:
         run_step: whether the run step of a time comes after the tick that leads to it, or before
             the tick that follows, which is then driven whatever the client says meanwhile.
         late_pause_ticks: ticks that are still driven after speed 0.
+        state_offset_ms: race time inside a state, less that of its message.
+        rewinds_in_frames: whether a rewind has an effect while a frame is sent.
         step_after_rewind: whether the run step of the time that was rewound to comes again.
         checkpoint_first: whether a tick's checkpoint comes before its run step.
         counts_laps: whether the finish is also told as a lap.
@@ -67,6 +69,8 @@ class Behaviour:
 
     run_step: Literal["after", "before"] = "after"
     late_pause_ticks: int = 0
+    state_offset_ms: int = 0
+    rewinds_in_frames: bool = True
     step_after_rewind: bool = False
     checkpoint_first: bool = False
     counts_laps: bool = False
@@ -115,13 +119,14 @@ class PluginModel:
         self.client: Client | None = None
         self.commands: list[str] = []
         self._behaviour = behaviour or Behaviour()
+        game.state_offset_ms = self._behaviour.state_offset_ms
         self._clock = clock
         self._speed = 1.0
         self._period_ms = DEFAULT_PERIOD_MS
         self._queued: list[str] = []
         self._loading = 0
         self._late_ticks = 0
-        self._is_fresh = self._was_rewound = self._moved = False
+        self._is_fresh = self._was_rewound = self._moved = self._in_frame = False
 
     @property
     def is_own(self) -> bool:
@@ -235,7 +240,9 @@ class PluginModel:
             busy, size = True, client.wanted
             if self._behaviour.own_plugin:
                 client.wanted = None
+            self._in_frame = True
             yield from self._sync(MessageId.FRAME, self.game.picture(*size))
+            self._in_frame = False
             if not self._behaviour.own_plugin:  # a request made meanwhile is lost
                 client.wanted = None
         return busy
@@ -309,6 +316,8 @@ class PluginModel:
         self._speed = speed
 
     def _rewind(self, client: Client, blob: bytes) -> None:
+        if self._in_frame and not self._behaviour.rewinds_in_frames:
+            return
         before = self.game.race_time_ms
         self.game.restore(blob)
         self._is_fresh = False

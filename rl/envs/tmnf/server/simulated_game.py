@@ -76,6 +76,7 @@ class SimulatedGame:
         passed_ms: times at which the checkpoints were passed, the finish last.
         is_finished: whether the car has crossed the finish and that was not called off.
         after_finish_ms: race time driven since the finish, in ms.
+        state_offset_ms: added to the race time inside states.
     """
 
     def __init__(self, tracks: Mapping[str, Track], checkpoints: int = 3) -> None:
@@ -92,6 +93,7 @@ class SimulatedGame:
         self.passed_ms = [NOT_PASSED] * (checkpoints + 1)
         self.is_finished = False
         self.after_finish_ms = 0
+        self.state_offset_ms = 0
         self._countdown_ms = COUNTDOWN_MS
         self._keys = (0, 0, 0, 0)
         self._action = np.full(1, ACTION_FORWARD, dtype=np.uint8)
@@ -246,7 +248,8 @@ class SimulatedGame:
             return
         self._saved = None
         batch = self._batch
-        times, time_ms = list(checkpoint_times_of(blob)), race_time_of(blob)
+        times = list(checkpoint_times_of(blob))
+        time_ms = race_time_of(blob) - self.state_offset_ms
         batch.state[0] = _EXACT.unpack_from(blob, UNUSED.start)
         place = _PLACE.unpack_from(blob, SPARE.start)
         batch.road_index[0], batch.zone[0], batch.furthest_zone[0] = place
@@ -276,7 +279,7 @@ class SimulatedGame:
         )
         grounded = not state[AIRBORNE]
         return GameState(
-            race_time_ms=self.race_time_ms,
+            race_time_ms=self.race_time_ms + self.state_offset_ms,
             rotation=np.array(rotation),
             position=np.array(state[X : Z + 1]),
             velocity=np.array(state[VX : VZ + 1]),
