@@ -158,11 +158,22 @@ def test_the_game_shows_what_the_simulator_does(
         Behaviour(run_step="before"),
         Behaviour(late_pause_ticks=2),
         Behaviour(late_pause_ticks=7),
+        Behaviour(late_pause_ticks=1, state_offset_ms=10),
+        Behaviour(state_offset_ms=-10),
         Behaviour(step_after_rewind=True),
         Behaviour(checkpoint_first=True),
         Behaviour(counts_laps=True, reversed_commands=True),
     ],
-    ids=["before", "late", "very-late", "again", "checkpoint-first", "laps"],
+    ids=[
+        "before",
+        "late",
+        "very-late",
+        "late-states",
+        "early-states",
+        "again",
+        "checkpoint-first",
+        "laps",
+    ],
 )
 def test_whatever_the_game_does_keys_act_when_they_should(
     behaviour: Behaviour,

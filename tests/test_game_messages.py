@@ -242,7 +242,8 @@ def test_states_without_a_race_or_with_impossible_numbers_are_refused() -> None:
     blob[8] &= ~0x80
     with pytest.raises(StateBlobError, match="without the race"):
         read_state(bytes(blob))
-    blob = bytearray(StateWriter(3).write(a_state()))
-    struct.pack_into("<f", blob, 728, float("nan"))
-    with pytest.raises(StateBlobError, match="not finite"):
-        read_state(bytes(blob))
+    for place in (728, 3816 + 180):  # of the position, and a damper
+        blob = bytearray(StateWriter(3).write(a_state()))
+        struct.pack_into("<f", blob, place, float("nan"))
+        with pytest.raises(StateBlobError, match="not finite"):
+            read_state(bytes(blob))
