@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_rewind_without_effect_is_counted_and_told(
         behaviour = Behaviour(late_pause_ticks=1, rewinds_in_frames=rewinds)
         plugin = plugin_on_short(behaviour)
         connection = GameConnection(
-            settings(), 0, SIZE, open_link=lambda p=plugin: MemoryLink(p), machine=machine(tmp_path)
+            settings(), 0, SIZE, open_link=partial(MemoryLink, plugin), machine=machine(tmp_path)
         )
         race = connection.race_on("short")
         race.start()
