@@ -13,14 +13,12 @@ from typing import Final
 
 from datasets.contract.errors import UserError
 from rl.envs.tmnf.machine.machine_paths import GameMachine
+from rl.envs.tmnf.machine.window import focus_window
 
 logger = logging.getLogger(__name__)
 
 END_S: Final = 8.0
 SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
-WINDOW_TITLE: Final = "Track"
-"""Beginning of the title of the game's window."""
-
 
 _LAUNCHED: Final[dict[int, GameProcess]] = {}
 """Games of this process by port."""
@@ -113,27 +111,5 @@ class GameProcess:
 
         The plugin of this project does it in the game; this is for other plugins.
         """
-        if sys.platform == "win32":
-            _focus_on_windows()
-        elif shutil.which("xdotool"):
-            search = ["xdotool", "search", "--name", f"^{WINDOW_TITLE}", "windowactivate"]
-            with suppress(subprocess.SubprocessError, OSError):  # the race goes on without it
-                subprocess.run(search, check=False, capture_output=True, timeout=5.0)
-
-
-def _focus_on_windows() -> None:
-    import ctypes
-
-    user32 = ctypes.windll.user32  # type: ignore[attr-defined,unused-ignore]
-
-    @ctypes.WINFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)  # type: ignore[attr-defined,unused-ignore,untyped-decorator]
-    def visit(window: int, _: int) -> bool:
-        text = ctypes.create_unicode_buffer(64)
-        user32.GetWindowTextW(window, text, 64)
-        if text.value.startswith(WINDOW_TITLE) and user32.IsWindowVisible(window):
-            user32.ShowWindow(window, 9)
-            user32.SetForegroundWindow(window)
-            return False
-        return True
-
-    user32.EnumWindows(visit, 0)
+        windowed = self._windowed and self.is_running
+        focus_window(self._port, self._machine.desktop(self._port, windowed=windowed))

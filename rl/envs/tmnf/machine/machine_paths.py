@@ -112,8 +112,21 @@ class GameMachine:
         run.append(f"/configstring=set custom_port {port}")
         if sys.platform == "win32":
             return run
-        desktop = ["explorer", f"/desktop=rulka{port},640x480"] if windowed else []
-        return ["wine", *desktop, *run]
+        desktop = self.desktop(port, windowed=windowed)
+        inside = [] if desktop is None else ["explorer", f"/desktop={desktop},640x480"]
+        return ["wine", *inside, *run]
+
+    def desktop(self, port: int, *, windowed: bool) -> str | None:
+        """Return the name of the Wine desktop that a game is launched in, None without one.
+
+        The title of its window begins with this name.
+
+        Args:
+            port: of the plugin.
+            windowed: as for `launch_command`.
+        """
+        is_made = windowed and self.launch_script is None and sys.platform != "win32"
+        return f"rulka{port}" if is_made else None
 
 
 def check_plain_name(text: str, what: str) -> None:

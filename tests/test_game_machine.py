@@ -1,0 +1,125 @@
+"""The game's windows, processes and files on a machine, Windows' among them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl.envs.tmnf.connection import GameConnection
+from rl.envs.tmnf.machine.game_process import end_games, game_process
+from rl.envs.tmnf.machine.window import focus_process, listener_in
+from tests.game_samples import machine, served, settings
+
+posix = pytest.mark.skipif(os.name != "posix", reason="shell scripts")
+
+
+def program(folder: Path, name: str, body: str) -> Path:
+    """Write a shell script."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+# -- focus ----------------------------------------------------------------------------------------
+
+NETSTAT = """
+Aktive Verbindungen
+
+  Proto  Lokale Adresse         Remoteadresse          Status           PID
+  TCP    127.0.0.1:8478         127.0.0.1:50110        WARTEND          0
+  TCP    127.0.0.1:50111        127.0.0.1:8479         HERGESTELLT      77
+  TCP    127.0.0.1:18479        0.0.0.0:0              ABH\u00d6REN         11
+  TCP    127.0.0.1:8478         0.0.0.0:0              ABH\u00d6REN         4711
+  TCP    127.0.0.1:8479         0.0.0.0:0              ABH\u00d6REN         4712
+"""
+
+
+def test_the_process_that_listens_on_a_port_is_found() -> None:
+    assert [listener_in(NETSTAT, port) for port in (8478, 8479, 8480)] == [4711, 4712, None]
+    assert listener_in("", 8478) is None
+
+
+class User32:
+    """Some windows of Windows, with the calls that do not wait for a window's thread."""
+
+    def __init__(self, *windows: tuple[str, int, bool]) -> None:
+        self._windows = windows
+        self.calls: list[tuple[str, int]] = []
+
+    def EnumWindows(self, visit: Any, extra: int) -> None:
+        for window in range(1, len(self._windows) + 1):
+            if not visit(window, extra):
+                return
+
+    def GetWindowTextW(self, window: int, text: Any, length: int) -> None:
+        text.value = self._windows[window - 1][0][: length - 1]
+
+    def GetWindowThreadProcessId(self, window: int, process: Any) -> None:
+        process._obj.value = self._windows[window - 1][1]
+
+    def IsWindowVisible(self, window: int) -> bool:
+        return self._windows[window - 1][2]
+
+    def ShowWindowAsync(self, window: int, how: int) -> None:
+        self.calls.append(("show", window))
+
+    def SetForegroundWindow(self, window: int) -> None:
+        self.calls.append(("focus", window))
+
+
+@pytest.mark.parametrize(("process", "window"), [(4712, 5), (4711, 2), (None, 2), (9, None)])
+def test_of_several_games_the_one_with_the_process_gets_the_focus(
+    process: int | None, window: int | None
+) -> None:
+    user32 = User32(
+        ("Notes", 4712, True),
+        ("TrackMania Modded", 4711, True),
+        ("Track list", 4712, False),
+        ("TMInterface", 4712, True),
+        ("TrackMania Modded", 4712, True),
+    )
+    focus_process(user32, process)
+    assert user32.calls == ([] if window is None else [("show", window), ("focus", window)])
+
+
+@posix
+def test_each_load_of_a_map_asks_once_for_the_focus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+    program(tmp_path / "bin", "xdotool", f'echo "$@" >> {asked}')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    with served(tracks=("short", "A01")) as game:
+        cfg = settings(game.port, focus=True, launch=False)
+        connection = GameConnection(cfg, 0, None, machine=machine(tmp_path))
+        for name in ("short", "short", "A01", "short"):
+            connection.race_on(name)
+        connection.close()
+    lines = asked.read_text(encoding="utf-8").splitlines()
+    assert lines == ["search --name ^Track windowactivate"] * 3
+
+
+@posix
+def test_a_game_in_a_wine_desktop_is_found_by_the_desktop_of_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+    program(tmp_path / "bin", "xdotool", f'echo "$3" >> {asked}')
+    program(tmp_path / "bin", "wine", "exec sleep 600")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    loader = tmp_path / "TMLoader.exe"
+    there = machine(tmp_path, TMLOADER_PATH=str(loader), TMNF_LOGIN="driver_1")
+    try:
+        for port in (8478, 8479):
+            process = game_process(there, port, windowed=True)
+            process.launch()
+            process.focus()
+        process.end()
+        process.focus()  # of a game that somebody else has launched
+    finally:
+        end_games()
+    titles = asked.read_text(encoding="utf-8").split()
+    assert titles == ["^rulka8478([^0-9]|$)", "^rulka8479([^0-9]|$)", "^Track"]
