@@ -21,5 +21,22 @@ int Check()
         return 3;
     portVariable = 0;
     Render();
-    return portsListenedOn.Length == 2 ? 0 : 4;
+    return portsListenedOn.Length == 2 ? CheckTakenPort() : 4;
+}
+
+int CheckTakenPort()
+{
+    takenPort = 8480;
+    portVariable = 8480;
+    listenAttempts = linesLogged = 0;
+    for (Time::Now = 10000; Time::Now < 13000; Time::Now += 20)
+        Render();
+    if (listenAttempts != 3 || linesLogged != 1 || listeningPort != 0 || listener !is null)
+        return 6;
+    takenPort = 0;
+    Render();
+    Render();
+    if (listenAttempts != 4 || portsListenedOn.Length != 3 || listeningPort != 8480)
+        return 7;
+    return listener is null ? 8 : 0;
 }

@@ -1,8 +1,11 @@
 // What RulkaLink.as uses of TMInterface, declared so that a compiler of AngelScript can check the
-// plugin (compile_angelscript.cpp, which adds strings and arrays). Only the port has an effect.
+// plugin (compile_angelscript.cpp, which adds strings and arrays). Only ports and time have effects.
 
 double portVariable = 0;
 array<uint16> portsListenedOn;
+uint16 takenPort = 0;
+uint listenAttempts = 0;
+uint linesLogged = 0;
 
 class vec2 { vec2(float x, float y) {} }
 
@@ -58,7 +61,13 @@ namespace Net
     {
         bool NoDelay;
         uint Available;
-        void Listen(const string&in host, uint16 port) { portsListenedOn.insertLast(port); }
+        bool Listen(const string&in host, uint16 port)
+        {
+            listenAttempts++;
+            if (port != takenPort)
+                portsListenedOn.insertLast(port);
+            return port != takenPort;
+        }
         Socket@ Accept(int waitMs) { return null; }
         int ReadInt32() { return 0; }
         uint ReadUint32() { return 0; }
@@ -80,5 +89,5 @@ double GetVariableDouble(const string&in name) { return portVariable; }
 void RegisterCustomCommand(const string&in name, const string&in text, CommandHandler@ handler) {}
 void ExecuteCommand(const string&in command) {}
 void ToggleRaceInterface(bool shown) {}
-void log(const string&in text) {}
+void log(const string&in text) { linesLogged++; }
 void print(const string&in text) {}

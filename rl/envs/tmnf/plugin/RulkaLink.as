@@ -40,11 +40,16 @@ const uint DEFAULT_TIMEOUT_MS = 2000;
 // A closed socket is not seen while the game waits, so no client may ask for a wait without end.
 const uint LONGEST_TIMEOUT_MS = 600000;
 const int DEFAULT_PERIOD_MS = 10;
+// Between two attempts to listen on a port that another program holds.
+const uint LISTEN_AGAIN_MS = 1000;
 // After this long a wait the processor is left to others for a millisecond at a time.
 const uint BUSY_WAIT_MS = 50;
 
 Net::Socket@ listener = null;
 int listeningPort = 0;
+// The port that could not be listened on, and when to try again.
+int refusedPort = 0;
+uint64 listenAgainAt = 0;
 // Whether rulka_listen has run: before it, custom_port may be another game's port.
 bool launchIsOver = false;
 Net::Socket@ client = null;
@@ -92,6 +97,7 @@ void OnDisabled()
 void OnListenCommand(int fromTime, int toTime, const string&in line, const array<string>&in args)
 {
     launchIsOver = true;
+    refusedPort = 0;
     const int port = WantedPort();
     if (port == 0)
         log("RulkaLink: set custom_port to a port from 1 to 65535");
@@ -118,7 +124,8 @@ void OnStatusCommand(int fromTime, int toTime, const string&in line, const array
 void Render()
 {
     const int port = WantedPort();
-    if (launchIsOver && port != 0 && port != listeningPort)
+    const bool isDue = port != refusedPort || Time::Now >= listenAgainAt;
+    if (launchIsOver && port != 0 && port != listeningPort && isDue)
         Listen(port);
     AcceptClient(0);
     if (focusDue) {
@@ -174,12 +181,23 @@ int WantedPort()
     return port > 0 && port <= 65535 ? port : 0;
 }
 
-// Listens on a port for the next client; the present one stays.
+// Listens on a port for the next client; the present one stays. Render tries again after a failure.
 void Listen(int port)
 {
-    @listener = Net::Socket();
-    listener.Listen(HOST, uint16(port));
+    // The old listener would hold the port.
+    @listener = null;
+    listeningPort = 0;
+    Net::Socket@ next = Net::Socket();
+    if (!next.Listen(HOST, uint16(port))) {
+        if (port != refusedPort)
+            log("RulkaLink: cannot listen on port " + port + ", is it taken? Trying again");
+        refusedPort = port;
+        listenAgainAt = Time::Now + LISTEN_AGAIN_MS;
+        return;
+    }
+    @listener = next;
     listeningPort = port;
+    refusedPort = 0;
     log("RulkaLink: listening on port " + port);
 }
 
