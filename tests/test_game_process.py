@@ -201,9 +201,12 @@ def test_only_what_was_launched_is_ended(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_game_ends_with_the_process_that_launched_it(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    there = script(tmp_path, f"echo $$ > {file}; exec sleep 600")
+@pytest.mark.parametrize("ending", ["SIGKILL", "SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_game_ends_with_the_process_that_launched_it(ending: str, tmp_path: Path) -> None:
+    """The other signals reach all of the process's group, as those of a closed terminal do."""
+    file, asked = tmp_path / "pid", tmp_path / "asked"
+    trap = f"trap 'kill $!; echo 1 > {asked}; exit' TERM"
+    there = script(tmp_path, f"{trap}; echo $$ > {file}; sleep 600 & wait")
     command = [sys.executable, str(SUPERVISOR), str(there.launch_script), "8478"]
     parent = subprocess.Popen(
         [
@@ -212,12 +215,19 @@ def test_a_game_ends_with_the_process_that_launched_it(tmp_path: Path) -> None:
             "import subprocess, sys, time;"
             "subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); time.sleep(600)",
             *command,
-        ]
+        ],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )
     game = pid_in(file)
-    os.kill(parent.pid, signal.SIGKILL)
+    number = getattr(signal, ending)
+    if number == signal.SIGKILL:
+        parent.kill()
+    else:
+        os.killpg(parent.pid, number)
     parent.wait()
     assert gone(game)
+    assert asked.exists()  # it was asked to end before it was killed
 
 
 @posix

@@ -1,5 +1,5 @@
 // What RulkaLink.as uses of TMInterface, declared so that a compiler of AngelScript can check the
-// plugin (compile_angelscript.cpp, which adds strings and arrays). Only ports and time have effects.
+// plugin (compile_angelscript.cpp, which adds strings and arrays). Ports and time have effects.
 
 double portVariable = 0;
 array<uint16> portsListenedOn;

@@ -12,13 +12,21 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
 POLL_S: Final = 0.2
 GRACE_S: Final = 3.0
 CHILD_S: Final = 60.0
 LOOK_S: Final = 2.0
 """Between two looks whether the game runs on Windows: each starts a program."""
+
+
+ENDING_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that may reach the parent's whole group, such as from a terminal that is closed."""
+
+
+def _outlive(number: int, frame: Any) -> None:
+    """Do nothing. If the signals were ignored instead, the game would ignore them, too."""
 
 
 class _Group:
@@ -96,7 +104,9 @@ class _LoadedGame:
 
 def main(command: list[str]) -> int:
     """Run a command until it ends, or until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ENDING_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _outlive)
     parent_is_gone = threading.Event()
 
     def watch() -> None:
