@@ -1,15 +1,21 @@
 """The game's windows, processes and files on a machine, Windows' among them."""
 
 import os
+import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rl.envs.tmnf.connection import GameConnection
+from rl.envs.tmnf.machine import supervisor
 from rl.envs.tmnf.machine.game_process import end_games, game_process
+from rl.envs.tmnf.machine.supervisor import LoadedGame
 from rl.envs.tmnf.machine.window import focus_process, listener_in
 from tests.game_samples import machine, served, settings
+from tests.test_game_process import pid_in
 
 posix = pytest.mark.skipif(os.name != "posix", reason="shell scripts")
 
@@ -123,3 +129,102 @@ def test_a_game_in_a_wine_desktop_is_found_by_the_desktop_of_its_port(
         end_games()
     titles = asked.read_text(encoding="utf-8").split()
     assert titles == ["^rulka8478([^0-9]|$)", "^rulka8479([^0-9]|$)", "^Track"]
+
+
+# -- the game as a child of the loader, as on Windows ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stand-ins for Windows' programs, which note what they are called with."""
+
+    folder: Path
+
+    def set_processes(self, *lines: str) -> None:
+        """Say the number and creation time of each game that runs."""
+        text = "".join(f"{line}\n" for line in lines)
+        (self.folder / "processes").write_text(text, encoding="utf-8")
+
+    def asked(self) -> list[str]:
+        """What `powershell` was asked."""
+        return (self.folder / "asked").read_text(encoding="utf-8").splitlines()
+
+    def ended(self) -> list[str]:
+        """What `taskkill` was told."""
+        file = self.folder / "ended"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Windows:
+    folder = tmp_path / "bin"
+    program(folder, "powershell", f'echo "$3" >> {folder}/asked; cat {folder}/processes')
+    program(folder, "taskkill", f'echo "$@" >> {folder}/ended')
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.0)
+    return Windows(folder)
+
+
+def game_of_a_loader_that_ends() -> LoadedGame:
+    game = LoadedGame(["true"])
+    while game.exit_code() is None:
+        time.sleep(0.005)
+    return game
+
+
+@posix
+def test_a_game_of_the_loader_runs_until_its_number_is_another_ones(windows: Windows) -> None:
+    windows.set_processes("4711 100")
+    game = game_of_a_loader_that_ends()
+    assert game.is_running()
+    assert game.is_running()
+    assert "ParentProcessId=" in windows.asked()[0]
+    assert "ProcessId=4711" in windows.asked()[1]
+    assert all("Name='TmForever.exe'" in line for line in windows.asked())
+    windows.set_processes("4711 200")  # another game, started later, with the same number
+    assert not game.is_running()
+    windows.set_processes()
+    assert not game.is_running()
+    assert windows.ended() == []
+
+
+@posix
+def test_only_a_process_with_the_games_name_is_ended(windows: Windows) -> None:
+    windows.set_processes("4711 100")
+    game = game_of_a_loader_that_ends()
+    game.end()  # before anybody has looked for it
+    assert windows.ended() == ["/PID 4711 /FI IMAGENAME eq TmForever.exe /T /F"]
+
+
+@posix
+def test_a_loader_that_runs_may_still_start_a_game_and_is_ended_with_it(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CHILD_S", 0.0)
+    windows.set_processes()
+    assert not game_of_a_loader_that_ends().is_running()
+    file = windows.folder / "pid"
+    game = LoadedGame(["sh", "-c", f"echo $$ > {file}; exec sleep 600"])
+    loader = pid_in(file)
+    try:
+        monkeypatch.setattr(supervisor, "CHILD_S", 60.0)
+        assert game.is_running()
+        monkeypatch.setattr(supervisor, "CHILD_S", 0.0)
+        game.end()
+        assert windows.ended() == [f"/PID {loader} /T /F"]
+    finally:
+        os.kill(loader, signal.SIGKILL)
+
+
+@posix
+def test_a_look_that_takes_too_long_says_nothing_about_the_game(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows.set_processes("4711 100")
+    game = game_of_a_loader_that_ends()
+    assert game.is_running()
+    monkeypatch.setattr(supervisor, "ASK_S", 0.1)
+    program(windows.folder, "powershell", "exec sleep 600")
+    assert game.is_running()
+    game.end()
+    assert windows.ended() == ["/PID 4711 /FI IMAGENAME eq TmForever.exe /T /F"]

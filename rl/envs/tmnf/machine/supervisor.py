@@ -17,8 +17,12 @@ from typing import Any, Final
 POLL_S: Final = 0.2
 GRACE_S: Final = 3.0
 CHILD_S: Final = 60.0
+"""From the end of the loader on Windows until a game that was not found counts as ended."""
 LOOK_S: Final = 2.0
 """Between two looks whether the game runs on Windows: each starts a program."""
+ASK_S: Final = 3.0
+"""Longest such look: whoever ends a game waits for two of them at most, and 8 s in all."""
+GAME_PROGRAM: Final = "TmForever.exe"
 
 
 ENDING_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -57,49 +61,71 @@ class _Group:
         return True
 
 
-class _LoadedGame:
-    """The game on Windows: a child of the loader, which itself ends."""
+class LoadedGame:
+    """The game on Windows: a child of the loader, which itself ends.
+
+    Windows gives the number of a process that has ended to another one, so a game is known by its
+    program's name and the time of its creation, too. The loader's number stays its own.
+    """
 
     def __init__(self, command: list[str]) -> None:
+        """Start the loader."""
         self._loader = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        self._game: int | None = None
+        self._game: str | None = None
         self._until = time.monotonic() + CHILD_S
         self._next_look = 0.0
 
     def is_running(self) -> bool:
-        if self._game is None:
-            self._game = self._find()
-            return self._game is not None or time.monotonic() < self._until
-        if time.monotonic() < self._next_look:
+        """Return whether the game runs, or may still be started."""
+        now = time.monotonic()
+        if now < self._next_look:
             return True
-        self._next_look = time.monotonic() + LOOK_S
-        listed = self._ask(f"Get-Process -Id {self._game} -ErrorAction SilentlyContinue")
-        return bool(listed)
+        self._next_look = now + LOOK_S
+        if self._game is not None:
+            games = self._games(f"ProcessId={self._game.split()[0]}")
+            return games is None or self._game in games
+        games = self._children()
+        if games is None or self._loader.poll() is None:  # nothing is known yet
+            self._until = now + CHILD_S
+        self._game = games[0] if games else None
+        return self._game is not None or now < self._until
 
     def exit_code(self) -> int | None:
+        """Return the loader's exit code, None while it runs."""
         return self._loader.poll()
 
     def end(self) -> None:
-        for process in (self._game, self._loader.pid):
-            if process is not None:
-                subprocess.run(["taskkill", "/PID", str(process), "/T", "/F"], check=False)
+        """End the game, and the loader if it still runs."""
+        game = self._game or next(iter(self._children() or ()), None)
+        if game is not None:
+            _end_process(game.split()[0], "/FI", f"IMAGENAME eq {GAME_PROGRAM}")
+        if self._loader.poll() is None:
+            _end_process(str(self._loader.pid))
 
-    def _find(self) -> int | None:
-        text = self._ask(
-            "Get-CimInstance Win32_Process -Filter "
-            f'"ParentProcessId={self._loader.pid}" | Where-Object Name -like "TmForever*" | '
-            "Select-Object -ExpandProperty ProcessId"
-        )
-        return int(text.split()[0]) if text.split() else None
+    def _children(self) -> list[str] | None:
+        return self._games(f"ParentProcessId={self._loader.pid}")
 
-    def _ask(self, script: str) -> str:
-        done = subprocess.run(
-            ["powershell", "-NoProfile", "-Command", script],
-            capture_output=True,
-            text=True,
-            check=False,
+    def _games(self, condition: str) -> list[str] | None:
+        """Return number and creation time of the games that fulfil a condition; None: unknown."""
+        script = (
+            f"Get-CimInstance Win32_Process -Filter \"Name='{GAME_PROGRAM}' AND {condition}\" | "
+            "ForEach-Object { [string]$_.ProcessId + ' ' + $_.CreationDate.Ticks }"
         )
-        return done.stdout.strip()
+        try:
+            done = subprocess.run(
+                ["powershell", "-NoProfile", "-Command", script],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=ASK_S,
+            )
+        except (subprocess.SubprocessError, OSError):
+            return None
+        return done.stdout.splitlines()
+
+
+def _end_process(process: str, *conditions: str) -> None:
+    subprocess.run(["taskkill", "/PID", process, *conditions, "/T", "/F"], check=False)
 
 
 def main(command: list[str]) -> int:
@@ -115,7 +141,7 @@ def main(command: list[str]) -> int:
         parent_is_gone.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    game = _LoadedGame(command) if sys.platform == "win32" else _Group(command)
+    game = LoadedGame(command) if sys.platform == "win32" else _Group(command)
     while game.is_running():
         if parent_is_gone.wait(POLL_S):
             game.end()
