@@ -103,7 +103,7 @@ HAS_COMPILER = shutil.which("c++") is not None and any(
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs c++ and AngelScript (Debian: angelscript-dev)")
-def test_the_plugin_compiles_and_listens_with_stubs(tmp_path: Path) -> None:
+def test_the_plugin_compiles_listens_and_waits_with_stubs(tmp_path: Path) -> None:
     compiler = tmp_path / "compile_angelscript"
     libraries = ["-langelscript-addon", "-langelscript"]
     source = str(DATA / "compile_angelscript.cpp")
@@ -117,7 +117,8 @@ def test_the_plugin_compiles_and_listens_with_stubs(tmp_path: Path) -> None:
 
     stubs = DATA / "tminterface_stubs.as"
     assert errors_of(stubs, PLUGIN) == []
-    assert errors_of(stubs, PLUGIN, DATA / "plugin_listens.as") == []
+    for check in ("plugin_listens.as", "plugin_waits.as"):
+        assert errors_of(stubs, PLUGIN, DATA / check) == []
     wrong = tmp_path / "wrong.as"
     text = PLUGIN.read_text(encoding="ascii")
     wrong.write_text(text.replace("client.ReadFloat()", "client.ReadBytes(4)"), encoding="ascii")

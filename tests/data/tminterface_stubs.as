@@ -6,6 +6,10 @@ array<uint16> portsListenedOn;
 uint16 takenPort = 0;
 uint listenAttempts = 0;
 uint linesLogged = 0;
+// What a client sends, one message in each of so many milliseconds: its timeout, so far ahead.
+uint pollMs = 0;
+int renewalsLeft = 0;
+uint aheadMs = 0;
 
 class vec2 { vec2(float x, float y) {} }
 
@@ -60,7 +64,11 @@ namespace Net
     class Socket
     {
         bool NoDelay;
-        uint Available;
+        uint get_Available() property
+        {
+            Time::Now += pollMs;
+            return renewalsLeft > 0 ? 8 : 0;
+        }
         bool Listen(const string&in host, uint16 port)
         {
             listenAttempts++;
@@ -69,8 +77,12 @@ namespace Net
             return port != takenPort;
         }
         Socket@ Accept(int waitMs) { return null; }
-        int ReadInt32() { return 0; }
-        uint ReadUint32() { return 0; }
+        int ReadInt32()
+        {
+            renewalsLeft--;
+            return 15;
+        }
+        uint ReadUint32() { return uint(Time::Now) + aheadMs; }
         uint8 ReadUint8() { return 0; }
         float ReadFloat() { return 0; }
         array<uint8>@ ReadBytes(int count) { return array<uint8>(); }

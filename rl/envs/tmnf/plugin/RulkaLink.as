@@ -6,9 +6,9 @@
 // game waits until the client sends the same id back. Whatever else the client sends is executed at
 // once while the game waits.
 //
-// A client that does not answer for the response timeout, ten minutes at most, is dropped, and a new
-// client takes the place of the old one at any time: the game is never left standing for a client
-// that is gone.
+// A client that does not answer for the response timeout is dropped, also one that has not set this
+// time for ten minutes, and a new client takes the place of the old one at any time: the game is
+// never left standing for a client that is gone.
 
 const int RUN_STEP = 1;
 const int CHECKPOINT_COUNT = 2;
@@ -37,8 +37,9 @@ const int GET_INPUTS = 23;
 const string HOST = "127.0.0.1";
 const string PORT_VARIABLE = "custom_port";
 const uint DEFAULT_TIMEOUT_MS = 2000;
-// A closed socket is not seen while the game waits, so no client may ask for a wait without end.
-const uint LONGEST_TIMEOUT_MS = 600000;
+// A closed socket is not seen while the game waits, so no client may ask for a wait without end:
+// during a wait it has to set the timeout anew within this time.
+const uint LONGEST_SILENCE_MS = 600000;
 const int DEFAULT_PERIOD_MS = 10;
 // Between two attempts to listen on a port that another program holds.
 const uint LISTEN_AGAIN_MS = 1000;
@@ -56,6 +57,7 @@ Net::Socket@ client = null;
 bool greetingDue = false;
 bool focusDue = false;
 uint timeoutMs = DEFAULT_TIMEOUT_MS;
+uint64 timeoutSetAt = 0;
 int periodMs = DEFAULT_PERIOD_MS;
 int frameWidth = -1;
 int frameHeight = -1;
@@ -269,6 +271,7 @@ bool Send(const array<uint8>&in bytes)
 void Wait(int awaited)
 {
     const uint64 began = Time::Now;
+    timeoutSetAt = began;
     while (client !is null) {
         if (client.Available > 0) {
             const int id = client.ReadInt32();
@@ -281,11 +284,12 @@ void Wait(int awaited)
             Execute(id);
             continue;
         }
-        const uint64 waited = Time::Now - began;
+        const uint64 now = Time::Now;
+        const uint64 waited = now - began;
         if (AcceptClient(waited > BUSY_WAIT_MS ? 1 : 0))
             return;
-        if (waited > timeoutMs) {
-            DropClient("no answer for " + timeoutMs + " ms");
+        if (waited > timeoutMs || now - timeoutSetAt > LONGEST_SILENCE_MS) {
+            DropClient("no answer for " + uint(waited) + " ms");
             return;
         }
     }
@@ -323,7 +327,8 @@ void Execute(int id)
             ExecuteCommand(client.ReadString(client.ReadInt32()));
             break;
         case RESPONSE_TIMEOUT:
-            SetTimeout(client.ReadUint32());
+            timeoutMs = client.ReadUint32();
+            timeoutSetAt = Time::Now;
             break;
         case IS_FINISHED:
             Send(IsFinished(simulation) ? 1 : 0);
@@ -355,11 +360,6 @@ void Execute(int id)
             if (id < RUN_STEP || id > CONNECTED)
                 DropClient("unknown message " + id);
     }
-}
-
-void SetTimeout(uint wantedMs)
-{
-    timeoutMs = wantedMs < LONGEST_TIMEOUT_MS ? wantedMs : LONGEST_TIMEOUT_MS;
 }
 
 void SetPeriod(int wantedMs)

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 RESPONSE_TIMEOUT_MS: Final = 2000
 PODIUM_MS: Final = 3000
 """Race time after the finish at which the game leaves the race."""
-LONGEST_TIMEOUT_MS: Final = 600_000
-"""This project's plugin lets no client ask for a longer wait."""
+LONGEST_SILENCE_S: Final = 600.0
+"""During a wait, this project's plugin drops a client that has not set its timeout for longer."""
 TICKS_PER_PICTURE: Final = 25
 DEFAULT_PERIOD_MS: Final = 10
 
@@ -87,6 +87,8 @@ class Client:
     inbox: bytearray = field(default_factory=bytearray)
     is_new: bool = True
     timeout_ms: int = RESPONSE_TIMEOUT_MS
+    timeout_set_s: float = 0.0
+    """When the timeout was set last, or when the wait began; seconds of the plugin's clock."""
     wanted: tuple[int, int] | None = None
     """Width and height of the requested frame."""
 
@@ -269,12 +271,12 @@ class PluginModel:
         if client is None or (client.is_new and id_ != MessageId.CONNECTED):
             return
         self.outbox.append(encode(id_, *values))
-        began = self._clock()
+        began = client.timeout_set_s = self._clock()
         while self.client is client:
             message = self._next(client)
             if message is None:
-                if self._clock() - began > client.timeout_ms / 1000.0:
-                    logger.warning("the client did not answer in %d ms", client.timeout_ms)
+                if self._is_lost(client, began):
+                    logger.warning("the client did not answer for %.1f s", self._clock() - began)
                     self.drop()
                     return
                 yield Pause.INPUT
@@ -285,6 +287,13 @@ class PluginModel:
             if message.id == id_:
                 return
             self._execute(client, message)
+
+    def _is_lost(self, client: Client, began: float) -> bool:
+        """Return whether a client that is waited for since `began` is to be dropped."""
+        now = self._clock()
+        if self._behaviour.own_plugin and now - client.timeout_set_s > LONGEST_SILENCE_S:
+            return True
+        return now - began > client.timeout_ms / 1000.0
 
     def _next(self, client: Client) -> LinkMessage | None:
         """Return the next command; None if there is none yet, or the client is dropped."""
@@ -350,8 +359,7 @@ class PluginModel:
         self._queued.append(command.decode("utf-8", "replace"))
 
     def _set_timeout(self, client: Client, timeout_ms: int) -> None:
-        own = self._behaviour.own_plugin
-        client.timeout_ms = min(timeout_ms, LONGEST_TIMEOUT_MS) if own else timeout_ms
+        client.timeout_ms, client.timeout_set_s = timeout_ms, self._clock()
 
     def _request(self, client: Client, width: int, height: int) -> None:
         client.wanted = (width, height) if min(width, height) > 0 else None
