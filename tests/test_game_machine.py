@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli import main
+from rl.envs.tmnf.check import GameCheck
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.machine import supervisor
 from rl.envs.tmnf.machine.game_process import end_games, game_process
@@ -228,3 +231,44 @@ def test_a_look_that_takes_too_long_says_nothing_about_the_game(
     assert game.is_running()
     game.end()
     assert windows.ended() == ["/PID 4711 /FI IMAGENAME eq TmForever.exe /T /F"]
+
+
+# -- login ----------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_game_that_would_wait_in_its_login_screen_is_not_launched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched = tmp_path / "launched"
+    program(tmp_path / "bin", "wine", f"echo 1 > {launched}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for name in ("TMNF_LAUNCH_SCRIPT", "TMNF_LOGIN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMLOADER_PATH", str(tmp_path / "TMLoader.exe"))
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path))
+    inputs = tmp_path / "run.inputs"
+    inputs.write_text("0.00 press up\n", encoding="ascii")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    assert main(["game", "drive", str(inputs), "--map", "short", "--port", port]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "TMNF_LOGIN is not set" in error
+    assert "\n" not in error
+    assert main(["game", "check", "--port", port]) == 1
+    steps = [line for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+    assert steps[-1].startswith("FAIL login: TMNF_LOGIN is not set")
+    assert not launched.exists()
+
+
+def test_a_game_that_somebody_else_launches_needs_no_login_here(tmp_path: Path) -> None:
+    loader = {"TMLOADER_PATH": str(tmp_path / "TMLoader.exe")}
+    for variables, launch, is_good in (
+        (loader, True, False),
+        (loader, False, True),
+        ({**loader, "TMNF_LOGIN": "driver_1"}, True, True),
+        ({**loader, "TMNF_LAUNCH_SCRIPT": str(tmp_path / "game.sh")}, True, True),
+    ):
+        check = GameCheck(machine(tmp_path, **variables), settings(9, launch=launch))
+        login = next(each for each in check.findings() if each.name == "login")
+        assert login.is_good == is_good

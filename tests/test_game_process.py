@@ -51,6 +51,9 @@ def test_paths_come_from_the_environment(tmp_path: Path) -> None:
     assert script.launch_command(8481, windowed=True) == ["/opt/game.sh", "8481"]
     with pytest.raises(UserError, match="TMLOADER_PATH"):
         machine(tmp_path).launch_command(8478, windowed=True)
+    loader_only = machine(tmp_path, TMLOADER_PATH=str(tmp_path / "TMLoader.exe"))
+    with pytest.raises(UserError, match="TMNF_LOGIN is not set"):
+        loader_only.launch_command(8478, windowed=True)
 
 
 @pytest.mark.parametrize("name", ["two words", "dri\u00e9", 'quo"te', "it's", ""])
@@ -303,7 +306,8 @@ def connection(tmp_path: Path) -> Iterator[GameConnection]:
 def test_checks_stop_at_what_is_missing_and_say_what_to_do(tmp_path: Path) -> None:
     check = GameCheck(machine(tmp_path), settings(9, launch=False, timeout_s=0.2), "short")
     found = {finding.name: finding for finding in check.findings()}
-    assert list(found) == ["folders", "loader profile", "plugin", "port and process"]
+    assert list(found) == ["folders", "loader profile", "plugin", "login", "port and process"]
+    assert found["login"].is_good
     assert not found["folders"].is_good
     assert "TMINTERFACE_FOLDER" in found["folders"].text
     assert found["plugin"].hint == "rulka-pipeline game install"

@@ -63,7 +63,7 @@ class GameCheck:
             yield check()
         connection = GameConnection(self.settings, 0, SIZE, machine=self.machine)
         try:
-            steps = [self._game, self._login]
+            steps = [self._login, self._game]
             if self.map_path is not None:
                 steps += [self._map_file, self._map, self._first_step, self._frame]
             for step in steps:
@@ -140,6 +140,16 @@ class GameCheck:
 
     # -- game -----------------------------------------------------------------------------------
 
+    def _login(self, connection: GameConnection) -> Finding:
+        login = self.machine.login
+        if login is not None:
+            return Finding("login", True, f"{login} (set autologin)")
+        if self.settings.launch and self.machine.lacks_login:
+            text = "TMNF_LOGIN is not set: a game that is launched here waits in its login screen"
+            hint = "set it to the account's login; --no-launch checks a game that you have started"
+            return Finding("login", False, text, hint)
+        return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
+
     def _game(self, connection: GameConnection) -> Finding:
         """Check port and process: the plugin greets."""
         name = "port and process"
@@ -152,12 +162,6 @@ class GameCheck:
             hint = "restart the game; if it stands still, `set speed 1` in its console helps"
             return Finding(name, False, str(error), hint)
         return Finding(name, True, f"the plugin answers on port {self.settings.base_port}")
-
-    def _login(self, connection: GameConnection) -> Finding:
-        login = self.machine.login
-        if login is None:
-            return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
-        return Finding("login", True, f"{login} (set autologin)")
 
     def _map_file(self, connection: GameConnection) -> Finding:
         assert self.map_path is not None

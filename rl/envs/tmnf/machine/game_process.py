@@ -80,7 +80,7 @@ class GameProcess:
         """Launch a game.
 
         Raises:
-            UserError: nothing says how, or the program is missing.
+            UserError: nothing says how, or as whom it logs in, or the program is missing.
         """
         command = self._machine.launch_command(self._port, windowed=self._windowed)
         if shutil.which(command[0]) is None:

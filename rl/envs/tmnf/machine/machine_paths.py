@@ -3,7 +3,7 @@
 TMNF_LAUNCH_SCRIPT   program that launches a game; it is called with the port
 TMLOADER_PATH        TMLoader.exe, where there is no such program
 TMLOADER_PROFILE     profile of TMLoader; default: default
-TMNF_LOGIN           account that the game logs in to
+TMNF_LOGIN           account that the game logs in to; needed with TMLOADER_PATH
 TMINTERFACE_FOLDER   default: TMInterface in the documents' folder
 TRACKMANIA_FOLDER    folder with Tracks; default: TrackMania or TmForever in the documents'
 """
@@ -32,7 +32,7 @@ class GameMachine:
         launch_script: program that launches a game, called with the port.
         loader: TMLoader.exe.
         profile: of TMLoader.
-        login: account of the game.
+        login: account of the game; None: it logs in by itself, or its launch script sees to that.
         interface_folder: of TMInterface, with Plugins and Scripts.
         game_folder: of the game's own files, with Tracks.
     """
@@ -91,6 +91,11 @@ class GameMachine:
         """Whether it is known how a game is launched."""
         return self.launch_script is not None or self.loader is not None
 
+    @property
+    def lacks_login(self) -> bool:
+        """Whether a game that is launched here would wait in its login screen."""
+        return self.launch_script is None and self.loader is not None and self.login is None
+
     def launch_command(self, port: int, *, windowed: bool) -> list[str]:
         """Return the command that launches a game whose plugin listens on a port.
 
@@ -99,7 +104,7 @@ class GameMachine:
             windowed: on Linux without a launch script: inside a window of its own.
 
         Raises:
-            UserError: nothing says how.
+            UserError: nothing says how, or as whom the game logs in.
         """
         if self.launch_script is not None:
             return [str(self.launch_script), str(port)]
@@ -107,6 +112,11 @@ class GameMachine:
             raise UserError(
                 "nothing says how the game is launched: set TMLOADER_PATH to TMLoader.exe, or "
                 "TMNF_LAUNCH_SCRIPT to a program that is called with the port"
+            )
+        if self.lacks_login:
+            raise UserError(
+                "TMNF_LOGIN is not set: a game that is launched with TMLoader would wait in its "
+                "login screen; set it to the account's login"
             )
         run = [str(self.loader), "run", "TmForever", self.profile]
         run.append(f"/configstring=set custom_port {port}")
