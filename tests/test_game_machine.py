@@ -272,3 +272,74 @@ def test_a_game_that_somebody_else_launches_needs_no_login_here(tmp_path: Path) 
         check = GameCheck(machine(tmp_path, **variables), settings(9, launch=launch))
         login = next(each for each in check.findings() if each.name == "login")
         assert login.is_good == is_good
+
+
+# -- maps -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def challenges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the maps of a machine that environment variables tell of."""
+    monkeypatch.setenv("TMINTERFACE_FOLDER", str(tmp_path / "TMI"))
+    monkeypatch.setenv("TRACKMANIA_FOLDER", str(tmp_path / "TM"))
+    folder = tmp_path / "TM" / "Tracks" / "Challenges"
+    folder.mkdir(parents=True)
+    (tmp_path / "TMI").mkdir()
+    return folder
+
+
+def map_file(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="ascii")
+    return path
+
+
+def test_maps_are_copied_and_none_is_replaced_unasked(
+    challenges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = [map_file(tmp_path / f"{name}.Challenge.Gbx", name) for name in ("A", "B")]
+    arguments = ["game", "install", *map(str, maps)]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.count(": copied") == 3
+    assert "restart the game" in out
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.count(": is up to date") == 3
+    assert "restart" not in out
+    map_file(maps[0], "A anew")
+    map_file(maps[1], "B anew")
+    map_file(challenges / "A.Challenge.Gbx", "A anew")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert "--overwrite" in error
+    assert "\n" not in error
+    assert (challenges / "B.Challenge.Gbx").read_text(encoding="ascii") == "B"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (challenges / "B.Challenge.Gbx").read_text(encoding="ascii") == "B anew"
+    assert sorted(path.name for path in challenges.iterdir()) == [path.name for path in maps]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none.Challenge.Gbx", "no such file"),
+        ("folder.Challenge.Gbx", "not a file"),
+        ("good.Replay.Gbx", "expected a map"),
+        ('quo"te.Challenge.Gbx', "in ASCII"),
+        ("below/good.Challenge.Gbx", "the same name"),
+    ],
+)
+def test_of_maps_that_cannot_be_installed_none_is(
+    name: str, text: str, challenges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = map_file(tmp_path / "good.Challenge.Gbx", "good")
+    (tmp_path / "folder.Challenge.Gbx").mkdir()
+    (tmp_path / "below").mkdir()
+    if "good" in name:
+        map_file(tmp_path / name, "another")
+    assert main(["game", "install", str(good), str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert text in error
+    assert "\n" not in error
+    assert not any(challenges.iterdir())
+    assert not any((tmp_path / "TMI").iterdir())

@@ -23,7 +23,17 @@ def add_parser(commands: "Commands[argparse.ArgumentParser]") -> None:
     game = commands.add_parser("game", help="TrackMania Nations Forever through TMInterface")
     subcommands = game.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     install = subcommands.add_parser(
-        "install", help="copy the plugin into TMInterface's folder, if it differs"
+        "install", help="copy the plugin into TMInterface's folder, and maps into the game's"
+    )
+    install.add_argument(
+        "maps",
+        nargs="*",
+        type=Path,
+        metavar="MAP.Challenge.Gbx",
+        help="files to copy into Tracks/Challenges",
+    )
+    install.add_argument(
+        "--overwrite", action="store_true", help="replace other maps of the same names"
     )
     install.set_defaults(run=run_install)
     _add_check(subcommands)
@@ -171,13 +181,17 @@ def _settings(arguments: argparse.Namespace) -> "GameConfig":
 
 
 def run_install(arguments: argparse.Namespace) -> int:
-    """Copy the plugin if it is missing or differs."""
-    from rl.envs.tmnf.machine.install import PLUGIN, install_plugin, other_plugin
+    """Copy the plugin and maps that are missing or differ."""
+    from rl.envs.tmnf.machine.install import PLUGIN, install_maps, install_plugin, other_plugin
     from rl.envs.tmnf.machine.machine_paths import GameMachine
 
     machine = GameMachine.from_environment()
-    copied = install_plugin(machine)
-    print(f"{machine.plugins / PLUGIN.name}: {'copied' if copied else 'is up to date'}")
+    maps = install_maps(machine, arguments.maps, overwrite=arguments.overwrite)
+    copies = {**maps, machine.plugins / PLUGIN.name: install_plugin(machine)}
+    for path, is_copied in copies.items():
+        print(f"{path}: {'copied' if is_copied else 'is up to date'}")
+    if any(copies.values()):
+        print("restart the game if it runs: it looks for plugins and maps when it starts")
     other = other_plugin(machine)
     if other is not None:
         print(f"{other}: wants the same port; use one of the two")
