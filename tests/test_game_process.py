@@ -314,6 +314,16 @@ def test_checks_stop_at_what_is_missing_and_say_what_to_do(tmp_path: Path) -> No
     assert not found["port and process"].is_good
 
 
+def test_a_program_on_the_port_that_is_no_game_is_told_with_the_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        check = GameCheck(machine(tmp_path), settings(port, launch=False, timeout_s=0.2))
+        *_, found = check.findings()
+    assert (found.name, found.is_good) == ("port and process", False)
+    assert found.text.startswith(f"port {port}: ")
+    assert "another program" in found.hint
+
+
 def test_an_input_file_is_driven_to_its_time(connection: GameConnection) -> None:
     keys = expert_keys("short", 0)
     driven = drive_inputs(connection, "short", Inputs(keys.repeat(5), rest=int(keys[-1])))

@@ -159,8 +159,11 @@ class GameCheck:
             hint = "is `Unknown variable: custom_port` in its console? Then the plugin is missing"
             return Finding(name, False, str(error), hint)
         except LinkError as error:
-            hint = "restart the game; if it stands still, `set speed 1` in its console helps"
-            return Finding(name, False, str(error), hint)
+            hint = (
+                "restart the game, or end another program that has this port; if the game stands "
+                "still, `set speed 1` in its console helps"
+            )
+            return Finding(name, False, f"port {self.settings.base_port}: {error}", hint)
         return Finding(name, True, f"the plugin answers on port {self.settings.base_port}")
 
     def _map_file(self, connection: GameConnection) -> Finding:
