@@ -23,8 +23,6 @@ LOOK_S: Final = 2.0
 ASK_S: Final = 3.0
 """Longest such look: whoever ends a game waits for two of them at most, and 8 s in all."""
 GAME_PROGRAM: Final = "TmForever.exe"
-
-
 ENDING_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that may reach the parent's whole group, such as from a terminal that is closed."""
 
