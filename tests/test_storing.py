@@ -15,6 +15,7 @@ from tests.rl_samples import tiny_config
 CHANGES = {
     "engineered_kamikaze_reward_schedule": [[0, 0.0], [1000, 0.0], [2000, 3.0]],
     "global_schedule_speed": 1.0,
+    "number_times_single_memory_is_used_before_discard": 3,
     "rewards": {"shaped_reward_dist_to_cur_vcp": -0.4, "shaped_reward_min_dist_to_cur_vcp": 0.0},
 }
 
@@ -33,7 +34,7 @@ def test_rewards_follow_their_schedule_and_potentials_are_stored(tmp_path: Path)
         store_rollout(run, rollout)
         stored.append(run.memory.rows())
         assert run.statistics.memories_generated > 0
-        assert run.pace.is_due(memory_size=1, memory_start=0, uses_per_transition=1)
+        assert run.pace.due == 3 * run.statistics.memories_generated
     # The step to the finish has no extras, and the last row is no step.
     extra = (stored[1]["rewards"] - stored[0]["rewards"])[:-2]
     plain_gas = rollout.actions[:-1] == 0

@@ -1,69 +1,102 @@
 """Clocks: what a rollout cost its collector, how old a policy is."""
 
-import time
-
 import numpy as np
+import pytest
 
+from rl.collecting import timing
 from rl.collecting.timing import StepTimer
+from rl.reporting import times
 from rl.reporting.times import PolicyAges, TimesSummary
 
 
-def test_cars_share_the_time_of_a_step() -> None:
+class Clock:
+    """Stands in for the module `time`: its clocks stand still until a test moves them.
+
+    Attributes:
+        wall_s, cpu_s: readings, seconds. All amounts of the tests are sums of powers of 2: exact.
+    """
+
+    def __init__(self) -> None:
+        self.wall_s = 64.0
+        self.cpu_s = 8.0
+
+    def perf_counter(self) -> float:
+        return self.wall_s
+
+    def monotonic(self) -> float:
+        return self.wall_s
+
+    def process_time(self) -> float:
+        return self.cpu_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (timing, times):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def step(timer: StepTimer, clock: Clock, policy_s: float, environment_s: float) -> None:
+    """One step of all cars, which takes so long."""
+    timer.begin()
+    clock.wall_s += policy_s
+    timer.lap("policy")
+    clock.wall_s += environment_s
+    timer.lap("environment")
+
+
+def test_cars_share_the_time_of_a_step(clock: Clock) -> None:
     timer = StepTimer(4)
     timer.start(np.arange(4))
-    for _ in range(2):
-        timer.begin()
-        time.sleep(0.02)
-        timer.lap("policy")
-        time.sleep(0.01)
-        timer.lap("environment")
-    timing = timer.of(1)
-    assert timing.policy_ns >= 5.0e6
-    assert timing.environment_ns >= 2.5e6
-    assert timing.other_ns == 0.0
+    for policy_s in (0.5, 0.25):
+        step(timer, clock, policy_s, 0.125)
+    found = timer.of(1)
+    # Nanoseconds per car and step: of 4 cars, 2 steps.
+    assert found.policy_ns == 1e9 * 0.75 / 8
+    assert found.environment_ns == 1e9 * 0.25 / 8
+    assert found.other_ns == 0.0
+    assert found.in_rollout_percentage == 100.0
 
 
-def test_a_new_run_starts_its_clock_anew_and_waiting_is_not_driving() -> None:
+def test_a_new_run_starts_its_clock_anew_and_waiting_is_not_driving(clock: Clock) -> None:
     timer = StepTimer(2)
-    timer.begin()
-    time.sleep(0.05)
-    timer.lap("policy")
+    step(timer, clock, 0.5, 0.25)
     timer.start(np.array([1]))
-    timer.begin()
-    timer.lap("policy")
-    time.sleep(0.02)
+    step(timer, clock, 0.125, 0.125)
+    clock.wall_s += 0.75  # no step
     old, new = timer.of(0), timer.of(1)
-    assert new.policy_ns < old.policy_ns
-    assert 0.0 < new.in_rollout_percentage < old.in_rollout_percentage
+    assert old.policy_ns == 1e9 * 0.625 / (2 * 2)
+    assert new.policy_ns == 1e9 * 0.125 / (1 * 2)
+    assert new.environment_ns == 1e9 * 0.125 / (1 * 2)
+    assert old.in_rollout_percentage == 100.0 * 1.0 / 1.75
+    assert new.in_rollout_percentage == 100.0 * 0.25 / 1.0
 
 
-def test_policy_age_is_the_time_since_its_version() -> None:
+def test_policy_age_is_the_time_since_its_version(clock: Clock) -> None:
     ages = PolicyAges(5)
-    time.sleep(0.02)
+    clock.wall_s += 2.0
     ages.note(6)
-    first, second = ages.seconds(5), ages.seconds(6)
-    assert first is not None
-    assert second is not None
-    assert first - second >= 0.02
+    clock.wall_s += 0.5
+    assert ages.seconds(5) == 2.5
+    assert ages.seconds(6) == ages.seconds(7) == 0.5
     assert ages.seconds(4) is None  # from before a resume
 
 
-def test_summary_starts_anew() -> None:
+def test_summary_starts_anew(clock: Clock) -> None:
     summary = TimesSummary()
+    clock.wall_s += 4.0
     summary.spent("training", 1.0)
-    assert "learner: training" in summary.take()
+    assert "| learner: training | 25.0 % |" in summary.take()
     assert "learner: training" not in summary.take()
 
 
-def test_cpu_time_is_counted_once_over_the_runs_of_a_collector() -> None:
-    before = time.process_time()
+def test_cpu_time_is_counted_once_over_the_runs_of_a_collector(clock: Clock) -> None:
     timer = StepTimer(3)
-    counted = 0.0
+    counted = []
     for car in (2, 0, 2, 1):
-        until = time.process_time() + 0.02
-        while time.process_time() < until:
-            pass
-        counted += timer.of(car).cpu_s
-    time.sleep(0.05)  # no CPU time
-    spent = time.process_time() - before
-    assert 0.08 <= counted <= spent < counted + 0.04
+        clock.cpu_s += 0.5
+        clock.wall_s += 2.0
+        counted.append(timer.of(car).cpu_s)
+    assert counted == [0.5] * 4
