@@ -23,6 +23,15 @@ def tiny_network(**decoder: Any) -> NetworkConfig:
     return NetworkConfig.model_validate(values)
 
 
+def changed_nn(**parts: dict[str, Any]) -> dict[str, Any]:
+    """The nn section of `tiny_config` with other options of some parts."""
+    nn = tiny_network().model_dump()
+    for part, options in parts.items():
+        section = nn["decoder"] if part in ("advantage", "value") else nn
+        section[part] |= options
+    return nn
+
+
 def straight_line(folder: Path, length_m: float = 40.0) -> Path:
     """A straight, level reference line as a file."""
     z = np.arange(0.0, length_m + 0.25, 0.5)

@@ -22,8 +22,8 @@ from rl.training.calibration_runs import drive_warm_up
 from rl.training.train import train
 from tests.game_samples import game_batch, served
 from tests.rl_samples import tiny_config
+from tests.saved_states import differences, saved
 from tests.test_game_process import gone
-from tests.test_training_resume import differences, saved
 
 CONFIG = Path(__file__).parent.parent / "config_files" / "rl" / "config_game.yaml"
 

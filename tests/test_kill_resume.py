@@ -26,7 +26,7 @@ from rl.run.checkpoint import MANIFEST, check_checkpoint, load_checkpoint
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import IQN_FILE, META_FILE
 from tests.rl_samples import straight_line, tiny_config, tiny_network
-from tests.test_training_resume import saved
+from tests.saved_states import saved
 
 pytestmark = [
     pytest.mark.slow,

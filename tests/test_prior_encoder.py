@@ -18,9 +18,9 @@ from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.training.train import train
 from tests.rl_samples import tiny_network
+from tests.saved_states import saved
 from tests.test_collector import make_network
 from tests.test_prior_run import prior_config, prior_run
-from tests.test_training_resume import saved
 from tests.test_training_transfer import pretrained
 
 FREEZE = {"freeze_encoder": True}

@@ -34,9 +34,9 @@ from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE, META_FILE, PRIOR_FILE, read_meta
 from tests.rl_samples import tiny_config, tiny_network
+from tests.saved_states import differences, saved
 from tests.test_metrics_run import documented, events_of, scalars
 from tests.test_prior import observations
-from tests.test_training_resume import differences, saved
 from tests.test_training_transfer import pretrained
 
 STEPPING = {

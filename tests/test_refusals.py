@@ -27,8 +27,7 @@ from rl.config.sections import MapCycleEntry
 from rl.network.iqn import IQN
 from rl.run.build import build_run
 from rl.run.memory_need import check_run_memory, replay_needs
-from tests.rl_samples import tiny_config
-from tests.test_training_resume import changed_nn
+from tests.rl_samples import changed_nn, tiny_config
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rl.training.train import train
-from tests.rl_samples import tiny_config, tiny_network
-from tests.test_training_resume import changed_nn, differences, saved
+from tests.rl_samples import changed_nn, tiny_config, tiny_network
+from tests.saved_states import differences, saved
 
 STOP, END = 12, 26
 """Updates: where the run is stopped, and where both end."""

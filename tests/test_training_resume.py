@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,59 +13,16 @@ from rl.collecting.source import SerialSource
 from rl.config.experiment import load_rl_config
 from rl.network.freezing import FrozenEncoder
 from rl.network.iqn import IQN
-from rl.replay.segments import SegmentStore
 from rl.run.build import build_run
 from rl.run.checkpoint import load_checkpoint
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
 from rl.training.setup import build_source
 from rl.training.train import train
-from tests.rl_samples import tiny_config, tiny_network
+from tests.rl_samples import changed_nn, tiny_config
+from tests.saved_states import differences, saved
 
 PLATEAU = {"after_frames": 60, "hold_frames": 150, "decay_frames": 200}
-WALL_CLOCK = {
-    "training_seconds",
-    "cpu_seconds",
-    "setup_seconds",
-    "setup_cpu_seconds",
-    "calibration_seconds",
-    "first_finish_s",
-    "_started_at",
-    "since_seconds",
-}
-
-
-def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Where two saved states differ, wall-clock fields apart."""
-    if path.rsplit(".", 1)[-1] in WALL_CLOCK:
-        return []
-    if isinstance(ours, dict):
-        if ours.keys() != theirs.keys():
-            return [path]
-        return [d for key in ours for d in differences(ours[key], theirs[key], f"{path}.{key}")]
-    if isinstance(ours, list):
-        pairs = zip(ours, theirs, strict=True)
-        return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{path}.{i}")]
-    if isinstance(ours, torch.Tensor):
-        return [] if torch.equal(ours, theirs) else [path]
-    if isinstance(ours, np.ndarray):
-        return [] if np.array_equal(ours, theirs) else [path]
-    return [] if ours == theirs else [path]
-
-
-def saved(run: Path) -> dict[str, Any]:
-    """Everything of a run's last checkpoint, with the memory's rows put together."""
-    _, parts, segments = load_checkpoint(run / "checkpoints")
-    store = SegmentStore(run / "checkpoints")
-    rows: dict[str, list[torch.Tensor]] = {}
-    oldest, total = parts["state"]["memory"]["oldest"], parts["state"]["memory"]["total"]
-    place = oldest
-    for segment in segments:
-        for name, column in torch.load(store.path(segment), weights_only=True).items():
-            rows.setdefault(name, []).append(column[place - segment.first :])
-        place = segment.end
-    assert place == total
-    return {**parts, "rows": {name: torch.cat(columns) for name, columns in rows.items()}}
 
 
 @pytest.mark.parametrize(("stops", "freeze"), [((23,), True), ((11, 34), False)])
@@ -137,15 +93,6 @@ def test_run_killed_in_a_raised_phase_goes_on_from_its_last_save(tmp_path: Path)
 
 def last_row(run: Path) -> dict[str, str]:
     return read_csv(run / "metrics.csv")[-1]
-
-
-def changed_nn(**parts: dict[str, Any]) -> dict[str, Any]:
-    """The nn section of `tiny_config` with other options of some parts."""
-    nn = tiny_network().model_dump()
-    for part, options in parts.items():
-        section = nn["decoder"] if part in ("advantage", "value") else nn
-        section[part] |= options
-    return nn
 
 
 def test_resume_with_other_rates_and_flags_keeps_the_moments(tmp_path: Path) -> None:
