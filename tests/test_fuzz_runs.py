@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import random
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.train import run as run_vis
 from rl.config.experiment import RLConfig
 from rl.run.build import build_run
+from rl.run.checkpoint import MANIFEST
 from rl.run.folder import RunFolder
 from rl.run.save_and_resume import RunSaver
+from rl.run.state import Run
 from rl.training.setup import build_source
 from rl.training.train import train
 from rl.transfer.artifacts import load_artifact
@@ -46,6 +50,7 @@ from tests.damage import (
 from tests.fuzzing import assert_one_line, fuzz, run_cases, run_command
 from tests.pretrain_samples import recorded, vis_config
 from tests.rl_samples import tiny_config
+from tests.saved_states import differences
 
 EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
 
@@ -58,11 +63,20 @@ def _back_to_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run of rl and one of vis that can go on, and their logs."""
+    """A folder with a finished run of rl and one of vis that can go on, and their logs.
+
+    The two checkpoints of the run of rl are of 2 and of 3 updates.
+    """
     folder = tmp_path_factory.mktemp("runs")
     config = tiny_config(folder, evaluation=EVALUATION)
     train(config, max_grad_steps=2)
-    train(config, resume=folder / "rl" / "tiny", max_grad_steps=3)
+    run = folder / "rl" / "tiny"
+    before = fresh_copy(newest(run), folder / "before")
+    train(config, resume=run, max_grad_steps=3)
+    # A call saves when it stops and after its last evaluation: both with the same weights.
+    (replaced,) = set((run / "checkpoints").glob("0*")) - {newest(run)}
+    fresh_copy(before, replaced)
+    shutil.rmtree(before)
     run_vis(vis_config(recorded(tmp_path_factory), folder / "vis", probe=False))
     return folder
 
@@ -70,20 +84,47 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- artifacts ----------------------------------------------------------------------------------
 
 
-def load_or_refuse(folder: Path) -> None:
-    """Load a policy and each of its files; UserError is a refusal."""
-    for load in (load_policy, lambda path: load_artifact(path / IQN_FILE, legacy_input="iqn")):
-        with contextlib.suppress(UserError):
-            load(folder)
+def load_or_refuse(folder: Path, written: Mapping[str, Any]) -> bool:
+    """Load a policy and its file; return whether any of both was taken, with the values `written`.
+
+    UserError is a refusal.
+    """
+    found: list[Mapping[str, torch.Tensor]] = []
+    with contextlib.suppress(UserError):
+        found.append(load_artifact(folder / IQN_FILE, legacy_input="iqn").tensors)
+    with contextlib.suppress(UserError):
+        found.append(load_policy(folder).state_dict())
+        assert len(found) == 2  # a policy is loaded from its file
+    for tensors in found:
+        assert tensors.keys() == written.keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, written[name].float()), name
+            assert torch.isfinite(tensor).all(), name
+    return bool(found)
+
+
+def tensors_of(folder: Path) -> dict[str, Any]:
+    return dict(torch.load(folder / IQN_FILE, weights_only=True))
+
+
+def is_changed(file: Path, original: bytes) -> bool:
+    """Whether a file that was damaged is not the one of before; not every damage changes one."""
+    return not file.is_file() or file.read_bytes() != original
 
 
 @fuzz(quick=12, slow=800)
 def test_damaged_artifacts_are_refused(cases: int, runs: Path, tmp_path: Path) -> None:
+    written = tensors_of(runs / "rl" / "tiny" / "best")
+
     def check(damage: Damage) -> None:
         copy = fresh_copy(runs / "rl" / "tiny" / "best", tmp_path / "best")
         files = files_in(copy)
-        apply_damage(files[damage.file % len(files)], damage)
-        load_or_refuse(copy)
+        chosen = files[damage.file % len(files)]
+        original = chosen.read_bytes()
+        apply_damage(chosen, damage)
+        loaded = load_or_refuse(copy, written)
+        if chosen.name == IQN_FILE:
+            assert loaded != is_changed(chosen, original)
 
     run_cases(check, damages, cases)
 
@@ -98,15 +139,15 @@ def test_artifacts_with_a_right_hash_and_odd_content_are_refused(
         place, number, in_meta = case
         copy = fresh_copy(runs / "rl" / "tiny" / "best", tmp_path / "best")
         meta = json.loads((copy / META_FILE).read_text())
+        state = tensors_of(copy)
         if in_meta:
             meta = edited(meta, place, [DELETE, *ODD][number % (len(ODD) + 1)])
         else:
-            state = torch.load(copy / IQN_FILE, weights_only=True)
-            torch.save(edited(dict(state), place, odd[number % len(odd)]), copy / IQN_FILE)
+            torch.save(edited(state, place, odd[number % len(odd)]), copy / IQN_FILE)
             data = (copy / IQN_FILE).read_bytes()
             meta["sha256"][IQN_FILE] = hashlib.sha256(data).hexdigest()
         (copy / META_FILE).write_text(json.dumps(meta))
-        load_or_refuse(copy)
+        load_or_refuse(copy, state)
 
     places = st.tuples(st.floats(0.0, 1.0), st.integers(0, 100), st.booleans())
     run_cases(check, places, cases)
@@ -115,20 +156,45 @@ def test_artifacts_with_a_right_hash_and_odd_content_are_refused(
 # -- checkpoints of rl --------------------------------------------------------------------------
 
 
-def restore(folder: Path) -> bool:
-    """Restore a run and build its collectors; returns whether it was refused."""
+def restore(folder: Path) -> Run | None:
+    """Restore a run and build its collectors; None if it was refused."""
     config = load_config(RLConfig, folder / "config_snapshot.yaml", environment={})
     run = build_run(config)
     try:
         source = build_source(run, RunSaver(RunFolder(folder)).restore(run))
     except UserError:
-        return True
+        return None
     source.close()
     assert run.frames >= 0
     assert run.champion.describe() is not None
     json.dumps(run.statistics.state_dict(), allow_nan=False)
     run.memory.check_valid()
-    return False
+    return run
+
+
+def state_of(run: Run | None) -> dict[str, Any]:
+    """What a checkpoint has given to a run that was restored."""
+    assert run is not None
+    return {
+        "learner": run.learner.state_dict(),
+        "champion": run.champion.state_dict(),
+        "statistics": run.statistics.state_dict(),
+        "pace": run.pace.state_dict(),
+        "rng": run.rng.bit_generator.state,
+        "memory": run.memory.cursor(),
+        "rows": run.memory.rows(),
+    }
+
+
+@pytest.fixture(scope="module")
+def states(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """States of the run's checkpoints: of the newest, and of the one before it."""
+    copy = fresh_copy(runs / "rl" / "tiny", tmp_path_factory.mktemp("whole") / "tiny")
+    last = state_of(restore(copy))
+    shutil.rmtree(newest(copy))
+    states = [last, state_of(restore(copy))]
+    assert [state["learner"]["counters"]["grad_steps"] for state in states] == [3, 2]
+    return states
 
 
 def newest(folder: Path) -> Path:
@@ -137,39 +203,53 @@ def newest(folder: Path) -> Path:
 
 @fuzz(quick=10, slow=600)
 def test_a_checkpoint_with_a_damaged_file_leads_to_the_one_before_it(
-    cases: int, runs: Path, tmp_path: Path
+    cases: int, runs: Path, states: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     def check(damage: Damage) -> None:
         copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
-        files = files_in(newest(copy))
-        apply_damage(files[damage.file % len(files)], damage)
-        before = contents_of(copy)
-        assert not restore(copy)
+        last = newest(copy)
+        files = files_in(last)
+        chosen = files[damage.file % len(files)]
+        original = chosen.read_bytes()
+        apply_damage(chosen, damage)
+        damaged, before = is_changed(chosen, original), contents_of(copy)
+        restored = state_of(restore(copy))
         assert not before - contents_of(copy)
+        if chosen.name != MANIFEST:  # which has no hash: what is changed in it may not matter
+            assert last.exists() != damaged
+        assert differences(restored, states[0 if last.exists() else 1]) == []
 
     run_cases(check, damages, cases)
 
 
 @fuzz(quick=14, slow=800)
 def test_a_checkpoint_with_a_right_hash_and_odd_content_leads_to_the_one_before_it(
-    cases: int, runs: Path, tmp_path: Path
+    cases: int, runs: Path, states: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     odd = [*odd_tensors(), DELETE, *ODD]
 
     def check(case: tuple[str, float, int]) -> None:
         part, place, number = case
         copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
-        edit_checkpoint(newest(copy), part, place, odd[number % len(odd)])
+        last = newest(copy)
+        edit_checkpoint(last, part, place, odd[number % len(odd)])
         before = contents_of(copy)
-        restore(copy)
+        run = restore(copy)
         assert not before - contents_of(copy)
+        if run is None:
+            assert part == "state.pt"  # it says of which network the run is
+        elif not last.exists():
+            assert differences(state_of(run), states[1]) == []
 
     parts = st.sampled_from(["state.pt", "learner.pt", "champion.pt", "collector.pt"])
     run_cases(check, st.tuples(parts, st.floats(0.0, 1.0), st.integers(0, 100)), cases)
 
 
 def test_a_damaged_checkpoint_is_named_and_set_aside(
-    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    runs: Path,
+    states: list[dict[str, Any]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     copy = fresh_copy(runs / "rl" / "tiny", tmp_path / "tiny")
     path = newest(copy)
@@ -177,7 +257,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(
     assert state["statistics"].pop("frames_played") > 0
     replace_part(path, "state.pt", state)
     data = (path / "state.pt").read_bytes()
-    assert not restore(copy)
+    assert differences(state_of(restore(copy)), states[1]) == []
     assert "state.statistics.frames_played is missing" in caplog.text
     assert "using the checkpoint before it" in caplog.text
     assert (copy / "checkpoints" / f"{path.name}.damaged" / "state.pt").read_bytes() == data
@@ -188,7 +268,7 @@ def test_a_run_that_no_checkpoint_can_restore_stays_as_it_is(runs: Path, tmp_pat
     for path in sorted((copy / "checkpoints").glob("0*")):
         edit_checkpoint(path, "learner.pt", 0.0, "zz")
     names = {path.relative_to(copy) for path in files_in(copy)}
-    assert restore(copy)
+    assert restore(copy) is None
     assert {path.relative_to(copy) for path in files_in(copy)} == names
 
 
