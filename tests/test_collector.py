@@ -121,10 +121,11 @@ def test_guide_drives_until_its_time_and_is_marked_where_it_differs(tmp_path: Pa
     )
     collector = Collector(plan, make_network(action=1), guide=guide)
     until = dict(zip(collector.seeds.tolist(), guide.until_ms.tolist(), strict=True))
-    for rollout in collect(collector, 3):
-        assert rollout.guided == rollout.is_exploration
-        if rollout.seed not in until or not rollout.is_exploration:
-            continue
+    rollouts = collect(collector, 3)
+    assert all(rollout.guided == rollout.is_exploration for rollout in rollouts)
+    first = [rollout for rollout in rollouts if rollout.guided and rollout.seed in until]
+    assert len(first) == 2  # of three cars, one is not an exploring one
+    for rollout in first:
         guided = rollout.time_ms[:-1] < until[rollout.seed]
         assert 0 < guided.sum() < len(rollout)
         np.testing.assert_array_equal(rollout.actions == 0, guided)

@@ -90,7 +90,9 @@ def test_results_and_champion_are_those_of_the_learners_process(
     np.testing.assert_array_equal(ours.times_ms, theirs.times_ms)
     assert reply.evaluation.is_champion
     assert reply.champion["summary"] == champion.summary
-    for name, tensor in champion.weights.items() if champion.weights else ():
+    assert champion.weights
+    assert reply.champion["weights"].keys() == champion.weights.keys()
+    for name, tensor in champion.weights.items():
         assert torch.equal(reply.champion["weights"][name], tensor)
 
 

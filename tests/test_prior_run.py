@@ -33,10 +33,10 @@ from rl.training.train import TrainingResult, train
 from rl.transfer.artifacts import module_tensors, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import ENCODER_FILE, IQN_FILE, META_FILE, PRIOR_FILE, read_meta
+from tests.prior_samples import clone, observations, zero_network
 from tests.rl_samples import tiny_config, tiny_network
 from tests.saved_states import differences, saved
 from tests.test_metrics_run import documented, events_of, scalars
-from tests.test_prior import observations
 from tests.test_training_transfer import pretrained
 
 STEPPING = {
@@ -340,7 +340,6 @@ class TestFiles:
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
         from pipeline.exporting.onnx_policy import OnnxPolicy, compare, onnx_bytes
-        from tests.test_prior import clone, zero_network
 
         frames, floats = observations(80)
         cloned = clone()
