@@ -52,3 +52,10 @@ def saved(run: Path) -> dict[str, Any]:
         place = segment.end
     assert place == total
     return {**parts, "rows": {name: torch.cat(columns) for name, columns in rows.items()}}
+
+
+class Crashing:
+    """A value that no checkpoint can hold."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("crashes while it is saved")

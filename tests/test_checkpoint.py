@@ -13,6 +13,7 @@ from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import Rollout
 from rl.replay.segments import SegmentStore
 from rl.run.checkpoint import load_checkpoint, save_checkpoint
+from tests.saved_states import Crashing
 
 H, W, F, A = 3, 4, 184, 5
 
@@ -109,9 +110,10 @@ def test_no_usable_checkpoint_is_a_users_error(tmp_path: Path) -> None:
 
 
 def test_failed_save_keeps_what_was_there(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, {"state": {"number": 1}})
-    with pytest.raises(Exception, match="pickle"):
-        save_checkpoint(tmp_path, {"state": {"number": 2, "unsaveable": lambda: None}})
+    whole = save_checkpoint(tmp_path, {"state": {"number": 1}})
+    with pytest.raises(TypeError, match="crashes while it is saved"):
+        save_checkpoint(tmp_path, {"more": {}, "state": {"number": 2, "last": Crashing()}})
+    assert list(tmp_path.iterdir()) == [whole]
     assert load_checkpoint(tmp_path)[1]["state"]["number"] == 1
 
 

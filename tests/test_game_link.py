@@ -339,7 +339,7 @@ def test_a_killed_client_frees_the_game(plugin: str, tmp_path: Path) -> None:
         cars.step(FORWARD)
         assert cars.race_time_ms[0] == 50
         cars.close()
-    assert waited < 10.0 or plugin == "community"
+    assert waited < 10.0
 
 
 @pytest.mark.slow

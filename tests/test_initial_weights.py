@@ -21,6 +21,7 @@ from rl.training.train import train
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import IQN_FILE
 from tests.rl_samples import tiny_config, tiny_network
+from tests.saved_states import Crashing
 
 Tensors = dict[str, torch.Tensor]
 
@@ -124,9 +125,10 @@ def test_a_crash_between_two_saves_leaves_the_earlier_best(tmp_path: Path) -> No
     parts = saver.champion_parts(run)
     first, second = saver.save_best(run, parts), saver.save_best(run, parts)
     assert (first.exists(), second.exists()) == (False, True)
-    unwritable = {"state": {"names": lambda: 0}, "learner": {}, "evaluated": {}}
-    with pytest.raises((AttributeError, TypeError, UserError)):
-        save_checkpoint(folder.checkpoints_best, unwritable, kept=1)
+    crashing = {"learner": {}, "state": {"names": Crashing()}, "evaluated": {}}
+    with pytest.raises(TypeError, match="crashes while it is saved"):
+        save_checkpoint(folder.checkpoints_best, crashing, kept=1)
+    assert [path.name for path in folder.checkpoints_best.iterdir()] == [second.name]
     path, parts, _ = peek_for_best(folder)
     assert path == second
     assert same(parts["evaluated"], run.learner.online.state_dict())

@@ -30,6 +30,11 @@ from tests.pretrain_samples import SIDE, recorded, vis_config
 
 CONFIGS = Path("config_files/pretrain/vis")
 CLONING = Path("config_files/pretrain/bc")
+STARTED_FROM_AN_ENCODER = [
+    path
+    for path in sorted(CLONING.glob("*.yaml"))
+    if load_config(BCConfig, path).encoder_init_path is not None
+]
 
 
 @pytest.fixture
@@ -45,11 +50,13 @@ def test_shipped_configs_build(path: Path) -> None:
     assert torch.isfinite(module.batch_loss({"frames": frames}))
 
 
-@pytest.mark.parametrize("path", sorted(CLONING.glob("*.yaml")), ids=lambda path: path.stem)
+def test_some_shipped_cloning_runs_start_from_an_encoder() -> None:
+    assert STARTED_FROM_AN_ENCODER
+
+
+@pytest.mark.parametrize("path", STARTED_FROM_AN_ENCODER, ids=lambda path: path.stem)
 def test_a_shipped_visual_run_writes_the_encoder_that_cloning_starts_from(path: Path) -> None:
     cloning = load_config(BCConfig, path)
-    if cloning.encoder_init_path is None:
-        return
     visual = [load_config(VisConfig, file) for file in sorted(CONFIGS.glob("*.yaml"))]
     written = [c for c in visual if c.run_folder / ENCODER_FILE == cloning.encoder_init_path]
     assert len(written) == 1

@@ -104,10 +104,11 @@ def save_checkpoint(
         temporary.rename(target)
         fsync_folder(folder)
     except (OSError, RuntimeError, UserError) as error:  # torch reports a full disk its own way
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"{target}: the checkpoint could not be saved ({error}); earlier ones are kept"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # it is there only if something failed
     _prune(folder, kept)
     return target
 
