@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +19,7 @@ from datasets.format import DatasetSpec
 from datasets.reader import ReplayFile
 from datasets.writer import DatasetWriter
 from tests.dataset_samples import HEIGHT, SPEC, WIDTH, make_replay, sample_records, write_dataset
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARD_BYTES = 30_000
@@ -73,9 +73,8 @@ def test_a_killed_recording_keeps_its_shards_and_continues_to_the_same_dataset(
     path = tmp_path / "data.h5"
     parts = tmp_path / "data.h5.parts"
     process = python(RECORD, str(path), "0.1")
-    deadline = time.monotonic() + 30
-    while len(list(parts.glob("shard_*.h5"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(list(parts.glob("shard_*.h5"))) >= 2, 30.0, "no shards", process=process)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not path.exists()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.game_samples import game_batch, served
 from tests.rl_samples import tiny_config
 from tests.saved_states import differences, saved
 from tests.test_game_process import gone
+from tests.waiting import wait_for
 
 CONFIG = Path(__file__).parent.parent / "config_files" / "rl" / "config_game.yaml"
 
@@ -140,15 +140,6 @@ def collectors_of(learner: int) -> list[int]:
         if int(fields[1]) == learner:
             found.append(int(stat.parent.name))
     return found
-
-
-def wait_for(condition: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait; returns the seconds that it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < within_s, what
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 @pytest.mark.slow

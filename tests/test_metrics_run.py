@@ -1,6 +1,7 @@
 """What a short serial run writes, read back from its event files, beside docs/metrics.md."""
 
 import itertools
+import math
 import re
 import time
 from pathlib import Path
@@ -12,7 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
 from datasets.contract.csv_log import read_csv
+from rl.reporting import reporter
 from rl.reporting.tensorboard import LAYOUT
+from rl.training import loop
+from rl.training.loop import TrainingLoop
 from rl.training.train import train
 from tests.rl_samples import tiny_config
 
@@ -171,17 +175,38 @@ def test_times_summary_is_a_table(logs: Path) -> None:
     assert "µs per action" in text
 
 
-def test_hours_count_training_alone_and_the_layout_stays_one(tmp_path: Path) -> None:
-    cfg = config(tmp_path, buffer_test_ratio=0.0, prio_alpha=0.0)
+class Clock:
+    """A clock of the training loop that moves when a test says so; CPU time is the real one."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def process_time(self) -> float:
+        return time.process_time()
+
+
+def test_hours_count_training_alone_and_the_layout_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, learn = Clock(), TrainingLoop._learn
+
+    def learn_for_a_quarter_of_an_hour(training: TrainingLoop) -> None:
+        clock.now_s += 900.0
+        learn(training)
+
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(TrainingLoop, "_learn", learn_for_a_quarter_of_an_hour)
+    monkeypatch.setattr(reporter, "REPORT_EVERY_S", math.inf)  # one report at the end of a call
+    cfg = config(tmp_path, buffer_test_ratio=0.0, prio_alpha=0.0, save_every_minutes=10_000)
     train(cfg, max_grad_steps=3)  # type: ignore[arg-type]
-    time.sleep(1.0)
-    started = time.monotonic()
-    train(cfg, resume=tmp_path / "rl" / "tiny", max_grad_steps=6)  # type: ignore[arg-type]
-    elapsed_h = (time.monotonic() - started) / 3600.0
+    clock.now_s += 7200.0  # between the calls
+    train(cfg, resume=tmp_path / "rl" / "tiny", max_grad_steps=7)  # type: ignore[arg-type]
     events = events_of(tmp_path / "tensorboard" / "tiny")
     values = scalars(events)
-    before, after = values["cumul_training_hours"]
-    assert 0.0 < after - before < elapsed_h
+    assert values["cumul_training_hours"] == [0.75, 1.75]
     assert len(values["Training/loss"]) == 2
     assert not any(tag.startswith(("Training/loss_test", "Buffer/priorities")) for tag in values)
     assert len(events.Tensors("custom_scalars__config__")) == 1

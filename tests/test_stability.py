@@ -188,7 +188,8 @@ def test_a_seed_is_trained_from_the_cloned_policy_until_its_verdict(
     assert found["stable"]
     assert found["watched"] == 10
     assert found["lowest"] == 1.0
-    assert found["minutes"] < 4.0  # the verdict ended it, not the clock
+    # The verdict ended it, not the clock.
+    assert "stopping: stopped by SIGTERM" in (runs / "bc_5" / "train.log").read_text()
     cfg = load_rl_config(runs / "bc_5" / "config_snapshot.yaml")
     assert cfg.seed == 5
     assert cfg.tensorboard_dir == str(runs / "tensorboard")

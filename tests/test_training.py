@@ -30,6 +30,7 @@ from rl.training.loop import TrainingLoop
 from rl.training.train import train
 from rl.transfer.load_policy import load_policy
 from tests.rl_samples import straight_line, tiny_config, tiny_network
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,8 @@ def test_run_folder_holds_what_it_promises(finished_run: Path) -> None:
     assert stats["cumul_number_batches_done"] == 40
     assert stats["alltime_min_ms"]["straight"] < 5000
     assert stats["cumul_number_frames_played"] > 300
-    assert 0.0 < stats["setup_seconds"] < 60.0
-    assert 0.0 < stats["setup_cpu_seconds"] < 60.0
+    assert stats["setup_seconds"] > 0.0
+    assert stats["setup_cpu_seconds"] > 0.0
     assert stats["calibration_seconds"] == 0.0
     assert stats["cumul_cpu_hours"] > 0.0
     (machine,) = json.loads((root / "machine.json").read_text())
@@ -111,10 +112,10 @@ def test_second_run_with_the_same_name_is_refused(tmp_path: Path) -> None:
 def test_early_stop_and_frame_limit(tmp_path: Path) -> None:
     still = {"cutoff_rollout_if_no_vcp_passed_within_duration_ms": 500}
     common = {"environment": still, "evaluation": {"every_s": None}}
-    coasting = tiny_config(
+    full_throttle = tiny_config(
         tmp_path, run_name="a", limits={"early_stop_frames": 100}, lr_schedule=[[0, 0.0]], **common
     )
-    assert train(coasting).stopped.startswith("no better time for ")
+    assert train(full_throttle).stopped.startswith("no better time for ")
     limited = train(tiny_config(tmp_path, run_name="b", **common), max_frames=50)
     assert limited.stopped.endswith("frames are driven")
     assert 50 <= limited.frames < 400
@@ -134,8 +135,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     run = tmp_path / "rl" / "tiny"
     try:
-        while not (run / "best_runs").exists():  # it drives
-            assert process.poll() is None
+        wait_for((run / "best_runs").exists, 120.0, "it does not drive", process=process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:

@@ -21,6 +21,7 @@ from rl.training.setup import build_source
 from rl.training.train import train
 from tests.rl_samples import changed_nn, tiny_config
 from tests.saved_states import differences, saved
+from tests.waiting import wait_for
 
 PLATEAU = {"after_frames": 60, "hold_frames": 150, "decay_frames": 200}
 
@@ -68,13 +69,14 @@ def test_run_killed_in_a_raised_phase_goes_on_from_its_last_save(tmp_path: Path)
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     run = tmp_path / "rl" / "killed"
     try:
-        while (
-            not (run / "train.log").exists() or "(phase 1)" not in (run / "train.log").read_text()
-        ):
-            assert process.poll() is None
+        log = run / "train.log"
+        wait_for(
+            lambda: log.exists() and "(phase 1)" in log.read_text(),
+            *(120.0, "no phase of a raised rate"),
+            process=process,
+        )
         begun = newest(run)
-        while newest(run) < begun + 2:
-            assert process.poll() is None
+        wait_for(lambda: newest(run) >= begun + 2, 60.0, "no save", process=process)
     finally:
         process.kill()
     process.wait()

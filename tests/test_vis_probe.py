@@ -32,8 +32,6 @@ from rl.transfer.metadata import ENCODER_FILE
 from tests.dataset_samples import HEIGHT, WIDTH, sample_records, write_dataset
 from tests.pretrain_samples import SIDE, recorded, vis_config
 
-RNG = np.random.default_rng(4)
-
 
 def moments_of(*batches: tuple[np.ndarray, np.ndarray]) -> Moments:
     found = Moments.empty(batches[0][0].shape[1], batches[0][1].shape[1])
@@ -44,9 +42,10 @@ def moments_of(*batches: tuple[np.ndarray, np.ndarray]) -> Moments:
 
 def sample(n: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, 5) features far from 0 and of unlike scales, (n, 2) noisy linear targets."""
-    features = RNG.normal(size=(n, 5)) * [1.0, 10.0, 0.1, 3.0, 0.5] + [5.0, -40.0, 2.0, 0.0, 1.0]
+    rng = np.random.default_rng(n)
+    features = rng.normal(size=(n, 5)) * [1.0, 10.0, 0.1, 3.0, 0.5] + [5.0, -40.0, 2.0, 0.0, 1.0]
     slopes = np.array([[1.0, 0.0], [0.1, 0.3], [5.0, -9.0], [0.0, 1.0], [2.0, 0.5]])
-    return features, features @ slopes + RNG.normal(size=(n, 2)) * [0.5, 2.0] + [7.0, -3.0]
+    return features, features @ slopes + rng.normal(size=(n, 2)) * [0.5, 2.0] + [7.0, -3.0]
 
 
 def test_ridge_from_sums_equals_ridge_on_the_whole_matrix() -> None:
@@ -78,7 +77,8 @@ def test_features_that_say_nothing_score_nothing_and_do_no_harm() -> None:
         constant = np.full((n, 1), 3.0)
         parts.append(moments_of((np.concatenate([features, constant], axis=1), targets)))
     assert (held_out_r2(*parts) > 0.6).all()
-    noise = [moments_of((RNG.normal(size=(n, 6)), sample(n)[1])) for n in (90, 40, 70)]
+    rng = np.random.default_rng(4)
+    noise = [moments_of((rng.normal(size=(n, 6)), sample(n)[1])) for n in (90, 40, 70)]
     assert (held_out_r2(*noise) < 0.1).all()
 
 
