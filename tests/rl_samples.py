@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rl.config.experiment import RLConfig
 from rl.config.network import NetworkConfig
+from rl.network.iqn import IQN
 
 NETWORK = {
     "image_size": 34,
@@ -15,12 +17,24 @@ NETWORK = {
     "iqn": {"embedding_dimension": 7, "n": 4, "n_target": 5, "k": 3},
     "decoder": {"dense_hidden_dimension": 12, "zero_init_last": True},
 }
+SHORT_EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
+"""No evaluation before the last one, and that of one run each."""
 
 
 def tiny_network(**decoder: Any) -> NetworkConfig:
     """The network of `tiny_config`, with other options of its decoder."""
     values = {**NETWORK, "decoder": {**NETWORK["decoder"], **decoder}}  # type: ignore[dict-item]
     return NetworkConfig.model_validate(values)
+
+
+def make_network(seed: int = 0, *, action: int | None = 0, **decoder: Any) -> IQN:
+    """A tiny network; `action` is the one that it prefers everywhere, None for a random one."""
+    torch.manual_seed(seed)
+    network = IQN(tiny_network(zero_init_last=action is not None, **decoder))
+    if action is not None:
+        with torch.no_grad():
+            network.A_head.last.bias[action] = 1.0
+    return network
 
 
 def changed_nn(**parts: dict[str, Any]) -> dict[str, Any]:

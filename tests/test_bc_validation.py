@@ -28,18 +28,13 @@ from rl.evaluation.greedy import EvaluationResult
 from rl.transfer.artifacts import load_artifact, save_artifacts
 from rl.transfer.load_policy import load_policy
 from rl.transfer.metadata import read_meta
-from tests.pretrain_samples import bc_config, recorded
+from tests.pretrain_samples import bc_config
 
 DRIVEN: dict[str, Any] = {
     "driven_validation_every_epochs": 2,
     "driven_validation_starts": 3,
     "select_checkpoint": "driven",
 }
-
-
-@pytest.fixture
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded(tmp_path_factory)
 
 
 def result(*times_ms: int | None, track: str = "short") -> EvaluationResult:

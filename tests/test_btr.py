@@ -10,7 +10,7 @@ from rl.learning.learner import Learner
 from rl.network.encoders import ImpalaBlock, LimitedMaxPool
 from rl.network.iqn import IQN
 from rl.network.layers import NoisyLinear
-from tests.test_learner import NETWORK, B, make_batch, weights_of
+from tests.learner_samples import NETWORK, B, make_batch, weights_of
 
 IMPALA = {"arch": "impala", "channels": [3, 4]}
 INGREDIENTS: dict[str, dict[str, Any]] = {

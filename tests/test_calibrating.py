@@ -18,7 +18,7 @@ from rl.training.calibrate import calibrate
 from rl.training.setup import load_pretrained
 from rl.training.train import train
 from tests.rl_samples import tiny_config
-from tests.test_training_transfer import TRANSFER, pretrained
+from tests.transfer_helpers import TRANSFER, pretrained
 
 
 def test_time_that_is_up_puts_the_calibration_off(tmp_path: Path) -> None:

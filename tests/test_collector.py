@@ -24,20 +24,9 @@ from rl.collecting.processes import ProcessPool, _ProcessWorker, note_sign_of_li
 from rl.collecting.shared_weights import SharedWeights, from_flat, to_flat
 from rl.collecting.worker import DEATHS_IN_A_ROW, Restarts
 from rl.config.sections import GuideConfig
-from rl.network.iqn import IQN
 from rl.network.policy import Policy
 from rl.replay.rollout import Rollout
-from tests.rl_samples import tiny_config, tiny_network
-
-
-def make_network(seed: int = 0, *, action: int | None = 0) -> IQN:
-    """A tiny network; `action` is the one that it prefers everywhere, None for a random one."""
-    torch.manual_seed(seed)
-    network = IQN(tiny_network(zero_init_last=action is not None))
-    if action is not None:
-        with torch.no_grad():
-            network.A_head.last.bias[action] = 1.0
-    return network
+from tests.rl_samples import make_network, tiny_config
 
 
 def make_plan(folder: Path, **changes: object) -> CollectorPlan:

@@ -4,24 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from datasets.contract.race import DNF_MS
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
 from rl.evaluation.greedy import EvaluationResult, evaluate, evaluate_drivers, score, start_seeds
-from rl.network.iqn import IQN
 from rl.network.policy import Policy
-from tests.rl_samples import straight_line, tiny_network
-
-
-def make_network(action: int | None = 0, **decoder: object) -> IQN:
-    torch.manual_seed(3)
-    network = IQN(tiny_network(zero_init_last=action is not None, **decoder))
-    if action is not None:
-        with torch.no_grad():
-            network.A_head.last.bias[action] = 1.0
-    return network
+from tests.rl_samples import make_network, straight_line
 
 
 def test_same_arguments_give_the_same_times(tmp_path: Path) -> None:

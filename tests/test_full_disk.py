@@ -21,9 +21,8 @@ from pipeline.failures import EXIT_USER_ERROR
 from rl.run.checkpoint import load_checkpoint
 from rl.training.train import train
 from tests.pretrain_samples import recorded, vis_config
-from tests.rl_samples import tiny_config
+from tests.rl_samples import SHORT_EVALUATION, tiny_config
 
-EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 MOUNT = 'mount -t tmpfs -o size=256m tmpfs "$0" && exec "$@"'
 MOST_PAGES = 4_000
@@ -47,7 +46,7 @@ pytestmark = pytest.mark.skipif(not may_mount(), reason="no mount namespaces for
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of rl that has saved a checkpoint, and the configuration of a run of vis."""
     folder = tmp_path_factory.mktemp("baseline")
-    train(tiny_config(folder, evaluation=EVALUATION), max_grad_steps=2)
+    train(tiny_config(folder, evaluation=SHORT_EVALUATION), max_grad_steps=2)
     dataset = recorded(tmp_path_factory)
     # Without an autoencoder's decoder a checkpoint is some pages: each page is a case.
     small: dict[str, Any] = {"task": "simclr", "simclr": {"projection_hidden": 8}}

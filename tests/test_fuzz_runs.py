@@ -44,10 +44,8 @@ from tests.damage import (
     replace_part,
 )
 from tests.fuzzing import assert_one_line, fuzz, run_cases, run_command
-from tests.rl_samples import tiny_config
+from tests.rl_samples import SHORT_EVALUATION, tiny_config
 from tests.saved_states import differences
-
-EVALUATION = {"every_s": None, "starts": 1, "final_starts": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +58,7 @@ def _back_to_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run that can go on, and its logs; checkpoints of 2 and 3 updates."""
     folder = tmp_path_factory.mktemp("runs")
-    config = tiny_config(folder, evaluation=EVALUATION)
+    config = tiny_config(folder, evaluation=SHORT_EVALUATION)
     train(config, max_grad_steps=2)
     run = folder / "rl" / "tiny"
     before = fresh_copy(newest(run), folder / "before")

@@ -15,9 +15,8 @@ from rl.network.prior import Driver
 from rl.run.checkpoint import load_checkpoint
 from rl.training.loop import MOST_ROLLBACKS
 from rl.training.train import train
-from tests.rl_samples import tiny_config, tiny_network
-from tests.test_evaluation import make_network
-from tests.test_learner import make_batch
+from tests.learner_samples import make_batch
+from tests.rl_samples import make_network, tiny_config, tiny_network
 from tests.test_learner_state import assert_same, build
 
 

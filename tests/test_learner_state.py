@@ -10,7 +10,7 @@ from datasets.contract.errors import UserError
 from rl.config.learning import BtrConfig, LearningConfig
 from rl.learning.learner import Learner
 from rl.network.devices import resolve_device, resolve_dtype
-from tests.test_learner import B, make_batch, network, weights_of
+from tests.learner_samples import B, make_batch, network, weights_of
 
 
 def build(seed: int, **options: Any) -> Learner:

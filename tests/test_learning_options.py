@@ -14,9 +14,9 @@ from rl.network.iqn import IQN
 from rl.run.checkpoint import load_checkpoint
 from rl.training.train import train
 from rl.transfer.load_policy import load_policy
+from tests.learner_samples import make_batch
 from tests.network_helpers import count_parameters
 from tests.rl_samples import tiny_config, tiny_network
-from tests.test_learner import make_batch
 
 
 def stats_of(folder: Path, run_name: str = "tiny") -> dict[str, Any]:

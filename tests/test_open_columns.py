@@ -14,7 +14,7 @@ from rl.network.iqn import IQN, midpoint_taus
 from rl.transfer.injector import inject
 from rl.transfer.metadata import ACTIONS_HEAD_FILE
 from rl.transfer.sources import find_sources
-from tests.test_learner import make_batch, network
+from tests.learner_samples import make_batch, network
 from tests.transfer_helpers import save
 
 WEIGHT = "A_head.0.weight"

@@ -25,9 +25,9 @@ from rl.replay.memory import ReplayMemory
 from rl.replay.rollout import PriorRun, Rollout
 from rl.replay.segments import SegmentStore
 from rl.transfer.heads import logits_to_soft_values
+from tests.learner_samples import NETWORK, make_batch
 from tests.prior_samples import clone, observations, zero_network
 from tests.rl_samples import tiny_config
-from tests.test_learner import NETWORK, make_batch
 from tests.test_replay import A, F, H, W, make_rollout, rewards_of
 
 FLOOR = -5.0

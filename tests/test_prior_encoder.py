@@ -17,11 +17,10 @@ from rl.run.build import build_run
 from rl.run.folder import RunFolder
 from rl.run.init_from import load_initial_weights
 from rl.training.train import train
-from tests.rl_samples import tiny_network
+from tests.rl_samples import make_network, tiny_network
 from tests.saved_states import saved
-from tests.test_collector import make_network
 from tests.test_prior_run import prior_config, prior_run
-from tests.test_training_transfer import pretrained
+from tests.transfer_helpers import pretrained
 
 FREEZE = {"freeze_encoder": True}
 

@@ -37,7 +37,7 @@ from tests.prior_samples import clone, observations, zero_network
 from tests.rl_samples import tiny_config, tiny_network
 from tests.saved_states import differences, saved
 from tests.test_metrics_run import documented, events_of, scalars
-from tests.test_training_transfer import pretrained
+from tests.transfer_helpers import pretrained
 
 STEPPING = {
     "runs_per_decision": 2,
@@ -56,7 +56,7 @@ def prior_config(folder: Path, **changes: Any) -> RLConfig:
 
 
 def prior_run(folder: Path, **changes: Any) -> tuple[Run, Path]:
-    """A fresh run that has loaded the pretrained policy of `tests.test_training_transfer`."""
+    """A fresh run that has loaded the pretrained policy of `tests.transfer_helpers`."""
     path, _ = pretrained(folder)
     run = build_run(prior_config(folder, **changes))
     load_pretrained(run, RunFolder(folder / "run"), SIMULATOR.maps(run.cfg.map_cycle.maps), path)

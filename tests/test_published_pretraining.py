@@ -4,7 +4,6 @@ tests/data/published_pretraining.yaml has the values and how each key is written
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pretrain.vis.config import VisConfig
 from pretrain.vis.module import VisModule
 from rl.config.experiment import load_rl_config
 from rl.transfer.metadata import ENCODER_FILE
+from tests.published_values import value_at
 
 ROOT = Path(__file__).parent.parent
 PRETRAIN = ROOT / "config_files" / "pretrain"
@@ -58,14 +58,6 @@ def cells_of(stage: str, run: str) -> dict[str, Any]:
     differing = PUBLISHED[stage]["differing"]
     own = {key: of[run] for key, of in differing.items() if run in of}
     return {**PUBLISHED[stage]["agreeing"], **own}
-
-
-def value_at(values: Mapping[str, Any], dotted: str) -> Any:
-    """Value at a dotted key of nested mappings."""
-    found: Any = values
-    for key in dotted.split("."):
-        found = found[key]
-    return found
 
 
 def marks_of(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from rl.config.experiment import RLConfig, load_rl_config
+from tests.published_values import value_at
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "config_files" / "rl"
@@ -52,14 +53,6 @@ OF_THE_MACHINE: Final = (
 def config_of(run: str) -> RLConfig:
     """Configuration of a named run."""
     return load_rl_config(FOLDER / f"{run}.yaml")
-
-
-def value_at(values: Mapping[str, Any], dotted: str) -> Any:
-    """Value at a dotted key of nested mappings."""
-    found: Any = values
-    for key in dotted.split("."):
-        found = found[key]
-    return found
 
 
 def differences(config: RLConfig, cells: Mapping[str, Any]) -> list[str]:

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from datasets.contract.errors import UserError
 from rl.collecting.base_pool import PoolSetup
 from rl.collecting.plan import CollectorPlan
 from rl.config.sections import PerformanceConfig
-from rl.network.iqn import IQN
 from rl.replay.rollout import Rollout
 from rl.training.train import train
-from tests.rl_samples import tiny_config, tiny_network
+from tests.rl_samples import make_network, tiny_config
 
 if TYPE_CHECKING:  # needs Ray, which is an extra
     from rl.collecting.ray.pool import RayPool
@@ -52,14 +50,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         finally:
             ray.shutdown()
             cluster.shutdown()
-
-
-def make_network(action: int = 0) -> IQN:
-    """A tiny network that prefers `action` everywhere."""
-    network = IQN(tiny_network())
-    with torch.no_grad():
-        network.A_head.last.bias[action] = 1.0
-    return network
 
 
 def make_pool(

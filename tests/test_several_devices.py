@@ -24,14 +24,9 @@ from pretrain.run_folder import OpenedRun, StageFolder, open_run
 from pretrain.training import _build_trainer
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import ENCODER_FILE
-from tests.pretrain_samples import bc_config, recorded, vis_config
+from tests.pretrain_samples import bc_config, vis_config
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
-
-
-@pytest.fixture
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded(tmp_path_factory)
 
 
 def test_batch_size_is_that_of_all_processes_together(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training from a pretrained policy: injection, calibration, guide, and collectors in processes."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from pipeline.analysis.run_log import read_runs
 from rl.collecting.plan import CollectorPlan
 from rl.envs.factory import SIMULATOR
 from rl.envs.rewards import potential, step_rewards
-from rl.network.iqn import IQN, midpoint_taus
+from rl.network.iqn import midpoint_taus
 from rl.reporting.progress import ProgressLine
 from rl.reporting.reporter import Reporter
 from rl.run.build import build_run
@@ -30,27 +29,10 @@ from rl.training.loop import TrainingLoop
 from rl.training.setup import build_source, evaluator_setup, load_pretrained
 from rl.training.train import train
 from rl.transfer.artifacts import module_tensors, save_artifacts
-from rl.transfer.metadata import ENCODER_FILE, IQN_FILE
+from rl.transfer.metadata import ENCODER_FILE
 from tests.network_helpers import observations
 from tests.rl_samples import straight_line, tiny_config, tiny_network
-
-
-def pretrained(folder: Path) -> tuple[Path, IQN]:
-    """Artifacts of a policy that mostly accelerates, with gaps of the size of logits."""
-    torch.manual_seed(5)
-    network = IQN(tiny_network(zero_init_last=False))
-    with torch.no_grad():
-        network.A_head.last.weight.mul_(0.2)
-        network.A_head.last.bias[0] = 9.0
-    path = folder / "bc"
-    files: Mapping[str, Mapping[str, torch.Tensor]] = {
-        IQN_FILE: network.state_dict(),
-    }
-    save_artifacts(path, files, stage="bc", run_name="bc", network=tiny_network())
-    return path, network.eval()
-
-
-TRANSFER = {"calibration_rollouts": 5, "calibration_grad_steps": 30, "calibration_epsilon": 0.3}
+from tests.transfer_helpers import TRANSFER, pretrained
 
 
 def test_injected_policy_is_calibrated_and_first_champion(tmp_path: Path) -> None:

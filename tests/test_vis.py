@@ -26,7 +26,7 @@ from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import ENCODER_FILE
-from tests.pretrain_samples import SIDE, recorded, vis_config
+from tests.pretrain_samples import SIDE, vis_config
 
 CONFIGS = Path("config_files/pretrain/vis")
 CLONING = Path("config_files/pretrain/bc")
@@ -35,11 +35,6 @@ STARTED_FROM_AN_ENCODER = [
     for path in sorted(CLONING.glob("*.yaml"))
     if load_config(BCConfig, path).encoder_init_path is not None
 ]
-
-
-@pytest.fixture
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded(tmp_path_factory)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -15,7 +15,7 @@ from pretrain.vis.train import run
 from rl.network.encoders import ImageHead, normalise_frames
 from rl.transfer.artifacts import load_artifact
 from rl.transfer.metadata import ENCODER_FILE
-from tests.pretrain_samples import NETWORK, SIDE, recorded, vis_config
+from tests.pretrain_samples import NETWORK, SIDE, vis_config
 
 N_STACK = 3
 
@@ -27,11 +27,6 @@ def written_head(module: VisModule) -> ImageHead:
     tensors = module.encoder_tensors()
     head.load_state_dict({name.removeprefix("img_head."): t for name, t in tensors.items()})
     return head.eval()
-
-
-@pytest.fixture
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recorded(tmp_path_factory)
 
 
 @pytest.mark.parametrize(
