@@ -40,7 +40,7 @@ BAD_NUMBERS: Final = (
 
 
 @dataclass(frozen=True)
-class Damage:
+class ByteDamage:
     """Changes to the bytes of a file.
 
     Attributes:
@@ -61,7 +61,7 @@ class Damage:
         return bytes(changed[: self.cut]) + self.tail
 
 
-def damages(size: int, places: Sequence[int] | None = None) -> SearchStrategy[Damage]:
+def byte_damages(size: int, places: Sequence[int] | None = None) -> SearchStrategy[ByteDamage]:
     """Draw damage to a file of `size` bytes.
 
     Args:
@@ -78,10 +78,10 @@ def damages(size: int, places: Sequence[int] | None = None) -> SearchStrategy[Da
     edits = st.lists(st.tuples(place, new), min_size=1, max_size=4).map(tuple)
     cut = st.integers(0, size)
     return st.one_of(
-        st.builds(Damage, edits),
-        st.builds(Damage, edits),
-        st.builds(Damage, st.just(()), cut),
-        st.builds(Damage, st.just(()), cut, st.binary(max_size=64)),
+        st.builds(ByteDamage, edits),
+        st.builds(ByteDamage, edits),
+        st.builds(ByteDamage, st.just(()), cut),
+        st.builds(ByteDamage, st.just(()), cut, st.binary(max_size=64)),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from datasets import hdf5_trust
 from datasets.hdf5_trust import check_structure
 from datasets.reader import ReplayFile
-from tests.bad_files import Damage, damages
+from tests.bad_files import ByteDamage, byte_damages
 from tests.dataset_samples import SPEC, make_replay, write_dataset
 from tests.fuzzing import (
     Outcome,
@@ -273,8 +273,8 @@ def structure_places(path: Path) -> list[int]:
 def test_no_damage_breaks_the_command_line(cases: int, good: Path, tmp_path: Path) -> None:
     data, path = good.read_bytes(), tmp_path / "damaged.h5"
 
-    def check(damage: Damage) -> None:
+    def check(damage: ByteDamage) -> None:
         path.write_bytes(damage.of(data))
         info(path)
 
-    run_cases(check, damages(len(data), structure_places(good)), cases)
+    run_cases(check, byte_damages(len(data), structure_places(good)), cases)

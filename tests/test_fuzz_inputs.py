@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from datasets.reader import ReplayFile
-from tests.bad_files import BAD_TEXTS, damages, json_values
+from tests.bad_files import BAD_TEXTS, byte_damages, json_values
 from tests.fuzzing import (
     assert_kept,
     assert_one_line,
@@ -64,7 +64,7 @@ def test_no_input_file_breaks_the_command_line(cases: int, tmp_path: Path) -> No
         check_command(tmp_path, "data", "inputs", path)
 
     texts = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda p: "".join(p).encode())
-    run_cases(check, texts | damages(len(data)).map(lambda d: d.of(data)), cases)
+    run_cases(check, texts | byte_damages(len(data)).map(lambda d: d.of(data)), cases)
 
 
 def test_names_that_a_dataset_cannot_hold_are_refused_before_anything_is_driven(
@@ -156,7 +156,7 @@ def _json_damage(original: bytes) -> st.SearchStrategy[bytes]:
     )
     path = st.lists(st.integers(0, 40), max_size=5)
     structured = st.builds(lambda p, new: dumped(changed(value, p, new)), path, values)
-    raw = damages(len(original)).map(lambda damage: damage.of(original))
+    raw = byte_damages(len(original)).map(lambda damage: damage.of(original))
     return st.one_of(structured, structured, raw, st.sampled_from(BOMBS))
 
 
@@ -195,7 +195,7 @@ def test_no_captured_replay_breaks_the_import(cases: int, tree: Path, tmp_path: 
     strategies = {
         "manifest.json": _json_damage(originals["manifest.json"]),
         "metadata.json": _json_damage(originals["metadata.json"]),
-        "frame_00002_100ms.jpeg": damages(len(picture)).map(lambda damage: damage.of(picture)),
+        "frame_00002_100ms.jpeg": byte_damages(len(picture)).map(lambda damage: damage.of(picture)),
     }
     options = st.lists(st.sampled_from(["--skip-bad", "--frames-only"]), max_size=2, unique=True)
 

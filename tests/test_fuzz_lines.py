@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from datasets.contract.errors import UserError
 from datasets.contract.line import ReferenceLine
 from rl.envs.registry import find_track
-from tests.bad_files import Damage, damages
+from tests.bad_files import ByteDamage, byte_damages
 from tests.fuzzing import assert_kept, assert_one_line, fuzz, run_cases, run_command, tree_digest
 
 F64 = npt.NDArray[np.float64]
@@ -123,8 +123,8 @@ def _lines() -> st.SearchStrategy[bytes]:
         st.sampled_from(["False", "True", "2", "None"]),
     )
     good = npy(STRAIGHT)
-    damaged: st.SearchStrategy[Damage] = damages(len(good))
-    header = damages(len(good), range(128))
+    damaged: st.SearchStrategy[ByteDamage] = byte_damages(len(good))
+    header = byte_damages(len(good), range(128))
     return st.one_of(arrays, walks, claims, st.one_of(damaged, header).map(lambda d: d.of(good)))
 
 

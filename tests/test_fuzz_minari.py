@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from datasets.reader import ReplayFile
 from pipeline.exporting.minari_files import DATA_FILE, METADATA_FILE
-from tests.bad_files import BAD_NUMBERS, BAD_TEXTS
-from tests.bad_files import damages as byte_damages
+from tests.bad_files import BAD_NUMBERS, BAD_TEXTS, byte_damages
 from tests.damage import DELETE, ODD, edited, fresh_copy
 from tests.dataset_samples import make_replay, write_dataset
 from tests.fuzzing import (
