@@ -10,41 +10,17 @@ import torch
 from datasets.contract.errors import UserError
 from rl.config.learning import MemoryConfig
 from rl.replay.memory import ReplayMemory
-from rl.replay.rollout import Rollout
 from rl.replay.segments import SegmentStore
 from rl.run.checkpoint import load_checkpoint, save_checkpoint
+from tests.rollout_samples import F, H, W, random_rollout
 from tests.saved_states import Crashing
-
-H, W, F, A = 3, 4, 184, 5
-
-
-def make_rollout(length: int, seed: int) -> Rollout:
-    rng = np.random.default_rng(seed)
-    return Rollout(
-        track="short",
-        is_exploration=True,
-        fill_buffer=True,
-        seed=seed,
-        weights_version=0,
-        frames=rng.integers(0, 256, (length, H, W), dtype=np.uint8),
-        floats=rng.standard_normal((length, F)).astype(np.float32),
-        actions=rng.integers(0, A, length).astype(np.uint8),
-        action_was_greedy=rng.random(length) < 0.5,
-        q_values=rng.standard_normal((length, A)).astype(np.float32),
-        meters=np.arange(length + 1, dtype=np.float64),
-        time_ms=np.arange(0, 50 * (length + 1), 50, dtype=np.int32),
-        next_frame=np.zeros((H, W), np.uint8),
-        next_floats=np.zeros(F, np.float32),
-        finished=False,
-        race_time_ms=300_000,
-    )
 
 
 def filled_memory(capacity: int, lengths: list[int]) -> ReplayMemory:
     memory = ReplayMemory(capacity, (H, W), F, MemoryConfig())
     rng = np.random.default_rng(7)
     for seed, length in enumerate(lengths):
-        memory.add(make_rollout(length, seed), np.ones(length, np.float32), rng)
+        memory.add(random_rollout(length, seed), np.ones(length, np.float32), rng)
     return memory
 
 
@@ -122,7 +98,7 @@ def test_memory_is_written_once_and_comes_back_slot_by_slot(tmp_path: Path) -> N
     store = SegmentStore(tmp_path)
     first = store.append(memory)
     assert store.append(memory) == first  # nothing new, nothing written
-    memory.add(make_rollout(20, 9), np.ones(20, np.float32), np.random.default_rng(1))
+    memory.add(random_rollout(20, 9), np.ones(20, np.float32), np.random.default_rng(1))
     second = store.append(memory)
     assert [s.end for s in second] == [first[0].end, memory.total]
     save_checkpoint(tmp_path, {"memory": memory.cursor()}, second)
@@ -144,7 +120,7 @@ def test_segments_of_overwritten_observations_are_deleted(tmp_path: Path) -> Non
     memory = filled_memory(capacity=30, lengths=[])
     store = SegmentStore(tmp_path)
     for seed in range(6):
-        memory.add(make_rollout(12, seed), np.ones(12, np.float32), np.random.default_rng(1))
+        memory.add(random_rollout(12, seed), np.ones(12, np.float32), np.random.default_rng(1))
         save_checkpoint(tmp_path, {"memory": memory.cursor()}, store.append(memory))
     files = list((tmp_path / "memory").glob("rows_*.pt"))
     # 30 slots hold parts of three runs of 13; the checkpoint before needs one more.
@@ -155,7 +131,7 @@ def test_damaged_segment_damages_its_checkpoint(tmp_path: Path) -> None:
     memory = filled_memory(capacity=40, lengths=[9])
     store = SegmentStore(tmp_path)
     save_checkpoint(tmp_path, {"memory": memory.cursor()}, store.append(memory))
-    memory.add(make_rollout(6, 3), np.ones(6, np.float32), np.random.default_rng(1))
+    memory.add(random_rollout(6, 3), np.ones(6, np.float32), np.random.default_rng(1))
     segments = store.append(memory)
     save_checkpoint(tmp_path, {"memory": memory.cursor()}, segments)
     store.path(segments[-1]).write_bytes(b"cut")

@@ -12,7 +12,7 @@ from rl.run.folder import RunFolder
 from rl.run.outputs import keep_rollout
 from rl.run.state import Run
 from tests.rl_samples import tiny_config
-from tests.test_checkpoint import make_rollout
+from tests.rollout_samples import random_rollout
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_all_races_below_the_threshold_are_kept_and_of_equal_times_each_one(
     run: Run, folder: RunFolder
 ) -> None:
-    driven = replace(make_rollout(9, 1), finished=True, track="straight")
+    driven = replace(random_rollout(9, 1), finished=True, track="straight")
     for k in range(KEPT_PER_MAP + 3):
         race_ms = 430 + 10 * (k // 2)
         for _ in range(2):  # a resumed run drives some races again
@@ -40,7 +40,7 @@ def test_all_races_below_the_threshold_are_kept_and_of_equal_times_each_one(
 
 
 def test_races_that_did_not_finish_or_were_guided_are_not_kept(run: Run, folder: RunFolder) -> None:
-    driven = replace(make_rollout(9, 1), finished=True, race_time_ms=430)
+    driven = replace(random_rollout(9, 1), finished=True, race_time_ms=430)
     keep_rollout(folder, run, replace(driven, finished=False, race_time_ms=300_000), is_best=True)
     keep_rollout(folder, run, replace(driven, finished=False, race_time_ms=300_000), is_best=False)
     keep_rollout(folder, run, replace(driven, guided=True), is_best=False)
@@ -50,7 +50,7 @@ def test_races_that_did_not_finish_or_were_guided_are_not_kept(run: Run, folder:
 
 def test_only_the_fastest_races_of_a_map_stay_among_the_best(tmp_path: Path) -> None:
     """A name may hold what a shell would read as a pattern, and be the beginning of another."""
-    actions = make_rollout(9, 1).actions
+    actions = random_rollout(9, 1).actions
     for track in ("a", "a_1"):
         for k in range(KEPT_PER_MAP + 2):
             save_best_run(tmp_path, DrivenRun(track, k, 0.0, 450 - 10 * k, actions), {})

@@ -21,13 +21,13 @@ from rl.run.save_and_resume import RunSaver
 from rl.run.state import Run
 from rl.training.train import train
 from tests.rl_samples import tiny_config
-from tests.test_checkpoint import make_rollout
+from tests.rollout_samples import random_rollout
 
 
 def add_rollout(run: Run, seed: int) -> None:
     """Let the memory grow by a rollout of the network's size."""
     frames = np.random.default_rng(seed).integers(0, 256, (10, 34, 34), dtype=np.uint8)
-    rollout = replace(make_rollout(9, seed), frames=frames[:-1], next_frame=frames[-1])
+    rollout = replace(random_rollout(9, seed), frames=frames[:-1], next_frame=frames[-1])
     run.memory.add(rollout, np.full(9, seed, np.float32), run.rng)
 
 
