@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from rl.config.sections import EnvironmentConfig, EvaluationConfig
 from rl.envs.cars import RaceMap
@@ -16,19 +15,9 @@ from rl.evaluation import evaluator as evaluator_module
 from rl.evaluation.champion import Champion
 from rl.evaluation.evaluator import Evaluator
 from rl.evaluation.greedy import EvaluationResult, evaluate_policy
-from rl.network.iqn import IQN
-from tests.rl_samples import straight_line, tiny_network
+from tests.rl_samples import make_network, straight_line
 
 GAS, COAST = 0, 3
-
-
-def make_network(action: int) -> IQN:
-    """A tiny network that prefers an action everywhere."""
-    torch.manual_seed(3)
-    network = IQN(tiny_network())
-    with torch.no_grad():
-        network.A_head.last.bias[action] = 1.0
-    return network
 
 
 def make_evaluator(
@@ -37,7 +26,7 @@ def make_evaluator(
     return Evaluator(
         Champion(),
         tracks,
-        make_network(GAS),
+        make_network(action=GAS),
         EvaluationConfig(starts=2, final_starts=3, champion=True),
         environment or EnvironmentConfig(),
         SIMULATOR,
@@ -66,11 +55,11 @@ def test_each_purpose_and_number_has_its_own_starts_and_all_the_runs_options(
         cutoff_rollout_if_race_not_finished_within_duration_ms=4000,
     )
     evaluator = make_evaluator(tracks, environment, seed=7)
-    assert evaluator.challenge(make_network(COAST), "raw", number=1, notes={}).is_champion
-    assert evaluator.challenge(make_network(GAS), "raw", number=2, notes={}).is_champion
+    assert evaluator.challenge(make_network(action=COAST), "raw", number=1, notes={}).is_champion
+    assert evaluator.challenge(make_network(action=GAS), "raw", number=2, notes={}).is_champion
     evaluator.measure_champion(number=2)
     other_run = make_evaluator(tracks, environment, seed=8)
-    other_run.challenge(make_network(GAS), "raw", number=1, notes={})
+    other_run.challenge(make_network(action=GAS), "raw", number=1, notes={})
     # Screening and fresh starts; the champion is driven on the second candidate's fresh starts.
     assert [options["starts"] for options in driven] == [2, 3, 2, 3, 3, 3, 2, 3]
     seeds = [options["seed"] for options in driven]
@@ -85,7 +74,7 @@ def test_each_purpose_and_number_has_its_own_starts_and_all_the_runs_options(
 
 def test_single_runs_make_a_champion_once_all_maps_have_one(tmp_path: Path) -> None:
     track = find_track(str(straight_line(tmp_path)))
-    evaluator, network = make_evaluator({"a": track, "b": track}), make_network(GAS)
+    evaluator, network = make_evaluator({"a": track, "b": track}), make_network(action=GAS)
 
     def is_champion(result: EvaluationResult) -> bool:
         return evaluator.consider_run(network, result, "collector", notes={}).is_champion

@@ -119,6 +119,7 @@ def test_a_game_in_a_wine_desktop_is_found_by_the_desktop_of_its_port(
     program(tmp_path / "bin", "xdotool", f'echo "$3" >> {asked}')
     program(tmp_path / "bin", "wine", "exec sleep 600")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("rl.envs.tmnf.machine.game_process._LAUNCHED", {})  # other tests' games
     loader = tmp_path / "TMLoader.exe"
     there = machine(tmp_path, TMLOADER_PATH=str(loader), TMNF_LOGIN="driver_1")
     try:

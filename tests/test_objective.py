@@ -11,7 +11,7 @@ from rl.learning.objective import Taus
 from rl.learning.optimizer import layer_norms
 from rl.network import losses
 from rl.network.iqn import IQN
-from tests.test_learner import make_batch, network
+from tests.learner_samples import make_batch, network
 
 
 def make_learner(btr: BtrConfig | None = None) -> Learner:

@@ -5,8 +5,9 @@ import numpy as np
 from rl.collecting.prior_cars import PriorCars
 from rl.config.prior_options import PriorConfig
 from rl.network.prior import ActionPrior
-from tests.test_prior import FLOOR, clone
+from tests.prior_samples import clone
 
+FLOOR = -5.0
 UNTOUCHED = 255
 
 

@@ -6,7 +6,7 @@ import torch
 from rl.collecting import shared_weights
 from rl.collecting.shared_weights import SharedWeights
 from rl.network.iqn import IQN
-from tests.test_collector import make_network
+from tests.rl_samples import make_network
 
 
 class PublishedMeanwhile(SharedWeights):
