@@ -16,7 +16,7 @@ from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch, GameMap
 from rl.envs.tmnf.game_cars import link_to_simulator
 from rl.envs.tmnf.machine.machine_paths import GameMachine
-from rl.envs.tmnf.server.plugin_model import Behaviour
+from rl.envs.tmnf.server.behaviour import Behaviour
 
 SIZE = (34, 36)
 """Height and width of the frames, which differ."""

@@ -14,7 +14,7 @@ from rl.envs.cars import CarBatch
 from rl.envs.registry import find_track
 from rl.envs.sim.batch import RaceBatch
 from rl.envs.tmnf.game_race import GameRace
-from rl.envs.tmnf.server.plugin_model import Behaviour
+from rl.envs.tmnf.server.behaviour import Behaviour
 from tests.game_samples import SIZE, ServedGame, game_batch, served, some_actions
 
 LONGEST = 3000

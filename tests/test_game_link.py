@@ -26,8 +26,9 @@ from rl.envs.tmnf.game_session import GameSession
 from rl.envs.tmnf.link import LinkError, TcpLink
 from rl.envs.tmnf.map_loading import MapNotLoadedError
 from rl.envs.tmnf.messages import NUMBER, MessageId, encode
+from rl.envs.tmnf.server.behaviour import Behaviour
 from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import Behaviour, Pause, PluginModel
+from rl.envs.tmnf.server.plugin_model import Pause, PluginModel
 from rl.envs.tmnf.server.simulated_game import COUNTDOWN_MS, SimulatedGame
 from tests.game_samples import SIZE, game_batch, machine, served, settings
 

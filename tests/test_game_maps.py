@@ -11,7 +11,7 @@ from rl.envs.tmnf import map_loading
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.drive_inputs import drive_inputs
 from rl.envs.tmnf.game_cars import link_to_simulator
-from rl.envs.tmnf.server.plugin_model import Behaviour
+from rl.envs.tmnf.server.behaviour import Behaviour
 from tests.game_samples import machine, settings
 from tests.test_game_batch import expert_keys
 

@@ -21,8 +21,9 @@ from rl.envs.tmnf.game_session import GameSession
 from rl.envs.tmnf.link import LinkError
 from rl.envs.tmnf.map_loading import MapLoader, MapNotLoadedError
 from rl.envs.tmnf.progress_on_line import MATCH_M, BoundLine, Progress
+from rl.envs.tmnf.server.behaviour import Behaviour
 from rl.envs.tmnf.server.memory_link import MemoryLink
-from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
+from rl.envs.tmnf.server.plugin_model import PluginModel
 from rl.envs.tmnf.server.simulated_game import SimulatedGame
 from tests.game_samples import SIZE, game_batch, machine, settings
 

@@ -281,8 +281,9 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from datasets.contract.actions import TICK_MS
     from datasets.contract.errors import UserError
+    from rl.envs.tmnf.server.behaviour import Behaviour
     from rl.envs.tmnf.server.faults import Fault, FaultPlan
-    from rl.envs.tmnf.server.plugin_model import Behaviour, PluginModel
+    from rl.envs.tmnf.server.plugin_model import PluginModel
     from rl.envs.tmnf.server.simulated_game import SimulatedGame
     from rl.envs.tmnf.server.tcp_server import TcpServer
 

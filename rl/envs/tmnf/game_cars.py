@@ -18,7 +18,7 @@ from rl.envs.tmnf.machine.machine_paths import check_map_path
 from rl.envs.tmnf.progress_on_line import load_centers
 
 if TYPE_CHECKING:
-    from rl.envs.tmnf.server.plugin_model import Behaviour
+    from rl.envs.tmnf.server.behaviour import Behaviour
 
 
 def game_map(name: str, entry: MapCycleEntry) -> GameMap:
