@@ -258,21 +258,25 @@ def test_a_game_that_would_wait_in_its_login_screen_is_not_launched(
     assert "\n" not in error
     assert main(["game", "check", "--port", port]) == 1
     steps = [line for line in capsys.readouterr().out.splitlines() if line[0] != " "]
-    assert steps[-1].startswith("FAIL login: TMNF_LOGIN is not set")
+    assert steps[-1].startswith("FAIL port and process: TMNF_LOGIN is not set")
     assert not launched.exists()
 
 
-def test_a_game_that_somebody_else_launches_needs_no_login_here(tmp_path: Path) -> None:
+def test_only_a_game_that_the_loader_launches_needs_a_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loader = {"TMLOADER_PATH": str(tmp_path / "TMLoader.exe")}
-    for variables, launch, is_good in (
-        (loader, True, False),
-        (loader, False, True),
-        ({**loader, "TMNF_LOGIN": "driver_1"}, True, True),
-        ({**loader, "TMNF_LAUNCH_SCRIPT": str(tmp_path / "game.sh")}, True, True),
+    for variables, launch, needs_login in (
+        (loader, True, True),
+        (loader, False, False),
+        ({**loader, "TMNF_LOGIN": "driver_1"}, True, False),
+        ({**loader, "TMNF_LAUNCH_SCRIPT": str(tmp_path / "game.sh")}, True, False),
     ):
-        check = GameCheck(machine(tmp_path, **variables), settings(9, launch=launch))
-        login = next(each for each in check.findings() if each.name == "login")
-        assert login.is_good == is_good
+        monkeypatch.setattr("rl.envs.tmnf.machine.game_process._LAUNCHED", {})
+        short = settings(9, launch=launch, timeout_s=0.1)
+        finding = list(GameCheck(machine(tmp_path, **variables), short).findings())[-1]
+        assert finding.name == "port and process"
+        assert ("TMNF_LOGIN" in finding.text) == needs_login
 
 
 # -- maps -----------------------------------------------------------------------------------------
@@ -344,3 +348,13 @@ def test_of_maps_that_cannot_be_installed_none_is(
     assert "\n" not in error
     assert not any(challenges.iterdir())
     assert not any((tmp_path / "TMI").iterdir())
+
+
+def test_without_the_folder_of_tminterface_no_map_is_copied(
+    challenges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "TMI").rmdir()
+    good = map_file(tmp_path / "good.Challenge.Gbx", "good")
+    assert main(["game", "install", str(good)]) == 2
+    assert "TMINTERFACE_FOLDER" in capsys.readouterr().err
+    assert not any(challenges.iterdir())

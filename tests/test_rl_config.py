@@ -44,6 +44,8 @@ def test_a_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ("performance.running_speed=4", "use `running_speed`"),
         ("batch_sise=64", "did you mean `batch_size`"),
         ("use_jit=true", "use `performance.compile`"),
+        ("environment.timeout_during_run_ms=10100", "use `game.response_margin_s`"),
+        ("game.batch_size=64", "did you mean `batch_size`"),
         ("max_rollout_queue_size=1", "did you mean `performance.max_rollout_queue_size`"),
         ("constant_reward_per_ms=1", "did you mean `rewards.constant_reward_per_ms`"),
         ("lr_schedule=[[0, 0.1], [9, 0.1], [5, 0.1]]", "step 5 comes after step 9"),

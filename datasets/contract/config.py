@@ -283,11 +283,10 @@ def _explain(
         origin = _origin(location, origins)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
-            elsewhere = _places_of(location[-1], model)
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.6)
-            near = elsewhere if len(elsewhere) == 1 else near
+            near = near or _places_of(location[-1], model)
             listed = f" (known: {', '.join(sorted(known))})" if len(known) <= MOST_LISTED else ""
-            hint = f", did you mean `{near[0]}`?" if near else listed
+            hint = f", did you mean `{near[0]}`?" if len(near) == 1 else listed
             lines.append(f"{origin}unknown key `{key}`{hint}")
         elif problem["type"] == "missing":
             lines.append(f"`{key}` is missing")
@@ -319,13 +318,14 @@ def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
 
 
 def _places_of(name: str, model: type[BaseModel], above: str = "") -> list[str]:
-    """Dotted keys of the fields of this name in the sections of `model`, lists left out."""
+    """Dotted keys of the fields of this name in `model` and its sections, lists left out."""
     places = []
     for key, field in model.model_fields.items():
-        if key == name and above:
+        if key == name:
             places.append(above + key)
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
+        is_many = get_origin(field.annotation) in (list, tuple, dict)
+        section = None if is_many else _inner_model(field.annotation)
+        if section is not None:
             places += _places_of(name, section, f"{above}{key}.")
     return places
 

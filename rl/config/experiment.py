@@ -1,6 +1,6 @@
 """The configuration of reinforcement learning: everything that a YAML in config_files/rl holds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -250,22 +250,26 @@ _RENAMED: Final = {
     "learning_rate": "lr_schedule",
     "lr": "lr_schedule",
     "use_jit": "performance.compile",
-    "timeout_during_run_ms": "game.timeout_s",
-    "timeout_between_runs_ms": "game.timeout_s",
-    "tmi_protection_timeout_s": "game.response_margin_s",
+    "timeout_during_run_ms": "game.response_margin_s",
+    "timeout_between_runs_ms": "game.response_margin_s",
+    "tmi_protection_timeout_s": "game.timeout_s",
     "game_reboot_interval": "game.reboot_after_hours",
     "game_camera_number": "game.camera",
     "final_speed_reward_as_if_duration_s": "rewards.final_speed_reward_as_if_duration_s",
 }
-_OLD_SECTIONS: Final = ("neural_network", "training", "performance", "exploration", "memory")
+_OLD_SECTIONS: Final[Mapping[str, Collection[str]]] = {
+    **dict.fromkeys(("neural_network", "training", "exploration", "memory"), ()),
+    "performance": PerformanceConfig.model_fields,
+    "environment": EnvironmentConfig.model_fields,
+}
+"""Sections of older configurations -> keys that they have now."""
 
 
 def _removed_keys() -> dict[str, str]:
     """Keys of older configurations -> what to write instead."""
     removed = {old: f"use `{new}`" for old, new in _RENAMED.items()}
     flat = {name: name for name in RLConfig.model_fields if name not in ("nn", "btr")}
-    for section in _OLD_SECTIONS:
-        known = PerformanceConfig.model_fields if section == "performance" else {}
+    for section, known in _OLD_SECTIONS.items():
         for old, new in {**flat, **_RENAMED}.items():
             if old not in known:
                 removed[f"{section}.{old}"] = f"use `{new}`"

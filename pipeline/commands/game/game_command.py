@@ -182,10 +182,17 @@ def _settings(arguments: argparse.Namespace) -> "GameConfig":
 
 def run_install(arguments: argparse.Namespace) -> int:
     """Copy the plugin and maps that are missing or differ."""
-    from rl.envs.tmnf.machine.install import PLUGIN, install_maps, install_plugin, other_plugin
+    from rl.envs.tmnf.machine.install import (
+        PLUGIN,
+        check_interface_folder,
+        install_maps,
+        install_plugin,
+        other_plugin,
+    )
     from rl.envs.tmnf.machine.machine_paths import GameMachine
 
     machine = GameMachine.from_environment()
+    check_interface_folder(machine)
     maps = install_maps(machine, arguments.maps, overwrite=arguments.overwrite)
     copies = {**maps, machine.plugins / PLUGIN.name: install_plugin(machine)}
     for path, is_copied in copies.items():

@@ -63,7 +63,7 @@ class GameCheck:
             yield check()
         connection = GameConnection(self.settings, 0, SIZE, machine=self.machine)
         try:
-            steps = [self._login, self._game]
+            steps = [self._game, self._login]
             if self.map_path is not None:
                 steps += [self._map_file, self._map, self._first_step, self._frame]
             for step in steps:
@@ -142,13 +142,9 @@ class GameCheck:
 
     def _login(self, connection: GameConnection) -> Finding:
         login = self.machine.login
-        if login is not None:
-            return Finding("login", True, f"{login} (set autologin)")
-        if self.settings.launch and self.machine.lacks_login:
-            text = "TMNF_LOGIN is not set: a game that is launched here waits in its login screen"
-            hint = "set it to the account's login; --no-launch checks a game that you have started"
-            return Finding("login", False, text, hint)
-        return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
+        if login is None:
+            return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
+        return Finding("login", True, f"{login} (set autologin)")
 
     def _game(self, connection: GameConnection) -> Finding:
         """Check port and process: the plugin greets."""
@@ -157,6 +153,8 @@ class GameCheck:
             connection.connect()
         except UserError as error:
             hint = "is `Unknown variable: custom_port` in its console? Then the plugin is missing"
+            if self.settings.launch and self.machine.lacks_login:
+                hint = "or start the game yourself"
             return Finding(name, False, str(error), hint)
         except LinkError as error:
             hint = (
@@ -193,7 +191,7 @@ class GameCheck:
         except LinkError as error:
             return Finding("first step", False, str(error), hint)
         way = float(np.linalg.norm(seen.state.position - start))
-        seconds = seen.state.race_time_ms / 1000.0
+        seconds = seen.time_ms / 1000.0
         text = f"{way:.1f} m in {seconds:.1f} s of race"
         return Finding("first step", way > MOVED_M, text, hint)
 

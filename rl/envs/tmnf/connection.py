@@ -213,6 +213,7 @@ class GameConnection:
                     logger.warning("game %d does not come up: launched anew", self.instance)
                     self._process.end()
                     deadline, rounds_left = time.monotonic() + patience_s, rounds_left - 1
+                    launches_done = 0
 
     def _nobody(self, error: LinkError) -> str:
         hint = "launch it" if self._machine.can_launch else "launch it, or set TMLOADER_PATH"

@@ -36,11 +36,11 @@ U8 = npt.NDArray[np.uint8]
 MOST_LOADS: Final = 3
 """Times that a map is tried that has been loaded before; a game of ours is then a new one."""
 MOST_FAILURES: Final = 20
-"""Failures without half a second of driving between them after which a run ends."""
+"""Failures after which a run ends, if no race came as far as `SOUND_MS` between them."""
 MOST_STARTS: Final = 10
 """Times that a start is tried before the game counts as unusable."""
 SOUND_MS: Final = 500
-"""Race time after which a game has driven well."""
+"""Race time at which a game has driven well."""
 
 
 @dataclass(frozen=True, eq=False)

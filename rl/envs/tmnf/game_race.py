@@ -207,8 +207,8 @@ class GameRace:
         assert height_width is not None
         # As often as a fast game takes run steps until it draws the picture that stops it.
         deadline = time.monotonic() + self._settings.timeout_s
-        while time.monotonic() < deadline:
-            message = session.next()
+        while (left_s := deadline - time.monotonic()) > 0.0:
+            message = session.next(left_s)
             if message.id == MessageId.FRAME:
                 if self._put_back(seen, self._late_ms(seen)) and self._late_ms(seen) != 0:
                     self.counters.rewinds_without_effect += 1

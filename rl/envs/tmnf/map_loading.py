@@ -128,7 +128,7 @@ class MapLoader:
                     return self._start()
                 if is_new and time_ms >= 0:  # the countdown was missed: the race begins anew
                     session.command(MessageId.GIVE_UP)
-                    counts_down = False
+                    counts_down = is_set = False
             session.acknowledge()
 
     def _leave_race(self, path: str, deadline: float) -> int:
@@ -187,7 +187,8 @@ class MapLoader:
 
 def _as_the_game_writes(path: str) -> str:
     """Return the path of a map with the system's separators, which the game wants."""
-    return path.replace("/", "\\") if sys.platform == "win32" else path
+    own, other = ("\\", "/") if sys.platform == "win32" else ("/", "\\")
+    return path.replace(other, own)
 
 
 def _console_commands(

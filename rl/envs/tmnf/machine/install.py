@@ -29,6 +29,15 @@ def other_plugin(machine: GameMachine) -> Path | None:
     return path if path.exists() else None
 
 
+def check_interface_folder(machine: GameMachine) -> None:
+    """Raise UserError if TMInterface's folder is not there."""
+    if not machine.interface_folder.is_dir():
+        raise UserError(
+            f"{machine.interface_folder}: no such folder; start the game once with TMInterface, or "
+            "set TMINTERFACE_FOLDER"
+        )
+
+
 def install_plugin(machine: GameMachine) -> bool:
     """Copy the plugin if it is missing or differs.
 
@@ -38,11 +47,7 @@ def install_plugin(machine: GameMachine) -> bool:
     Raises:
         UserError: TMInterface's folder is not there, or cannot be written.
     """
-    if not machine.interface_folder.is_dir():
-        raise UserError(
-            f"{machine.interface_folder}: no such folder; start the game once with TMInterface, or "
-            "set TMINTERFACE_FOLDER"
-        )
+    check_interface_folder(machine)
     if is_installed(machine):
         return False
     try:

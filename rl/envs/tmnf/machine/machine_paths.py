@@ -32,7 +32,7 @@ class GameMachine:
         launch_script: program that launches a game, called with the port.
         loader: TMLoader.exe.
         profile: of TMLoader.
-        login: account of the game; None: it logs in by itself, or its launch script sees to that.
+        login: account of the game; None: TMLoader launches none, others log in by themselves.
         interface_folder: of TMInterface, with Plugins and Scripts.
         game_folder: of the game's own files, with Tracks.
     """

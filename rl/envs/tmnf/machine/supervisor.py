@@ -6,6 +6,7 @@ in one process group. On Windows the loader ends once the game runs, so its chil
 Its exit code is the command's, or 128 and the number of the signal that ended it.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,10 +15,13 @@ import threading
 import time
 from typing import Any, Final
 
+logger = logging.getLogger(__name__)
+
 POLL_S: Final = 0.2
 GRACE_S: Final = 3.0
 CHILD_S: Final = 60.0
-"""From the end of the loader on Windows until a game that was not found counts as ended."""
+"""From the last look at which the loader ran, or nothing could be learnt, until a game on Windows
+that was not found counts as ended."""
 LOOK_S: Final = 2.0
 """Between two looks whether the game runs on Windows: each starts a program."""
 ASK_S: Final = 3.0
@@ -97,6 +101,8 @@ class LoadedGame:
         game = self._game or next(iter(self._children() or ()), None)
         if game is not None:
             _end_process(game.split()[0], "/FI", f"IMAGENAME eq {GAME_PROGRAM}")
+        else:
+            logger.warning("no %s of this run was found to be ended", GAME_PROGRAM)
         if self._loader.poll() is None:
             _end_process(str(self._loader.pid))
 

@@ -7,7 +7,7 @@
 // once while the game waits.
 //
 // A client that does not answer for the response timeout is dropped, also one that has not set this
-// time for ten minutes, and a new client takes the place of the old one at any time: the game is
+// time for ten minutes of one wait, and a new client takes the place of the old one at any time: the game is
 // never left standing for a client that is gone.
 
 const int RUN_STEP = 1;
@@ -186,7 +186,7 @@ int WantedPort()
 // Listens on a port for the next client; the present one stays. Render tries again after a failure.
 void Listen(int port)
 {
-    // The old listener would hold the port.
+    // The old listener may hold this port. Nothing listens on another one meanwhile.
     @listener = null;
     listeningPort = 0;
     Net::Socket@ next = Net::Socket();
