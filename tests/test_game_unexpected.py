@@ -203,6 +203,43 @@ def test_a_game_that_was_there_and_does_not_come_up_is_launched_once_more(
     assert process.ended == ended
 
 
+class SlowProcess(Process):
+    """Ends when it is launched first, then runs without listening, until it is ended."""
+
+    is_running = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+
+    def launch(self) -> None:
+        self.launches += 1
+        self.is_running = self.launches > 1
+
+    def end(self) -> None:
+        super().end()
+        self.is_running = False
+
+
+def test_launches_are_counted_anew_once_a_game_that_hung_was_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "game.sh"
+    script.touch()
+    connection = GameConnection(
+        settings(1, launch_timeout_s=0.1),
+        0,
+        SIZE,
+        machine=machine(tmp_path, TMNF_LAUNCH_SCRIPT=str(script)),
+    )
+    process = SlowProcess()
+    monkeypatch.setattr(connection, "_process", process)
+    monkeypatch.setattr(connection, "_was_connected", True)
+    with pytest.raises(UserError, match="custom_port 1`"):
+        connection.connect()
+    assert (process.launches, process.ended) == (3, 1)
+
+
 @pytest.mark.parametrize(("failures", "is_refused"), [(2, False), (3, True)])
 def test_a_map_that_was_loaded_before_may_fail_twice(
     failures: int, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
