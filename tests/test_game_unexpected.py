@@ -233,6 +233,7 @@ def test_launches_are_counted_anew_once_a_game_that_hung_was_ended(
         machine=machine(tmp_path, TMNF_LAUNCH_SCRIPT=str(script)),
     )
     process = SlowProcess()
+    monkeypatch.setattr("rl.envs.tmnf.connection.TRY_S", 0.01)
     monkeypatch.setattr(connection, "_process", process)
     monkeypatch.setattr(connection, "_was_connected", True)
     with pytest.raises(UserError, match="custom_port 1`"):
