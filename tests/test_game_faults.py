@@ -16,7 +16,7 @@ from rl.collecting.collector import Collector
 from rl.collecting.plan import CollectorPlan
 from rl.config.experiment import RLConfig
 from rl.envs.cars import CarBatch, RunLostError
-from rl.envs.factory import RaceFactory, do_nothing
+from rl.envs.factory import do_nothing
 from rl.envs.registry import find_track
 from rl.envs.tmnf.connection import GameConnection
 from rl.envs.tmnf.game_batch import GameBatch
@@ -113,17 +113,9 @@ def bind_checkpoints(folder: Path) -> None:
 def cars_in_memory(cfg: RLConfig) -> CarBatch:
     """Build a car of the same run on the link that has no faults."""
     plan = CollectorPlan.from_config(cfg)
-    environment = cfg.environment
-    return RaceFactory.from_config(cfg).cars(
-        list(plan.tracks().values()),
-        1,
-        image_size=cfg.network.image_hw,
-        render=True,
-        start_noise=0.0,
-        no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-        max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
-        alive=do_nothing,
-    )
+    cars = plan.cars_on(plan.tracks().values(), cfg.network, do_nothing)
+    cars.start_noise[:] = 0.0
+    return cars
 
 
 def assert_driven_whole(run: Rollout, cars: CarBatch) -> None:

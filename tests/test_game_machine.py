@@ -23,6 +23,12 @@ from tests.test_game_process import pid_in
 posix = pytest.mark.skipif(os.name != "posix", reason="shell scripts")
 
 
+def on_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let programs of a folder be found before all others; returns the folder."""
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
 def program(folder: Path, name: str, body: str) -> Path:
     """Write a shell script."""
     folder.mkdir(exist_ok=True)
@@ -99,8 +105,7 @@ def test_each_load_of_a_map_asks_once_for_the_focus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = tmp_path / "asked"
-    program(tmp_path / "bin", "xdotool", f'echo "$@" >> {asked}')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    program(on_path(tmp_path / "bin", monkeypatch), "xdotool", f'echo "$@" >> {asked}')
     with served(tracks=("short", "A01")) as game:
         cfg = settings(game.port, focus=True, launch=False)
         connection = GameConnection(cfg, 0, None, machine=machine(tmp_path))
@@ -116,9 +121,9 @@ def test_a_game_in_a_wine_desktop_is_found_by_the_desktop_of_its_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = tmp_path / "asked"
-    program(tmp_path / "bin", "xdotool", f'echo "$3" >> {asked}')
-    program(tmp_path / "bin", "wine", "exec sleep 600")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    programs = on_path(tmp_path / "bin", monkeypatch)
+    program(programs, "xdotool", f'echo "$3" >> {asked}')
+    program(programs, "wine", "exec sleep 600")
     monkeypatch.setattr("rl.envs.tmnf.machine.game_process._LAUNCHED", {})  # other tests' games
     loader = tmp_path / "TMLoader.exe"
     there = machine(tmp_path, TMLOADER_PATH=str(loader), TMNF_LOGIN="driver_1")
@@ -161,10 +166,9 @@ class Windows:
 
 @pytest.fixture
 def windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Windows:
-    folder = tmp_path / "bin"
+    folder = on_path(tmp_path / "bin", monkeypatch)
     program(folder, "powershell", f'echo "$3" >> {folder}/asked; cat {folder}/processes')
     program(folder, "taskkill", f'echo "$@" >> {folder}/ended')
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(supervisor, "LOOK_S", 0.0)
     return Windows(folder)
 
@@ -242,8 +246,7 @@ def test_a_game_that_would_wait_in_its_login_screen_is_not_launched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launched = tmp_path / "launched"
-    program(tmp_path / "bin", "wine", f"echo 1 > {launched}")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    program(on_path(tmp_path / "bin", monkeypatch), "wine", f"echo 1 > {launched}")
     for name in ("TMNF_LAUNCH_SCRIPT", "TMNF_LOGIN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMLOADER_PATH", str(tmp_path / "TMLoader.exe"))

@@ -142,6 +142,7 @@ def test_failures_between_which_the_game_drives_well_end_no_run(
     cars = game_batch(tmp_path, "short")
     failing_act(monkeypatch, after=SOUND_MS // 50)
     lose(cars, MOST_FAILURES + 1)
+    assert cars._connection.failures_in_a_row == 1
     cars.close()
 
 
@@ -183,23 +184,25 @@ def test_a_game_of_ours_that_fails_at_each_first_action_is_launched_anew(
     cars.close()
 
 
+def launched_as(process: Process, folder: Path, **changes: object) -> GameConnection:
+    """A connection to a game that a script launches, with another process in its place."""
+    script = folder / "game.sh"
+    script.touch()
+    there = machine(folder, TMNF_LAUNCH_SCRIPT=str(script))
+    connection = GameConnection(settings(1, **changes), 0, SIZE, machine=there)
+    connection._process = process  # type: ignore[assignment]
+    return connection
+
+
 @pytest.mark.parametrize(("was_connected", "ended"), [(False, 0), (True, 1)])
 def test_a_game_that_was_there_and_does_not_come_up_is_launched_once_more(
     was_connected: bool, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "game.sh"
-    script.touch()
-    connection = GameConnection(
-        settings(1, launch_timeout_s=0.01),
-        0,
-        SIZE,
-        machine=machine(tmp_path, TMNF_LAUNCH_SCRIPT=str(script)),
-    )
     process = Process()
-    monkeypatch.setattr(connection, "_process", process)
-    monkeypatch.setattr(connection, "_was_connected", was_connected)
+    launched = launched_as(process, tmp_path, launch_timeout_s=0.01)
+    monkeypatch.setattr(launched, "_was_connected", was_connected)
     with pytest.raises(UserError, match="custom_port 1`"):
-        connection.connect()
+        launched.connect()
     assert process.ended == ended
 
 
@@ -224,20 +227,12 @@ class SlowProcess(Process):
 def test_launches_are_counted_anew_once_a_game_that_hung_was_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "game.sh"
-    script.touch()
-    connection = GameConnection(
-        settings(1, launch_timeout_s=0.1),
-        0,
-        SIZE,
-        machine=machine(tmp_path, TMNF_LAUNCH_SCRIPT=str(script)),
-    )
     process = SlowProcess()
+    launched = launched_as(process, tmp_path, launch_timeout_s=0.1)
     monkeypatch.setattr("rl.envs.tmnf.connection.TRY_S", 0.01)
-    monkeypatch.setattr(connection, "_process", process)
-    monkeypatch.setattr(connection, "_was_connected", True)
+    monkeypatch.setattr(launched, "_was_connected", True)
     with pytest.raises(UserError, match="custom_port 1`"):
-        connection.connect()
+        launched.connect()
     assert (process.launches, process.ended) == (3, 1)
 
 

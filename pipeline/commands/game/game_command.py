@@ -192,7 +192,7 @@ def run_install(arguments: argparse.Namespace) -> int:
     from rl.envs.tmnf.machine.machine_paths import GameMachine
 
     machine = GameMachine.from_environment()
-    check_interface_folder(machine)
+    check_interface_folder(machine)  # before the first copy
     maps = install_maps(machine, arguments.maps, overwrite=arguments.overwrite)
     copies = {**maps, machine.plugins / PLUGIN.name: install_plugin(machine)}
     for path, is_copied in copies.items():

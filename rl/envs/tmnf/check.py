@@ -140,12 +140,6 @@ class GameCheck:
 
     # -- game -----------------------------------------------------------------------------------
 
-    def _login(self, connection: GameConnection) -> Finding:
-        login = self.machine.login
-        if login is None:
-            return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
-        return Finding("login", True, f"{login} (set autologin)")
-
     def _game(self, connection: GameConnection) -> Finding:
         """Check port and process: the plugin greets."""
         name = "port and process"
@@ -163,6 +157,12 @@ class GameCheck:
             )
             return Finding(name, False, f"port {self.settings.base_port}: {error}", hint)
         return Finding(name, True, f"the plugin answers on port {self.settings.base_port}")
+
+    def _login(self, connection: GameConnection) -> Finding:
+        login = self.machine.login
+        if login is None:
+            return Finding("login", True, "TMNF_LOGIN is not set: the game logs in by itself")
+        return Finding("login", True, f"{login} (set autologin)")
 
     def _map_file(self, connection: GameConnection) -> Finding:
         assert self.map_path is not None

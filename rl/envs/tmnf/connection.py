@@ -194,7 +194,7 @@ class GameConnection:
         waits_long = launches or self._was_connected
         patience_s = settings.launch_timeout_s if waits_long else settings.timeout_s
         deadline = time.monotonic() + patience_s
-        launches_done, rounds_left = 0, int(launches and self._was_connected)
+        launches_done, may_start_over = 0, launches and self._was_connected
         while True:
             try:
                 return TcpLink(self._port, timeout_s=TRY_S)
@@ -208,12 +208,12 @@ class GameConnection:
                     self._process.launch()
                     launches_done += 1
                 if time.monotonic() > deadline:
-                    if not rounds_left:
+                    if not may_start_over:
                         raise UserError(self._nobody(error)) from error
                     logger.warning("game %d does not come up: launched anew", self.instance)
                     self._process.end()
-                    deadline, rounds_left = time.monotonic() + patience_s, rounds_left - 1
-                    launches_done = 0
+                    deadline = time.monotonic() + patience_s
+                    launches_done, may_start_over = 0, False
 
     def _nobody(self, error: LinkError) -> str:
         hint = "launch it" if self._machine.can_launch else "launch it, or set TMLOADER_PATH"

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 U8 = npt.NDArray[np.uint8]
 
+MOST_FIRST_LOADS: Final = 2
+"""Times that a map is tried that was never loaded: it may be missing."""
 MOST_LOADS: Final = 3
 """Times that a map is tried that has been loaded before; a game of ours is then a new one."""
 MOST_FAILURES: Final = 20
@@ -222,7 +224,8 @@ class GameBatch:
             except MapNotLoadedError as error:
                 self._connection.fail(error)
                 not_loaded += 1
-                if not_loaded >= (MOST_LOADS if self._connection.has_loaded(path) else 2):
+                is_known = self._connection.has_loaded(path)
+                if not_loaded >= (MOST_LOADS if is_known else MOST_FIRST_LOADS):
                     raise UserError(
                         f"the game does not load the map {path!r}: is it in its folder "
                         "Tracks/Challenges? A new file is found after a restart of the game"

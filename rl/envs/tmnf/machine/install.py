@@ -19,8 +19,7 @@ MAP_ENDING: Final = ".Challenge.Gbx"
 
 def is_installed(machine: GameMachine) -> bool:
     """Return whether the plugin is there as it is here."""
-    target = machine.plugins / PLUGIN.name
-    return target.is_file() and _hash(target) == _hash(PLUGIN)
+    return _is_copy(machine.plugins / PLUGIN.name, PLUGIN)
 
 
 def other_plugin(machine: GameMachine) -> Path | None:
@@ -105,9 +104,13 @@ def _differs(source: Path, target: Path) -> bool:
     if not source.is_file():
         raise UserError(f"{source}: {'not a' if source.exists() else 'no such'} file")
     try:
-        return not target.is_file() or _hash(target) != _hash(source)
+        return not _is_copy(target, source)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def _is_copy(target: Path, source: Path) -> bool:
+    return target.is_file() and _hash(target) == _hash(source)
 
 
 def _hash(path: Path) -> str:

@@ -7,8 +7,8 @@
 // once while the game waits.
 //
 // A client that does not answer for the response timeout is dropped, also one that has not set this
-// time for ten minutes of one wait, and a new client takes the place of the old one at any time: the game is
-// never left standing for a client that is gone.
+// time for ten minutes of one wait, and a new client takes the place of the old one at any time: the
+// game is never left standing for a client that is gone.
 
 const int RUN_STEP = 1;
 const int CHECKPOINT_COUNT = 2;
