@@ -2,12 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from datasets.contract.errors import UserError
 from datasets.contract.ownership import stage_of_snapshot
 
 if TYPE_CHECKING:
+    from rl.config.sections import CutOffTimes
     from rl.envs.sim.road import Track
 
 
@@ -59,14 +60,7 @@ def trained_track(path: Path) -> "Track | None":
         return None
 
 
-class CutOffTimes(TypedDict, total=False):
-    """Keyword arguments of `evaluate`, ms of race time."""
-
-    no_progress_ms: int
-    max_race_ms: int
-
-
-def cut_offs(path: Path) -> CutOffTimes:
+def cut_offs(path: Path) -> "CutOffTimes":
     """Return the cut-offs in ms of race time that a stage 3 run was trained with.
 
     Returns:
@@ -78,8 +72,4 @@ def cut_offs(path: Path) -> CutOffTimes:
     run = RunFolder(path)
     if not run.best.is_dir() or not run.config.exists():
         return {}
-    environment = load_rl_config(run.config).environment
-    return {
-        "no_progress_ms": environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-        "max_race_ms": environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
-    }
+    return load_rl_config(run.config).environment.cut_offs

@@ -73,13 +73,11 @@ class CollectorPlan:
             network: that drives.
             alive: called during long waits, as a sign that nothing hangs.
         """
-        environment = self.environment
         return self.races.cars(
             list(tracks),
             self.cars,
             image_size=network.image_hw,
             render=network.use_image_head,
-            no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-            max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
             alive=alive,
+            **self.environment.cut_offs,
         )

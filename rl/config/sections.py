@@ -1,7 +1,7 @@
 """How a run is driven, transferred, evaluated, limited and saved: sections of the RL YAML."""
 
 import importlib.util
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypedDict
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
@@ -72,6 +72,13 @@ LARGEST_START_NOISE: Final = 1e3
 """Scale at which a start lies up to 2 km away; far beyond, its numbers overflow."""
 
 
+class CutOffTimes(TypedDict, total=False):
+    """When a car is cut off, in ms of race time: keyword arguments of what drives."""
+
+    no_progress_ms: int
+    max_race_ms: int
+
+
 class EnvironmentConfig(StrictModel):
     """Where runs end and how they start."""
 
@@ -87,6 +94,14 @@ class EnvironmentConfig(StrictModel):
         le=LARGEST_START_NOISE,
         description="0 to 1000: scale of the variation of the starts",
     )
+
+    @property
+    def cut_offs(self) -> CutOffTimes:
+        """When a car is cut off."""
+        return {
+            "no_progress_ms": self.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
+            "max_race_ms": self.cutoff_rollout_if_race_not_finished_within_duration_ms,
+        }
 
 
 class TransferConfig(StrictModel):

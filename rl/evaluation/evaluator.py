@@ -160,9 +160,8 @@ class Evaluator:
                 starts=starts,
                 seed=seed,
                 start_noise=environment.start_noise,
-                no_progress_ms=environment.cutoff_rollout_if_no_vcp_passed_within_duration_ms,
-                max_race_ms=environment.cutoff_rollout_if_race_not_finished_within_duration_ms,
                 races=self._races,
+                **environment.cut_offs,
             )
             for track in self._tracks.values()
         ]
